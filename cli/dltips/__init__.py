@@ -1,0 +1,3 @@
+"""dltips: deep-learning tips as switches, and each switch as evidence."""
+
+__version__ = "0.1.0"

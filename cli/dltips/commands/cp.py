@@ -1,0 +1,39 @@
+"""dltips cp RECIPE DEST: make a recipe your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dltips import recipe
+from dltips.commands.arguments import Parser
+from dltips.main import EXIT_OK
+from dltips.registry import ConfigError
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(prog="dltips cp", description="Copy a recipe, to make it your own.")
+    parser.add_argument("recipe", help="a name; `dltips ls recipes` lists them")
+    parser.add_argument("dest", help="a new name (lands in ./recipes), or a path that ends in .yaml")
+    chosen = parser.parse_args(arguments)
+    source = recipe.find(chosen.recipe)
+    if chosen.dest.endswith(".yaml"):
+        target = Path(chosen.dest).expanduser()
+    elif recipe.NAME.fullmatch(chosen.dest):
+        target = Path("recipes") / f"{chosen.dest}.yaml"
+    else:
+        raise ConfigError(
+            f"cp: {chosen.dest!r} is no recipe name (letters, digits, - and _); or give a path to a .yaml file"
+        )
+    if target.exists():
+        raise ConfigError(f"cp: {target} exists already; choose another name, or remove it first")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # exclusive: two at once cannot overwrite each other
+        with target.open("x", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cp: {target} cannot be written ({error.strerror})") from error
+    print(target)
+    if target.parent == Path("recipes"):
+        print(f"run it with: dltips train +recipe={target.stem}")
+    return EXIT_OK

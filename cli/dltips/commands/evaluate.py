@@ -1,0 +1,69 @@
+"""dltips evaluate RUN: the test split, which nothing else reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dltips.commands.arguments import Parser
+from dltips.main import EXIT_OK
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(prog="dltips evaluate", description="Test-set scores of a run's best checkpoint.")
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    chosen = parser.parse_args(arguments)
+    from dltips.train.evaluate import evaluate
+
+    scores = evaluate(chosen.run, chosen.checkpoint, chosen.device)
+    if chosen.json:
+        print(json.dumps(scores, indent=2))
+    else:
+        _show(scores)
+    return EXIT_OK
+
+
+def _show(scores: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(
+        f"test loss {scores['loss']:.4f}  accuracy {scores['accuracy']:.4f}  ({scores['samples']:,} samples,"
+        f" {scores['checkpoint']} checkpoint of epoch {scores['epoch']})"
+    )
+    per_class = Table("class", "samples", "precision", "recall", "F1", box=None, header_style="bold")
+    for column in per_class.columns[1:]:
+        column.justify = "right"
+    for entry in scores["per_class"]:
+        numbers = ["-" if entry[name] is None else f"{entry[name]:.4f}" for name in ("precision", "recall", "f1")]
+        per_class.add_row(entry["class"], f"{entry['samples']:,}", *numbers)
+    console.print(per_class)
+    names, matrix = scores["classes"], scores["confusion"]
+    if len(names) <= 20:
+        confusion = Table("true \\ predicted", *names, box=None, header_style="bold")
+        for column in confusion.columns[1:]:
+            column.justify = "right"
+        for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
+            cells = [
+                f"[bold green]{count}[/]" if at == index and count else f"[red]{count}[/]" if count else "[dim]0[/]"
+                for at, count in enumerate(row)
+            ]
+            confusion.add_row(name, *cells)
+        console.print(confusion)
+    else:
+        pairs = [
+            (count, names[i], names[j])
+            for i, row in enumerate(matrix)
+            for j, count in enumerate(row)
+            if i != j and count
+        ]
+        console.print("most confused:")
+        for count, true, predicted in sorted(pairs, reverse=True)[:10]:
+            console.print(f"  {count:>5}  {true} taken for {predicted}")
+    reads = scores["test_reads"]
+    note = "" if reads == 1 else ": the more often it decides something, the less it is a test"
+    console.print(f"the test split of this run has been read {reads} time{'s' if reads != 1 else ''}{note}")

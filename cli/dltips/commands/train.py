@@ -1,0 +1,96 @@
+"""dltips train: compose a config with Hydra, validate it, run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dltips import paths
+from dltips.compose import Loader, installed
+from dltips.main import EXIT_OK, fail
+from dltips.registry import ConfigError
+
+REFUSED = ("--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
+
+
+def run(arguments: list[str]) -> int:
+    """Hand the arguments to Hydra, which calls back for one run, or for each run of a grid."""
+    for argument in arguments:
+        if argument.split("=")[0] in REFUSED:
+            raise ConfigError(f"{argument}: is no option of dltips train; see dltips train --help")
+    _check_flags(arguments)
+    codes: list[int] = []
+    failures: list[Exception] = []
+
+    @hydra.main(config_path=str(paths.shipped("configs")), config_name="config", version_base="1.3")
+    def task(composed: DictConfig) -> None:
+        # Hydra would announce an error with lines of its own, so none gets that far
+        try:
+            codes.append(_one_run(composed))
+        except ConfigError as error:
+            codes.append(fail(str(error)))
+        except Exception as error:
+            failures.append(error)
+
+    # Hydra reads sys.argv, which has no place for a verb, and shows errors in full only if the environment says so
+    theirs = sys.argv
+    sys.argv = ["dltips train", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        with installed():
+            task()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+    except ValueError as error:
+        if _is_hydras(error):
+            raise ConfigError(_one_line(error)) from error
+        raise
+    finally:
+        sys.argv = theirs
+    if failures:
+        raise failures[0]
+    return max(codes, default=EXIT_OK)
+
+
+def _check_flags(arguments: list[str]) -> None:
+    """Errors: ConfigError for a flag that Hydra does not know, before Hydra prints its usage."""
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(f"dltips train: {message}; see dltips train --help")
+
+    parser.error = error  # type: ignore[method-assign]
+    parser.parse_args([argument for argument in arguments if argument not in ("--help", "-h", "--version")])
+
+
+def _one_run(composed: DictConfig) -> int:
+    from dltips.train.run import train  # torch comes with it: only now
+
+    # as they were typed: an interpolation in them is validated before anyone resolves it
+    overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, Loader)
+    return train(composed, overrides, loader.left_out("config", overrides))
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    return next((line.strip() for line in text.splitlines() if line.strip()), text)
+
+
+def _is_hydras(error: BaseException) -> bool:
+    frames: list[str] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(str(traceback.tb_frame.f_globals.get("__name__", "")))
+        traceback = traceback.tb_next
+    return frames[-1].startswith(("hydra.", "omegaconf."))

@@ -1,0 +1,219 @@
+"""What Hydra composes: command-line overrides checked before composition, recipes fitted to the final choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import hydra._internal.hydra as hydra_entry
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dltips import recipe
+from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
+from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, with dltips' rules before each composition: of a run, of `--cfg`, of each job of a sweep."""
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        overrides = [_with_plus(override) for override in overrides]
+        parsed = parse(overrides)
+        sources = [source for source in self.repository.get_sources() if isinstance(source, RecipeSource)]
+        assert sources, "the search path plugin is not registered"
+        primary, final = self.primary_choices(config_name), self.final_choices(config_name, parsed)
+        common = {family: set(self._knobs(f"{family}/_common")) for family in FAMILIES}
+        overrides = [self._checked(override, config_name, final) for override in parsed]
+        for source in sources:
+            source.primary, source.final, source.common = primary, final, common
+        return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    def primary_choices(self, config_name: str | None) -> dict[str, Choice]:
+        """The options that config.yaml itself chooses."""
+        loaded = self.repository.load_config(config_name or "config")
+        assert loaded is not None and loaded.defaults_list is not None
+        chosen = {getattr(default, "group", None): getattr(default, "value", None) for default in loaded.defaults_list}
+        return {family: choice for family in FAMILIES if (choice := chosen.get(family)) is not None}
+
+    def final_choices(self, config_name: str | None, overrides: list[Override]) -> dict[str, Choice]:
+        """The options chosen in the end: config.yaml's, over them the recipes', over them what was typed."""
+        choices = self.primary_choices(config_name)
+        for name in recipe_names(overrides):
+            for part in recipe.with_includes(name):
+                for family, choice in part.choices.items():
+                    self._check_choice(f"recipe {part.name}: {family}", family, choice)
+                    choices[family] = choice
+        for override in overrides:
+            value = override.value()
+            if override.key_or_group in FAMILIES and not override.is_sweep_override() and isinstance(value, str | list):
+                choices[override.key_or_group] = value
+        return choices
+
+    def left_out(self, config_name: str, overrides: list[str]) -> list[str]:
+        """What the recipes set for options that are not chosen in the end, in words."""
+        parsed = parse(overrides)
+        primary, final = self.primary_choices(config_name), self.final_choices(config_name, parsed)
+        common = {family: set(self._knobs(f"{family}/_common")) for family in FAMILIES}
+        parts = [part for name in recipe_names(parsed) for part in recipe.with_includes(name)]
+        return [text for part in parts for text in recipe.fit_to(part, primary, final, common).left_out]
+
+    def _checked(self, override: Override, config_name: str | None, final: Mapping[str, Choice]) -> str:
+        """The override as Hydra shall see it. Errors: ConfigError for what no config has."""
+        line, key = str(override.input_line), override.key_or_group
+        if key.startswith(("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")):
+            raise ConfigError(
+                f"{line}: is refused; runs lie under ./outputs, and name=NAME shows in their folder's name"
+            )
+        if override.is_hydra_override() or key == GROUP:
+            return line
+        if override.package is not None:
+            raise ConfigError(f"{line}: a package cannot be set here; write {key}=OPTION")
+        if override.is_delete():
+            raise ConfigError(f"{line}: nothing can be left out; set it to another value")
+        if key in FAMILIES:
+            for value in _values(override):
+                self._check_choice(key, key, value)
+            if override.is_add() or override.is_force_add():
+                raise ConfigError(f"{line}: {key} is chosen already; write {line.lstrip('+')} without the plus")
+            return line
+        self._check_key(key, final, config_name)
+        if override.is_add():
+            raise ConfigError(f"{line}: {key} is set already; write {line.lstrip('+')} without the plus")
+        # a knob that takes a mapping may get new keys, which Hydra wants marked
+        return line if override.is_force_add() or key.count(".") < 2 else f"++{line}"
+
+    def _check_choice(self, where: str, family: str, choice: Any) -> None:
+        options = [name for name in self.get_group_options(family) if not name.startswith("_")]
+        if isinstance(choice, list) and family not in STACKABLE:
+            raise ConfigError(f"{where}: takes one option, not a list; choose one of {', '.join(choice)}")
+        for name in choice if isinstance(choice, list) else [choice]:
+            if not isinstance(name, str):
+                raise ConfigError(f"{where}: {name!r} is no option; it takes the name of one{suggest('', options)}")
+            if name not in options:
+                raise ConfigError(f"{where}: {name!r} is no option{suggest(name, options)}")
+
+    def _check_key(self, key: str, final: Mapping[str, Choice], config_name: str | None) -> None:
+        """Errors: ConfigError if the key lies neither in config.yaml nor in an option that is switched on."""
+        head, *rest = key.split(".")
+        if head in FAMILIES and rest:
+            chosen = final[head]
+            names = chosen if isinstance(chosen, list) else [chosen]
+            known = self._knobs(f"{head}/_common")
+            for name in names:
+                known |= self._knobs(f"{head}/{name}")
+            if not _contains(known, rest):
+                raise ConfigError(f"{key}: {self._why_unknown(head, rest, names, known)}")
+        elif head not in FAMILIES and not _contains(self._knobs(config_name or "config"), [head, *rest]):
+            keys = _dotted(self._knobs(config_name or "config"))
+            hint = suggest(key, [*keys, *FAMILIES])
+            raise ConfigError(
+                f"{key}: there is no such key{hint if 'did you' in hint else '; see dltips train --help'}"
+            )
+
+    def _why_unknown(self, family: str, rest: list[str], chosen: list[str], known: Mapping[str, Any]) -> str:
+        if family == "optimizer" and rest[0] == "weight_decay":
+            return "weight decay is a regularization here; write regularization=weight_decay (adamw has its own)"
+        options = [name for name in self.get_group_options(family) if not name.startswith("_") and name not in chosen]
+        owners = [name for name in options if _contains(self._knobs(f"{family}/{name}"), rest)]
+        on = f"{family}={','.join(chosen)}"
+        if owners and family in STACKABLE:
+            switched_on = ",".join([*(name for name in chosen if name != "none"), *owners])
+            return f"{rest[0]} is not switched on; write '{family}=[{switched_on}]'"
+        if owners:
+            have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
+            return f"{on} has no such knob, but {have}: write {family}={owners[0]}"
+        return f"{on} has no such knob{suggest('.'.join(rest), _dotted(known))}"
+
+    def _knobs(self, config_path: str) -> dict[str, Any]:
+        """The keys of one of the config files, as plain data, without `name`."""
+        loaded = self.repository.load_config(config_path) if self.repository.config_exists(config_path) else None
+        plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded is not None else {}
+        assert isinstance(plain, dict)
+        # `name` says which option of a family it is: it is chosen, never set
+        hidden = ("hydra", "defaults", "name") if "/" in config_path else ("hydra", "defaults")
+        return {str(key): value for key, value in plain.items() if key not in hidden}
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Hydra's own grammar. Errors: ConfigError with the first line of its complaint."""
+    parser, parsed = OverridesParser.create(), []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            complaint = str(error).splitlines()[0]
+            raise ConfigError(f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote lists") from error
+    return parsed
+
+
+def recipe_names(overrides: list[Override]) -> list[str]:
+    """The recipes that were asked for, in order. Errors: ConfigError for a wrong name."""
+    found: list[str] = []
+    for override in overrides:
+        if override.key_or_group == GROUP:
+            if override.is_delete():
+                raise ConfigError(f"{override.input_line}: leave the recipe out by not naming it")
+            for value in _values(override):
+                found += [str(name) for name in (value if isinstance(value, list) else [value])]
+    for name in found:
+        recipe.find(name)
+    # a sweep over recipes names them all: each job then names its own
+    sweeps = any(override.key_or_group == GROUP and override.is_sweep_override() for override in overrides)
+    return [] if sweeps else found
+
+
+def _values(override: Override) -> list[Any]:
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
+    return [] if override.is_sweep_override() else [value]
+
+
+def _contains(tree: Mapping[str, Any], path: list[str]) -> bool:
+    head, *rest = path
+    if head not in tree:
+        return False
+    # an empty mapping is a knob that takes any keys; what they mean is checked by their owner
+    return not rest or (isinstance(tree[head], dict) and (not tree[head] or _contains(tree[head], rest)))
+
+
+def _dotted(tree: Mapping[str, Any]) -> list[str]:
+    keys: list[str] = []
+    for key, value in tree.items():
+        inner = [f"{key}.{name}" for name in _dotted(value) if name != "name"] if isinstance(value, dict) else []
+        keys += inner or [key]
+    return keys
+
+
+def _with_plus(override: str) -> str:
+    """recipe=x is +recipe=x: people type both, Hydra knows the second."""
+    return f"+{override}" if override.startswith(f"{GROUP}=") else override
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Within, @hydra.main composes by our loader, with recipes and the user's tips on the search path."""
+    plugins = Plugins.instance()
+    plugins.register(RecipeSource)
+    plugins.register(TipsSearchPath)
+    # Hydra has no setting for its loader; both names exist from 1.1 to 1.3, and a test fails if one goes away
+    theirs = vars(hydra_entry)["ConfigLoaderImpl"]
+    setattr(hydra_entry, "ConfigLoaderImpl", Loader)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(hydra_entry, "ConfigLoaderImpl", theirs)  # noqa: B010

@@ -1,0 +1,214 @@
+"""The configuration of one run: validated over all families before any data are touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dltips.recipe import refuse_resolvers
+from dltips.registry import (
+    FAMILIES,
+    STACKABLE,
+    ConfigError,
+    Count,
+    NonNegative,
+    Registry,
+    Size,
+    Tip,
+    check_knobs,
+    knobs_of,
+    load,
+    suggest,
+)
+
+Metric = Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
+ENVIRONMENT = re.compile(r"\$\{(oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?|[A-Za-z_][A-Za-z0-9_.]*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys at the top of config.yaml; their defaults stand there and nowhere else."""
+
+    seed: Count
+    epochs: Count
+    batch_size: Size
+    accumulate: Size
+    device: str
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: bool
+    deterministic: bool
+    name: str | None
+    resume: str | None
+    metric: Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    interval: NonNegative  # seconds between checkpoints, at the least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    layers: bool
+    histograms: bool
+    images: bool
+    tensorboard: bool
+    picture: bool
+
+
+SECTIONS: dict[str, type] = {"checkpoint": Checkpoint, "log": Log}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's configuration, every value checked. `plain` is what config.yaml shows, interpolations unresolved."""
+
+    settings: Settings
+    checkpoint: Checkpoint
+    log: Log
+    tips: Mapping[str, tuple[Tip, ...]]
+    common: Mapping[str, Tip]
+    plain: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+
+    def tip(self, family: str) -> Tip:
+        (tip,) = self.tips[family]
+        return tip
+
+    @property
+    def hash(self) -> str:
+        """Of all that decides the result: not of the name, the log, the device or how often checkpoints are written."""
+        decides = {key: value for key, value in self.resolved.items() if key not in RESUMABLE or key == "epochs"}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# What may differ between a run and its continuation.
+RESUMABLE = ("epochs", "device", "log", "checkpoint", "name", "resume")
+
+
+def validate(composed: DictConfig) -> Config:
+    """Check every key of a composed config over all families. Errors: ConfigError, one line with the remedy."""
+    plain = to_plain(composed)
+    for key, value in leaves(plain):
+        if "_target_" in key.split("."):
+            raise ConfigError(f"{key}: is refused; a config names tips, never code")
+        if isinstance(value, str):
+            refuse_resolvers(key, value, ENVIRONMENT)
+    try:
+        resolved = to_plain(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    known = [field.name for field in fields(Settings)]
+    for key in resolved:
+        if key not in (*known, *SECTIONS, *FAMILIES):
+            raise ConfigError(f"{key}: there is no such key{suggest(str(key), [*known, *SECTIONS, *FAMILIES])}")
+    settings = Settings(**_checked("", {key: resolved[key] for key in known if key in resolved}, Settings))
+    sections = {
+        name: kind(**_checked(name, _mapping(name, resolved.get(name)), kind)) for name, kind in SECTIONS.items()
+    }
+    registries = load()
+    tips, common = {}, {}
+    for family in FAMILIES:
+        tips[family], shared = _bind(registries[family], _mapping(family, resolved.get(family)))
+        if shared is not None:
+            common[family] = shared
+    return Config(settings, sections["checkpoint"], sections["log"], tips, common, plain, resolved)
+
+
+def to_plain(config: Any, *, resolve: bool = False) -> dict[str, Any]:
+    """An OmegaConf mapping as plain data, interpolations left as they are unless they are to be resolved."""
+    plain = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _checked(prefix: str, values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    return check_knobs(prefix, values, knobs_of(kind), prefix or "the config")
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key}: {'is missing' if value is None else f'{value!r} is no section'}; choose an option")
+    return value
+
+
+def _bind(registry: Registry, section: dict[str, Any]) -> tuple[tuple[Tip, ...], Tip | None]:
+    """The chosen options of one family, in order, and the tip that takes the knobs common to all of them."""
+    family = registry.family
+    common = {key: value for key, value in section.items() if key in registry.common_knobs()}
+    own = {key: value for key, value in section.items() if key not in common}
+    shared = registry.bind_common(common) if registry.shared is not None else None
+    if family not in STACKABLE:
+        return (_bind_one(registry, own, family),), shared
+    for key, value in own.items():
+        if not isinstance(value, dict) or value.get("name") != key:
+            raise ConfigError(f"{family}.{key}: {key} is not switched on; write '{family}=[{key}]'")
+    return tuple(_bind_one(registry, value, f"{family}.{key}") for key, value in own.items()), shared
+
+
+def _bind_one(registry: Registry, section: dict[str, Any], prefix: str) -> Tip:
+    if not isinstance(section.get("name"), str):
+        raise ConfigError(f"{prefix}.name: is missing; choose an option with {registry.family}=OPTION")
+    return registry.bind(section["name"], {key: value for key, value in section.items() if key != "name"}, prefix)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its full key: (`optimizer.lr`, 0.1)."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield path, None
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """The same keys in every run, for HParams and tables: scalars as they are, lists and nulls as text."""
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in leaves(tree)
+        if not isinstance(value, type(None)) or not _is_section(tree, key)
+    }
+
+
+def _is_section(tree: Mapping[str, Any], key: str) -> bool:
+    node: Any = tree
+    for part in key.split("."):
+        node = node[part]
+    return isinstance(node, Mapping)
+
+
+# Secrets: what looks like one, by its key's name, its shape, or because the environment calls it one.
+SECRET_KEY = re.compile(r"(?i)(token|secret|password|passwd|credential|api_?key|access_?key)")
+SECRET_VALUE = re.compile(
+    r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|hf_[A-Za-z0-9]{20,}"
+    r"|AKIA[0-9A-Z]{16}|xox[abprs]-[A-Za-z0-9-]{10,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a secret, or equals an environment variable whose name says so."""
+    for name, value in os.environ.items():
+        if SECRET_KEY.search(name) and len(value) >= 6:
+            text = text.replace(value, "[redacted]")
+    return SECRET_VALUE.sub("[redacted]", text)
+
+
+def redacted(tree: Any, key: str = "") -> Any:
+    """A config tree with every secret-looking value replaced; unresolved interpolations stay."""
+    if isinstance(tree, Mapping):
+        return {name: redacted(value, str(name)) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [redacted(value, key) for value in tree]
+    if isinstance(tree, str):
+        return "[redacted]" if SECRET_KEY.search(key) and not tree.startswith("${") else redact(tree)
+    return tree

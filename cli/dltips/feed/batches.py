@@ -1,0 +1,138 @@
+"""Batches on the device: from a resident store, or streamed by a DataLoader; the same batches in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from dltips.feed.splits import Split
+
+PREPARED_BYTES = 256 * 2**20  # more than this is prepared batch by batch
+
+Batch = tuple[Tensor, Tensor]
+Augment = Callable[[Tensor, Tensor, Generator], Batch]
+
+
+class Batches(Protocol):
+    """Raw batches (uint8 images or float vectors, labels) on the device, in the given order."""
+
+    def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]: ...
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """The last batch may be smaller; a remainder of one joins its neighbour, since batch norm cannot take it."""
+    full, rest = divmod(count, batch_size)
+    sizes = [batch_size] * full + ([rest] if rest else [])
+    if rest == 1 and len(sizes) > 1:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+class Resident:
+    """All samples on the device; a batch is one gather."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        taken = split.taken()
+        self.inputs = taken.inputs.to(device)
+        self.targets = taken.targets.to(device)
+
+    def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        for chosen in torch.split(order.to(self.inputs.device), batch_sizes(len(order), batch_size)):
+            yield self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
+
+
+class Streaming:
+    """Samples stay where they are, memory-mapped; a DataLoader gathers batches ahead of the device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.split = split
+        self.device = device
+        # beside a GPU, workers gather ahead; on a CPU they would compete with the net
+        self.workers = 4 if device.type == "cuda" else 0
+
+    def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        chosen = list(torch.split(order, batch_sizes(len(order), batch_size)))
+        pinned = self.device.type == "cuda"
+        loader = DataLoader(
+            _Gather(self.split), sampler=chosen, batch_size=None, num_workers=self.workers, pin_memory=pinned
+        )
+        for inputs, targets in loader:
+            yield inputs.to(self.device, non_blocking=pinned), targets.to(self.device, non_blocking=pinned)
+
+
+class _Gather(Dataset[Batch]):
+    """A data set whose index is a whole batch's positions within the split."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, positions: Tensor) -> Batch:
+        chosen = positions if self.split.indices is None else self.split.indices[positions]
+        return self.split.inputs.index_select(0, chosen), self.split.targets.index_select(0, chosen)
+
+
+def to_float(inputs: Tensor) -> Tensor:
+    """uint8 images to [0, 1]; floats as they are."""
+    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
+
+
+class Prepared:
+    """Samples that are the same in every epoch, prepared once: the same operations, hence the same bits."""
+
+    def __init__(self, raw: Resident, prepare: Callable[[Tensor], Tensor]) -> None:
+        first = prepare(raw.inputs[:1])
+        # images lie as (N, H, W, C), so that a gathered batch is in channels_last without a copy
+        self.images = first.dim() == 4
+        shape = first.permute(0, 2, 3, 1).shape if self.images else first.shape
+        self.inputs = torch.empty((len(raw.inputs), *shape[1:]), dtype=first.dtype, device=first.device)
+        self.targets = raw.targets
+        for start in range(0, len(raw.inputs), 1024):
+            part = prepare(raw.inputs[start : start + 1024])
+            self.inputs[start : start + 1024] = part.permute(0, 2, 3, 1) if self.images else part
+
+    def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        for chosen in torch.split(order.to(self.inputs.device), batch_sizes(len(order), batch_size)):
+            inputs = self.inputs.index_select(0, chosen)
+            yield inputs.permute(0, 3, 1, 2) if self.images else inputs, self.targets.index_select(0, chosen)
+
+
+class Feed:
+    """A split as the net sees it: raw batches, to float, augmented, preprocessed, in the memory format that suits."""
+
+    def __init__(
+        self, batches: Batches, count: int, preprocess: nn.Module, augmentations: Sequence[Augment] = ()
+    ) -> None:
+        self.batches = batches
+        self.count = count
+        self.preprocess = preprocess
+        self.augmentations = augmentations
+        self.prepared: Prepared | None = None
+        if not augmentations and isinstance(batches, Resident) and batches.inputs.numel() * 4 <= PREPARED_BYTES:
+            self.prepared = Prepared(batches, self._prepare)
+            del batches.inputs
+
+    def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
+        """Batches in the given order; one generator per augmentation."""
+        return self.prepared(order, batch_size) if self.prepared else self._augmented(order, batch_size, generators)
+
+    def _augmented(self, order: Tensor, batch_size: int, generators: Sequence[Generator]) -> Iterator[Batch]:
+        for raw, targets in self.batches(order, batch_size):
+            inputs = to_float(raw)
+            for augment, generator in zip(self.augmentations, generators, strict=True):
+                inputs, targets = augment(inputs, targets, generator)
+            if self.augmentations and inputs.dim() == 4:
+                inputs = inputs.clamp(0, 1)
+            yield as_net_takes(self.preprocess(inputs)), targets
+
+    def _prepare(self, raw: Tensor) -> Tensor:
+        prepared: Tensor = self.preprocess(to_float(raw))
+        return prepared
+
+
+def as_net_takes(inputs: Tensor) -> Tensor:
+    """Images in channels_last, which makes a convolution step about 1.7 times as fast, on a CPU too."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs

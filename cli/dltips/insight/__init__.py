@@ -1,0 +1,1 @@
+"""What reads runs: statistics, diagnosis, comparison, curves."""

@@ -1,0 +1,72 @@
+"""The `dltips` command: one table of verbs, each imported only when it is called. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from dltips import __version__
+
+VERBS = {
+    "train": "train a net: one run, or a grid of runs with -m",
+    "evaluate": "test-set loss and accuracy of a run, per class, with the confusion matrix",
+    "ls": "list families, the options of a family, or the recipes",
+    "cat": "print a recipe",
+    "cp": "copy a recipe, to make it your own",
+    "doctor": "what this machine and installation can do",
+    "completion": "print the completion script for bash, zsh or fish",
+}
+
+HELP = """\
+dltips: deep-learning tips as switches, and each switch as evidence
+
+  dltips train +recipe=quickstart                            watch a small net learn real data
+  dltips train +recipe=quickstart init=he activation=tanh    the same with another init and activation
+  dltips train data=fashion_mnist model=cnn 'augmentation=[flip,crop]' epochs=8
+
+verbs:
+{verbs}
+
+`dltips VERB --help` says more about one. Keys and options are Hydra's: FAMILY=OPTION, FAMILY.KNOB=VALUE.
+"""
+
+EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())), end="")
+        return EXIT_OK
+    if arguments[0] in ("-V", "--version"):
+        print(f"dltips {__version__}")
+        return EXIT_OK
+    verb, *rest = arguments
+    if verb not in VERBS:
+        import difflib
+
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(VERBS)}"
+        return fail(f"{verb!r} is no verb; {hint}")
+    try:
+        code: int = importlib.import_module(f"dltips.commands.{verb}").run(rest)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read us has closed the pipe (`dltips ls | head`): no error of anybody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if type(error).__name__ == "ConfigError":
+            return fail(str(error))
+        raise
+
+
+def fail(message: str, code: int = EXIT_USAGE) -> int:
+    """One line on stderr; the exit code."""
+    print(f"dltips: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""One run: the loop, the run folder, checkpoints, curves, devices and seeds."""

@@ -1,0 +1,78 @@
+"""Checkpoint files: written so that a crash, a kill or a full disk leaves a whole one, and read as data alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+
+class Damaged(Exception):
+    """A checkpoint file that cannot be read whole."""
+
+
+def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
+    """Temporary file, fsync, rename, fsync of the folder; what was last becomes previous. Errors: OSError."""
+    temporary = folder / f".{name}.tmp"
+    # in memory first: given a file, torch.save turns a full disk into a RuntimeError about zip archives
+    content = io.BytesIO()
+    torch.save(dict(payload), content)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if name == LAST and (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    os.replace(temporary, folder / name)
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's payload. Errors: Damaged."""
+    try:
+        # torch.load does not compare the checksums that a zip archive carries
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise Damaged(f"{path}: {broken} fails its checksum")
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged:
+        raise
+    except Exception as error:  # zipfile and torch raise a dozen kinds
+        raise Damaged(f"{path}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
+    if not isinstance(payload, dict):
+        raise Damaged(f"{path}: holds no checkpoint")
+    return payload
+
+
+def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that can be read, None if none was written yet, and what was wrong with the others.
+
+    Errors: Damaged if there are some, but none can be read.
+    """
+    problems: list[str] = []
+    for name in (LAST, PREVIOUS):
+        if (folder / name).exists():
+            try:
+                return read(folder / name), problems
+            except Damaged as error:
+                problems.append(str(error))
+    if problems:
+        raise Damaged("; ".join(problems))
+    return None, problems

@@ -1,0 +1,76 @@
+"""The device, its precision, and the number of threads: chosen by rules, never by timing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+
+from dltips.registry import ConfigError
+
+# Below this many multiply-adds per step a second thread costs more than it brings.
+SINGLE_THREAD_FLOPS = 100_000_000
+
+
+def choose(name: str) -> torch.device:
+    """auto, cpu, cuda, cuda:N or mps. Errors: ConfigError if this machine has no such device."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {name!r} is no device; there is: auto, cpu, cuda, cuda:N, mps") from error
+    available = {
+        "cpu": device.index in (None, 0),
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ConfigError(f"device: {name!r} is not on this machine; write device=auto, and see dltips doctor")
+    return device
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """The context of each forward pass. Errors: ConfigError if the device lacks the precision."""
+    has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+    if precision == "bfloat16" and not has_bfloat16:
+        raise ConfigError(f"precision: bfloat16 is not supported on {device}; write precision=float32")
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and has_bfloat16):
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext
+
+
+def threads(flops_per_step: float) -> int:
+    """One thread for tiny nets, else OMP_NUM_THREADS or all cores."""
+    if flops_per_step < SINGLE_THREAD_FLOPS:
+        return 1
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else (os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def conditions(*, thread_count: int, deterministic: bool) -> Iterator[None]:
+    """Threads, deterministic kernels and the global random state as the run wants them; restored afterwards."""
+    before = torch.get_num_threads()
+    # called only where it changes something: use_deterministic_algorithms imports the compiler, a second and 200 MB
+    change = deterministic and not torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        try:
+            torch.set_num_threads(thread_count)
+            if change:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True)
+            yield
+        finally:
+            if change:
+                torch.use_deterministic_algorithms(False)
+            torch.set_num_threads(before)
+
+
+def describe(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

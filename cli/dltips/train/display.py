@@ -1,0 +1,110 @@
+"""What a person sees while a run trains: a live line in a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dltips.train.loop import Training
+
+
+def epoch_line(record: Mapping[str, Any], epochs: int, seconds_left: float) -> str:
+    """One epoch in one line."""
+    parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
+    for split in ("train", "val"):
+        if f"{split}/loss" in record:
+            parts.append(f"{split} loss {record[f'{split}/loss']:.4f} accuracy {record[f'{split}/accuracy']:.4f}")
+    parts.append(f"lr {record['lr']:.3g}")
+    if "samples_per_second" in record:
+        parts.append(f"{record['samples_per_second']:,.0f} samples/s")
+    if seconds_left >= 1:
+        parts.append(f"{clock(seconds_left)} left")
+    return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """3:05 or 1:02:03."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class Display:
+    """Epochs as plain lines on stderr, and in run.log."""
+
+    def __init__(self, log: Path, epochs: int) -> None:
+        self.log = log
+        self.epochs = epochs
+        self.started = time.perf_counter()
+        self.first_epoch: int | None = None
+
+    def say(self, text: str) -> None:
+        """A line for the person and for run.log."""
+        self.write(text)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def write(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        if self.first_epoch is None:
+            self.first_epoch = record["epoch"] - 1
+        done = record["epoch"] - self.first_epoch
+        left = (time.perf_counter() - self.started) / max(1, done) * (self.epochs - record["epoch"])
+        self.say(epoch_line(record, self.epochs, left))
+
+    def close(self) -> None:
+        """Nothing is live."""
+
+
+class LiveDisplay(Display):
+    """The same with a bar below, which a thread of rich's draws: the loop does nothing for it."""
+
+    def __init__(self, log: Path, epochs: int, training: Training) -> None:
+        super().__init__(log, epochs)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.text import Text
+
+        total = epochs * training.steps_per_epoch
+        start, begin = training.step, time.perf_counter()
+
+        class Speed(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                elapsed = time.perf_counter() - begin
+                done = training.step - start
+                rate = done / elapsed if elapsed > 0 else 0.0
+                left = clock((total - training.step) / rate) if rate > 0 else "-:--"
+                return Text(f"{rate * training.batch_size:,.0f} samples/s  {left} left")
+
+        class Follow(Progress):
+            def get_renderables(self) -> Any:
+                for task in self.tasks:
+                    epoch = min(epochs, training.step // training.steps_per_epoch + 1)
+                    task.completed = training.step
+                    task.fields["place"] = f"epoch {epoch}/{epochs}  step {training.step}/{total}"
+                return super().get_renderables()
+
+        columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[score]}"), Speed())
+        self.progress = Follow(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
+        self.task = self.progress.add_task("", total=total, place="", score="")
+        self.progress.start()
+
+    def write(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False, markup=False)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        super().epoch(record)
+        self.progress.update(self.task, score=f"loss {record['val/loss']:.3f}  accuracy {record['val/accuracy']:.3f}")
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def display_for(log: Path, epochs: int, training: Training) -> Display:
+    """Live in a terminal, plain elsewhere."""
+    return LiveDisplay(log, epochs, training) if sys.stderr.isatty() else Display(log, epochs)

@@ -1,0 +1,56 @@
+"""Where a loss stopped being finite: replay the epoch from its start, look at every step, and name the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dltips.train import seeds
+from dltips.train.loop import Meter, NotFinite, batches, train_step
+from dltips.train.prepare import Run
+from dltips.train.snapshot import Snapshot
+
+
+def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
+    """(epoch, step, where), counted from 1; the training is left where the snapshot was taken."""
+    training = run.training
+    snapshot.put_back(training, run.regularizations)
+    net, first_bad = training.net, [""]
+
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if not first_bad[0] and not bool(output.detach().isfinite().all()):
+                first_bad[0] = f"the output of layer {name}"
+
+        return hook
+
+    leaves = [(name, module) for name, module in net.module.named_modules() if not list(module.children())]
+    handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
+    net.module.train()
+    torch.manual_seed(seeds.derive(training.seed, "global", epoch=epoch))
+    training.step = epoch * training.steps_per_epoch
+    where = "the loss"
+    try:
+        for inputs, targets in batches(training, epoch):
+            meter = Meter()
+            train_step(training, inputs, targets, meter)
+            training.step += 1
+            try:
+                meter.fold()
+            except NotFinite:
+                where = first_bad[0] or where
+                break
+            if not bool(net.parameters.isfinite().all()):
+                broken = [
+                    segment.name for segment, view in net.views(net.parameters) if not bool(view.isfinite().all())
+                ]
+                where = f"the update of {broken[0]}"
+                break
+    finally:
+        for handle in handles:
+            handle.remove()
+    step = training.step
+    snapshot.put_back(training, run.regularizations)
+    return epoch + 1, step, where

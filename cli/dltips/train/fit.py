@@ -1,0 +1,129 @@
+"""fit: one training from its first epoch to its last, with the best weights kept; plain, without global state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from dltips.metrics import is_better
+from dltips.train import device as devices
+from dltips.train.divergence import locate
+from dltips.train.loop import Interrupted, NotFinite, train_epoch, validate
+from dltips.train.prepare import Run
+from dltips.train.snapshot import Best, Snapshot, Weights
+
+Status = Literal["finished", "interrupted", "diverged"]
+Record = dict[str, Any]
+
+
+class Recorder(Protocol):
+    """Who hears of each epoch: a run folder with its curves, or nobody."""
+
+    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None: ...
+
+
+class Nobody:
+    """Records nothing."""
+
+    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None:
+        """Nothing to do."""
+
+
+@dataclass
+class Result:
+    """How a training ended."""
+
+    status: Status
+    records: list[Record]
+    snapshot: Snapshot  # the state after the last whole epoch
+    stopped_early: bool = False
+    diverged_at: tuple[int, int, str] | None = None  # epoch, step, where
+
+    @property
+    def best(self) -> Best | None:
+        return self.snapshot.best
+
+
+@dataclass
+class _Clock:
+    """Seconds of training, those before a resume included."""
+
+    before: float
+    started: float = field(default_factory=time.perf_counter)
+
+    def __call__(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+
+def fit(
+    run: Run,
+    recorder: Recorder | None = None,
+    *,
+    resume: Snapshot | None = None,
+    records: Sequence[Record] = (),
+) -> Result:
+    """Train until the last epoch, early stopping, an interruption, or a loss that is not finite."""
+    recorder = recorder or Nobody()
+    with devices.conditions(thread_count=run.threads, deterministic=run.config.settings.deterministic):
+        return _fit(run, recorder, resume, list(records))
+
+
+def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Record]) -> Result:
+    training, settings = run.training, run.config.settings
+    if resume is not None:
+        resume.put_back(training, run.regularizations)
+        training.step = resume.epoch * training.steps_per_epoch
+    clock = _Clock(resume.seconds if resume else 0.0)
+    best = resume.best if resume else None
+    snapshot = resume or Snapshot.take(training, run.regularizations, 0, 0.0, None)
+    if settings.epochs == 0:
+        record, best = _score(run, 0, clock, None, 0.0, best)
+        snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
+        recorder.epoch(record, lambda: snapshot, last=True)
+        return Result("finished", [record], snapshot)
+    for epoch in range(snapshot.epoch, settings.epochs):
+        started = time.perf_counter()
+        try:
+            means = train_epoch(training, epoch, run.statistics.before_last_step if run.statistics else None)
+        except Interrupted:
+            return Result("interrupted", records, snapshot)
+        except NotFinite:
+            return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
+        record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
+        records.append(record)
+        verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
+        stop = any(verdicts)
+        snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best)
+        done = snapshot
+        recorder.epoch(record, lambda done=done: done, last=stop or epoch + 1 == settings.epochs)  # type: ignore[misc]
+        if stop:
+            return Result("finished", records, snapshot, stopped_early=epoch + 1 < settings.epochs)
+    return Result("finished", records, snapshot)
+
+
+def _score(
+    run: Run, epoch: int, clock: _Clock, means: tuple[float, float] | None, seconds: float, best: Best | None
+) -> tuple[Record, Best | None]:
+    """Validate, measure the layers, keep the weights if they are the best so far: one line of metrics.jsonl."""
+    training, metric = run.training, run.config.settings.metric
+    val_loss, val_accuracy = validate(training)
+    record: Record = {"epoch": epoch, "step": epoch * training.steps_per_epoch}
+    if means is not None:
+        record |= {"train/loss": means[0], "train/accuracy": means[1]}
+    record |= {"val/loss": val_loss, "val/accuracy": val_accuracy, "lr": training.net.learning_rate}
+    if run.statistics is not None:
+        record |= run.statistics.measure(training.net)
+    record["seconds"] = round(clock(), 6)
+    if means is not None:
+        record["samples_per_second"] = round(training.train.count / seconds, 1)
+    metrics = {name: value for name, value in record.items() if isinstance(value, float) and "/" in name}
+    metrics = {"epoch": epoch} | {name: value for name, value in metrics.items() if not name.startswith("layers/")}
+    if metric in record and (best is None or is_better(metric, record[metric], best.metrics[metric])):
+        for swap in training.swaps:
+            swap(training.net)
+        best = Best(metrics, Weights.of(training.net))
+        for swap in training.swaps:
+            swap(training.net)
+    return record, best

@@ -1,0 +1,132 @@
+"""The run folder: made once, with a name that cannot collide; readers never see half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dltips import paths
+from dltips.config import redact, redacted
+from dltips.registry import ConfigError
+
+METRICS, SUMMARY, CONFIG, ENVIRONMENT, LOG = (
+    "metrics.jsonl",
+    "summary.json",
+    "config.yaml",
+    "environment.json",
+    "run.log",
+)
+UNFINISHED = ("interrupted", "failed")
+
+
+def check_writable() -> None:
+    """Before anything is loaded: can a run folder be made at all? Errors: ConfigError. Leaves nothing behind."""
+    place = paths.OUTPUTS if paths.OUTPUTS.exists() else Path()
+    try:
+        handle, name = tempfile.mkstemp(dir=place, prefix=".dltips-")
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise ConfigError(
+            f"outputs: {paths.OUTPUTS.absolute()} cannot be written ({error.strerror}); go to a folder of your own"
+        ) from error
+
+
+def make(name: str | None) -> Path:
+    """A new run folder under ./outputs: time with microseconds, a short hash, the run's name. Errors: ConfigError."""
+    label = "".join(char if char.isalnum() or char in "-_." else "-" for char in redact(name or "")).strip("-.")[:60]
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(3)}"
+    folder = paths.OUTPUTS / (f"{stamp}-{label}" if label else stamp)
+    try:
+        paths.OUTPUTS.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=False)
+    except OSError as error:
+        raise ConfigError(f"outputs: {folder.absolute()} cannot be made ({error.strerror})") from error
+    return folder
+
+
+def write_config(folder: Path, plain: Mapping[str, Any]) -> str:
+    """config.yaml: interpolations stay as they were written, secrets are redacted. Its text."""
+    text = OmegaConf.to_yaml(OmegaConf.create(redacted(plain)))
+    write_whole(folder / CONFIG, text)
+    return text
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All or nothing: a temporary file beside it, then a rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a torn last line, from a crash in mid-write, is left out."""
+    records = []
+    path = folder / METRICS
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def cut_metrics(folder: Path, last_epoch: int) -> list[dict[str, Any]]:
+    """Keep the lines up to an epoch: what came after the checkpoint is about to happen again."""
+    kept = [record for record in read_metrics(folder) if record["epoch"] <= last_epoch]
+    write_whole(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+    return kept
+
+
+def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def find(chosen: str) -> Path:
+    """The folder that `resume=` or `dltips evaluate` names; `last` is the newest unfinished. Errors: ConfigError."""
+    if chosen == "last":
+        runs = [path.parent for path in paths.OUTPUTS.glob(f"*/{CONFIG}")]
+        open_runs = [run for run in sorted(runs) if (read_summary(run) or {"status": "failed"})["status"] in UNFINISHED]
+        if not open_runs:
+            raise ConfigError(f"resume: last finds no unfinished run under {paths.OUTPUTS.absolute()}")
+        return open_runs[-1]
+    folder = Path(chosen).expanduser()
+    if not (folder / CONFIG).is_file():
+        why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"
+        raise ConfigError(f"{chosen}: {why}; give one of the folders under {paths.OUTPUTS}")
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's own config, as plain data. Errors: ConfigError."""
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
+    except Exception as error:  # yaml and OmegaConf raise several kinds
+        raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{folder / CONFIG}: holds no config")
+    return {str(key): value for key, value in plain.items()}

@@ -1,0 +1,198 @@
+"""The loop: what a training step, an epoch and a validation are. Whoever calls it has decided everything else."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dltips.feed.batches import Batch, Feed
+from dltips.net import Net
+from dltips.tips.optimizer import Rule
+from dltips.tips.schedule import Schedule
+from dltips.train import seeds
+
+FOLD = 256  # steps between looks at the losses: each look waits for the device
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+class NotFinite(Exception):
+    """A loss is NaN or infinite."""
+
+
+class Interrupted(Exception):
+    """Someone asked the run to stop."""
+
+
+@dataclass
+class Training:
+    """All that a step touches: lists of hooks, built once and mostly empty, instead of questions in the loop."""
+
+    net: Net
+    rule: Rule
+    schedule: Schedule
+    train: Feed
+    val: Feed
+    batch_size: int
+    steps_per_epoch: int
+    seed: int
+    shuffle: bool
+    augmentation_names: Sequence[str]
+    criterion: Criterion
+    autocast: Callable[[], AbstractContextManager[None]]
+    parts: Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]
+    forward: Callable[[Tensor], Tensor]
+    device: torch.device
+    on_gradient: Sequence[Callable[[Net], None]] = ()
+    after_step: Sequence[Callable[[Net], None]] = ()
+    swaps: Sequence[Callable[[Net], None]] = ()
+    after_epoch: Sequence[Callable[[Mapping[str, float]], bool]] = ()
+    step: int = 0  # steps done since the run began; a display may read it at any time
+    stop_requested: bool = field(default=False)
+
+
+def whole(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+    """The batch in one part."""
+    return ((inputs, targets, 1.0),)
+
+
+def in_parts(count: int) -> Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]:
+    """The batch in `count` parts, each with its share of the samples, so that the gradients add up to the whole's."""
+
+    def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+        # a smaller last batch makes fewer parts: batch norm cannot take one sample
+        number = max(1, min(count, len(targets) // 2))
+        pieces = zip(inputs.tensor_split(number), targets.tensor_split(number), strict=True)
+        return [(part, labels, len(labels) / len(targets)) for part, labels in pieces]
+
+    return parts
+
+
+class Meter:
+    """Sums of loss and hits over samples. Losses and outputs stay on the device until they are folded."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.loss = 0.0
+        self.hits = 0
+        self.count = 0
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        self.pending.append((loss.detach(), outputs.detach(), targets))
+        if len(self.pending) == FOLD:
+            self.fold()
+
+    def fold(self) -> None:
+        """Errors: NotFinite."""
+        if not self.pending:
+            return
+        losses, outputs, targets = zip(*self.pending, strict=True)
+        self.pending.clear()
+        sizes = torch.tensor([len(labels) for labels in targets], dtype=torch.float64)
+        hits = (torch.cat(outputs).argmax(1) == torch.cat(targets)).sum()
+        loss = torch.dot(torch.stack(losses).double().cpu(), sizes).item()
+        self.loss += loss
+        self.hits += int(hits)
+        self.count += int(sizes.sum())
+        if not loss - loss == 0:
+            raise NotFinite
+
+    def means(self) -> tuple[float, float]:
+        """(loss, accuracy) per sample."""
+        self.fold()
+        return self.loss / self.count, self.hits / self.count
+
+
+def batches(training: Training, epoch: int) -> Iterator[Batch]:
+    """The epoch's training batches, from streams of randomness of their own."""
+    feed = training.train
+    order = seeds.order(training.seed, epoch, feed.count, shuffle=training.shuffle)
+    generators = [
+        seeds.generator(training.seed, "augmentation", name, epoch, str(training.device))
+        for name in training.augmentation_names
+    ]
+    return feed(order, training.batch_size, generators)
+
+
+def train_epoch(
+    training: Training, epoch: int, before_last: Callable[[Net], None] | None = None
+) -> tuple[float, float]:
+    """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
+    net, meter = training.net, Meter()
+    net.module.train()
+    # dropout and its like draw from torch's global stream
+    torch.manual_seed(seeds.derive(training.seed, "global", epoch=epoch))
+    first = training.step = epoch * training.steps_per_epoch
+    last = first + training.steps_per_epoch - 1
+    gc.disable()  # a collection in mid-epoch costs more than an epoch's garbage
+    try:
+        for inputs, targets in batches(training, epoch):
+            if before_last is not None and training.step == last:
+                before_last(net)
+            train_step(training, inputs, targets, meter)
+            training.step += 1
+            if training.stop_requested:
+                raise Interrupted
+    finally:
+        gc.enable()
+    net.assert_views()
+    return meter.means()
+
+
+def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter) -> None:
+    """Forward, backward, hooks, update, hooks."""
+    net = training.net
+    net.learning_rate = training.rule.learning_rate * training.schedule.factor(training.step)
+    net.gradients.zero_()
+    for part, labels, share in training.parts(inputs, targets):
+        with training.autocast():
+            outputs = training.forward(part)
+        loss = training.criterion(outputs.float(), labels)
+        (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        meter.add(loss, outputs, labels)
+    net.settle()
+    for hook in training.on_gradient:
+        hook(net)
+    training.rule.step(net.learning_rate)
+    for hook in training.after_step:
+        hook(net)
+
+
+def validate(training: Training) -> tuple[float, float]:
+    """Loss and accuracy on the validation split, with averaged weights where there are some."""
+    for swap in training.swaps:
+        swap(training.net)
+    try:
+        return score(training, training.val)
+    finally:
+        for swap in training.swaps:
+            swap(training.net)
+
+
+def score(training: Training, feed: Feed) -> tuple[float, float]:
+    """Loss (plain cross-entropy) and accuracy of the net as it is; (nan, accuracy) where the loss is not finite."""
+    meter = Meter()
+    try:
+        for outputs, targets in predictions(training.net.module, feed, training.batch_size, training.autocast):
+            meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
+        return meter.means()
+    except NotFinite:
+        return float("nan"), meter.hits / meter.count
+
+
+def predictions(
+    model: nn.Module, feed: Feed, batch_size: int, autocast: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Batch]:
+    """(outputs, targets) over a feed in its own order, in large batches, in eval mode."""
+    model.eval()
+    with torch.inference_mode():
+        for inputs, targets in feed(torch.arange(feed.count), max(512, 2 * batch_size)):
+            with autocast():
+                outputs = model(inputs)
+            yield outputs.float(), targets

@@ -1,0 +1,89 @@
+"""curves.png: loss, accuracy and learning rate over the epochs."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAIN, VAL, RATE = "#1f77b4", "#e6550d", "#555555"
+FEW = 40  # epochs up to which each one is marked by a dot
+
+
+def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
+    """Draw the records of metrics.jsonl, with a star at val's best; `path` is replaced whole or not at all.
+
+    A value that is missing, NaN or infinite leaves a gap. A loss or a learning rate that spans more than a decade gets
+    a logarithmic axis.
+    """
+    # late, because it takes 250 ms; and not pyplot, whose global state would only be in the way
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.9), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title if len(title) <= 120 else f"{title[:60]} … {title[-57:]}", fontsize=11, parse_math=False)
+    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
+    epochs = [float(record.get("epoch", n)) for n, record in enumerate(records, 1)]
+    for axes, quantity, best in ((loss, "loss", min), (accuracy, "accuracy", max)):
+        lines = {split: _values(records, f"{split}/{quantity}") for split in ("train", "val")}
+        _draw(axes, epochs, lines, quantity)
+        scores = [(value, epoch) for value, epoch in zip(lines["val"], epochs, strict=True) if math.isfinite(value)]
+        if scores:
+            value, epoch = best(scores, key=lambda score: score[0])  # of equals, both min and max take the first
+            label = f"best val {value:.4g}, epoch {epoch:g}"
+            axes.plot([epoch], [value], "*", color=VAL, markersize=12, markeredgecolor="white", zorder=4, label=label)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
+    _draw(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    with warnings.catch_warnings():
+        # a title may hold signs that the font lacks; they are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas.print_figure(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """The values by epoch; NaN, which matplotlib leaves blank, where there is no number."""
+    values = (record.get(key) for record in records)
+    return [float(v) if isinstance(v, int | float) and math.isfinite(v) else math.nan for v in values]
+
+
+def _draw(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[float]], name: str) -> None:
+    """The lines of one panel, on axes that reach over all epochs, also those without a value."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(name, fontsize=11)
+    axes.set_xlabel("epoch")
+    drawn = [value for values in lines.values() for value in values if math.isfinite(value)]
+    if not drawn:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", va="center", color="0.5")
+        return
+    for label, values in lines.items():
+        if any(map(math.isfinite, values)):
+            color = {"train": TRAIN, "val": VAL}.get(label, RATE)
+            marker = "o" if len(epochs) <= FEW else ""
+            axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
+    margin = (max(epochs) - min(epochs)) * 0.03 or 0.5
+    axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    if name != "accuracy" and 0 < min(drawn) < max(drawn) / 10:
+        axes.set_yscale("log")
+        axes.set_title(f"{name} (log)", fontsize=11)
+        # within three decades the powers of ten alone would be too few labels
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(drawn) < 1000 * min(drawn) else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(True, which="major", color="0.9")
+    axes.set_axisbelow(True)

@@ -1,0 +1,131 @@
+"""What a run writes while it trains: a line per epoch, checkpoints now and then, TensorBoard events."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltips.config import flat, redacted
+from dltips.train import checkpoint, folder
+from dltips.train.display import Display
+from dltips.train.fit import Record
+from dltips.train.prepare import Run
+from dltips.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from dltips.train.events import Events
+
+# TensorBoard takes 0.3 s to import: a run shorter than this gets its events when it is over, with the same content
+EVENTS_AFTER = 3.0  # seconds
+
+
+class FolderRecorder:
+    """Writes into one run folder. Errors: OSError, with the last good checkpoint left whole."""
+
+    def __init__(self, path: Path, run: Run, display: Display, config_text: str, records: Sequence[Record]) -> None:
+        self.path = path
+        self.run = run
+        self.display = display
+        self.config_text = config_text
+        self.waiting: list[tuple[Record, float]] = []
+        self.events: Events | None = None
+        self.continued = bool(records)
+        self.started = self.written = time.perf_counter()
+        self.checkpointed: int | None = None  # the epoch of last.pt
+
+    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None:
+        now = time.perf_counter()
+        folder.append_metrics(self.path, without_nan(record))
+        self.display.epoch(record)
+        if last or now - self.written >= self.run.config.checkpoint.interval:
+            self.checkpoint(snapshot())
+        if self.run.config.log.tensorboard:
+            self.waiting.append((record, time.time()))
+            if now - self.started > EVENTS_AFTER:
+                self.write_events()
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        """last.pt, unless it holds this epoch already."""
+        if self.checkpointed != snapshot.epoch:
+            checkpoint.write(self.path, self._payload(snapshot))
+            self.checkpointed = snapshot.epoch
+            self.written = time.perf_counter()
+
+    def _payload(self, snapshot: Snapshot) -> dict[str, Any]:
+        return snapshot.payload(self.run.training) | self._surroundings()
+
+    def _surroundings(self) -> dict[str, Any]:
+        return {
+            "preprocessing": dict(self.run.preprocess.state_dict()),
+            "input_shape": list(self.run.input_shape),
+            "classes": list(self.run.source.classes),
+            "config_hash": self.run.config.hash,
+        }
+
+    def best(self, snapshot: Snapshot) -> None:
+        """best.pt: the weights of the best epoch alone, for those who use the net."""
+        if snapshot.best is not None:
+            payload = {
+                "format": 1,
+                "epoch": snapshot.best.metrics["epoch"],
+                "metrics": snapshot.best.metrics,
+                "model": snapshot.best.weights.named(self.run.training.net),
+            }
+            checkpoint.write(self.path, payload | self._surroundings(), checkpoint.BEST)
+
+    def write_events(self) -> None:
+        """Hand the waiting epochs to TensorBoard, opened at the first of them."""
+        if self.events is None:
+            from dltips.train.events import Events
+
+            self.events = Events(self.path)
+            if not self.continued:
+                self.events.start(
+                    flat(redacted(self.run.config.plain)), [self.run.config.settings.metric], self.config_text
+                )
+        for record, wall_time in self.waiting:
+            scalars = {
+                name: value for name, value in record.items() if "/" in name or name in ("lr", "samples_per_second")
+            }
+            self.events.scalars(record["epoch"], scalars, wall_time)
+        self.waiting.clear()
+        if self.run.config.log.histograms:
+            net = self.run.training.net
+            weights = {f"weights/{segment.name}": view for segment, view in net.views(net.parameters)}
+            self.events.histograms(self.run.training.step // self.run.training.steps_per_epoch, weights)
+
+    def finish(self, status: str) -> None:
+        """Pictures and the end of the TensorBoard session: after the last epoch, so that they cost no training time."""
+        if self.run.config.log.tensorboard:
+            self.write_events()
+            assert self.events is not None
+            if self.run.config.log.images and len(self.run.input_shape) == 3:
+                self.events.images("train/augmented", augmented_examples(self.run))
+            self.events.finish(status)
+
+
+def augmented_examples(run: Run, count: int = 32) -> Any:
+    """The first images of the training split as the first epoch's augmentations leave them: (N, C, H, W) in [0, 1]."""
+    from dltips.feed.batches import to_float
+    from dltips.train import seeds
+
+    training = run.training
+    indices = run.splits.train.indices
+    assert indices is not None
+    inputs = to_float(run.splits.train.inputs.index_select(0, indices[:count]).to(training.device))
+    targets = run.splits.train.targets.index_select(0, indices[:count]).to(training.device)
+    for augment in training.train.augmentations:
+        name = getattr(augment, "name", "")
+        generator = seeds.generator(training.seed, "augmentation", name, 0, str(training.device))
+        inputs, targets = augment(inputs, targets, generator)
+    return inputs.clamp(0, 1).cpu()
+
+
+def without_nan(record: Record) -> Record:
+    """JSON has no NaN: null stands for it."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }

@@ -1,0 +1,127 @@
+"""Going on with a run: its own config, its newest whole checkpoint, its metrics up to there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dltips.compose import parse
+from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
+from dltips.registry import FAMILIES, ConfigError
+from dltips.train import checkpoint, folder
+from dltips.train.fit import Record
+from dltips.train.prepare import Run
+from dltips.train.snapshot import Snapshot
+from dltips.train.summary import versions
+
+
+@dataclass
+class Continuation:
+    """A run folder and what its next part needs."""
+
+    path: Path
+    config: Config
+    payload: dict[str, Any] | None  # None if the run was stopped before its first checkpoint
+    threads: int | None
+    data_hash: str | None
+    notes: list[str] = field(default_factory=list)
+
+    def restore(self, run: Run) -> tuple[Snapshot | None, list[Record]]:
+        """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
+        if self.data_hash is not None and self.data_hash != run.splits.hash:
+            raise ConfigError(f"resume: the data are not those of {self.path} any more; start a new run")
+        snapshot = Snapshot.from_payload(self.payload, run.training) if self.payload is not None else None
+        done = snapshot.epoch if snapshot is not None else 0
+        if 0 < run.config.settings.epochs <= done:
+            raise ConfigError(f"resume: {self.path} has its {done} epochs; write epochs=N with more of them to go on")
+        records = folder.cut_metrics(self.path, done)
+        if any(self.path.glob("events.out.tfevents.*")):
+            from dltips.train.events import cut
+
+            cut(self.path, done)
+        (self.path / folder.SUMMARY).unlink(missing_ok=True)
+        return snapshot, records
+
+
+def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
+    """What `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
+    path = folder.find(str(composed.resume))
+    stored = folder.read_config(path)
+    typed = to_plain(composed)
+    _refuse_differences(path, stored, typed, overrides)
+    merged = dict(stored)
+    for key in _typed_keys(overrides):
+        head = key.split(".")[0]
+        if head in RESUMABLE:
+            merged[head] = typed[head]
+    merged["resume"] = None
+    config = validate(OmegaConf.create(merged))
+    try:
+        payload, problems = checkpoint.read_latest(path)
+    except checkpoint.Damaged as error:
+        raise ConfigError(f"resume: no checkpoint of {path} can be read ({error}); start a new run") from error
+    recorded = _environment(path)
+    notes = [f"resume: {problem}; going on from the checkpoint before it" for problem in problems]
+    if payload is None:
+        notes.append(f"resume: {path} has no checkpoint yet; starting again")
+    differ = [
+        f"{name} {old} -> {versions()[name]}"
+        for name, old in recorded.get("versions", {}).items()
+        if name in versions() and versions()[name] != old
+    ]
+    if differ:
+        notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
+    _refuse_longer_schedule(stored, config, path)
+    return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), notes)
+
+
+def _typed_keys(overrides: list[str]) -> list[str]:
+    return [override.key_or_group for override in parse(overrides)]
+
+
+def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:
+    """A continued run keeps its config: whatever else was typed must agree with it."""
+    keys = [key for key in _typed_keys(overrides) if key.split(".")[0] not in RESUMABLE]
+    heads = set(FAMILIES) | set(stored) if "recipe" in keys else {key.split(".")[0] for key in keys}
+    was = dict(leaves({key: value for key, value in stored.items() if key in heads - set(RESUMABLE)}))
+    now = dict(leaves(redacted({key: value for key, value in typed.items() if key in heads - set(RESUMABLE)})))
+    if "recipe" not in keys:
+        # only what was typed counts: the rest of a section stands in the run's own config
+        now = {
+            key: value
+            for key, value in now.items()
+            if any(key == typed_key or (typed_key in FAMILIES and key == f"{typed_key}.name") for typed_key in keys)
+        }
+        was = {key: value for key, value in was.items() if key in now}
+    differ = [
+        f"{key}={was.get(key)} (not {now.get(key)})" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
+    ]
+    if differ:
+        raise ConfigError(
+            f"resume: {path} was run with {', '.join(differ)}; leave it as it was, or start a new run"
+            f" (what may differ: {', '.join(key for key in RESUMABLE if key != 'resume')})"
+        )
+
+
+def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) -> None:
+    from dltips.tips.schedule import Schedule, Steps
+
+    schedule: Schedule = config.tip("schedule")(Steps(1, 1))
+    if schedule.needs_length and config.settings.epochs != stored.get("epochs"):
+        name = config.tip("schedule").name
+        raise ConfigError(
+            f"epochs: {path} was planned for {stored.get('epochs')} epochs, and schedule={name} depends on it;"
+            " leave epochs out, or start a new run"
+        )
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    try:
+        recorded = json.loads((path / folder.ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}

@@ -1,0 +1,140 @@
+"""What `dltips train` does with a composed config: make or find the run folder, fit, sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dltips.config import Config, validate
+from dltips.main import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
+from dltips.registry import ConfigError
+from dltips.train import checkpoint, folder
+from dltips.train.display import Display, display_for
+from dltips.train.fit import Result, fit
+from dltips.train.loop import Training
+from dltips.train.prepare import Run, prepare
+from dltips.train.recorder import FolderRecorder
+from dltips.train.resume import Continuation, continuation
+from dltips.train.summary import environment, report, summarize
+
+
+def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
+    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind."""
+    folder.check_writable()
+    if composed.get("resume") is not None:
+        resumed = continuation(composed, overrides)
+        return _train(resumed.config, resumed, [*notes, *resumed.notes])
+    return _train(validate(composed), None, notes)
+
+
+def _train(config: Config, resumed: Continuation | None, notes: list[str]) -> int:
+    run = prepare(config, resumed.threads if resumed else None)
+    snapshot, records = resumed.restore(run) if resumed else (None, [])
+    path = resumed.path if resumed else folder.make(config.settings.name)
+    try:
+        config_text = folder.write_config(path, config.plain)
+        folder.write_json(path / folder.ENVIRONMENT, environment(run))
+        display = display_for(path / folder.LOG, config.settings.epochs, run.training)
+    except OSError as error:
+        if not resumed:
+            shutil.rmtree(path, ignore_errors=True)
+        raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
+    recorder = FolderRecorder(path, run, display, config_text, records)
+    for note in notes:
+        display.say(note)
+    display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
+    try:
+        with _stop_on_signals(run.training):
+            result = fit(run, recorder, resume=snapshot, records=records)
+        display.close()
+        return _end(run, recorder, result, path, display)
+    except ConfigError:
+        display.close()
+        if not records and not folder.read_metrics(path):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    except OSError as error:
+        display.close()
+        return _failed_to_write(run, path, error)
+    except BaseException:
+        display.close()
+        with contextlib.suppress(OSError):
+            folder.write_json(path / folder.SUMMARY, summarize(run, "failed", folder.read_metrics(path), None))
+        raise
+
+
+def _headline(run: Run) -> str:
+    splits, data = run.splits, run.config.tip("data").name
+    return (
+        f"{data} ({len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
+        f", {run.config.tip('model').name} with {run.size.parameters:,} parameters, on {run.training.device}"
+    )
+
+
+def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display) -> int:
+    """Checkpoints, pictures, summary, and what the person gets to read."""
+    if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
+        recorder.checkpoint(result.snapshot)
+    recorder.best(result.snapshot)
+    recorder.finish(result.status)
+    records = folder.read_metrics(path)
+    if run.config.log.picture and records:
+        from dltips.train.picture import curves
+
+        curves(records, path / "curves.png", run.config.settings.name or path.name)
+    summary = summarize(run, result.status, records, result)
+    folder.write_json(path / folder.SUMMARY, summary)
+    if result.status == "diverged":
+        assert result.diverged_at is not None
+        epoch, step, where = result.diverged_at
+        kept = (
+            f"the checkpoint of epoch {result.snapshot.epoch} is kept"
+            if result.snapshot.epoch
+            else "no epoch was whole"
+        )
+        display.say(
+            f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {kept}."
+            " Lower optimizer.lr or init.scale, or add regularization=clip_gradient"
+        )
+    if result.status == "interrupted":
+        display.say(f"dltips: interrupted; epoch {result.snapshot.epoch} is saved: dltips train resume={path}")
+    print(report(run, path, summary, records))
+    return {"finished": EXIT_OK, "diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}[result.status]
+
+
+def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
+    """The disk is full, or gone: the last good checkpoint is whole, and the person learns how to go on."""
+    with contextlib.suppress(OSError):
+        folder.write_json(path / folder.SUMMARY, summarize(run, "failed", folder.read_metrics(path), None))
+    has_checkpoint = (path / checkpoint.LAST).exists() or (path / checkpoint.PREVIOUS).exists()
+    remedy = f"make room, then: dltips train resume={path}" if has_checkpoint else "make room and start again"
+    print(f"dltips: {path} cannot be written ({error.strerror or error}); {remedy}", file=sys.stderr)
+    return EXIT_INTERNAL
+
+
+@contextlib.contextmanager
+def _stop_on_signals(training: Training) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the run after the step at hand; a second one at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if training.stop_requested:
+            raise KeyboardInterrupt
+        training.stop_requested = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    theirs = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)

@@ -1,0 +1,25 @@
+"""Streams of randomness: separate, and derived from (seed, stream, name, epoch), so that one moves no other."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, stream: str, name: str = "", epoch: int = 0) -> int:
+    """A 63-bit seed of its own for each use."""
+    digest = hashlib.blake2b(f"{seed}/{stream}/{name}/{epoch}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, stream: str, name: str = "", epoch: int = 0, device: str = "cpu") -> torch.Generator:
+    """A generator on the device, seeded for one use."""
+    return torch.Generator(device).manual_seed(derive(seed, stream, name, epoch))
+
+
+def order(seed: int, epoch: int, count: int, *, shuffle: bool) -> torch.Tensor:
+    """The order of an epoch's samples, drawn on the CPU so that it is the same on any device."""
+    if not shuffle:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator(seed, "order", epoch=epoch))

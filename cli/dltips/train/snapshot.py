@@ -1,0 +1,156 @@
+"""A training's whole state between two epochs: taken in microseconds, written as a checkpoint, put back bit by bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from dltips.net import Net
+from dltips.registry import ConfigError
+from dltips.tips.regularization import Regularization
+from dltips.train.loop import Training
+
+FORMAT = 1
+
+
+@dataclass
+class Weights:
+    """A copy of a net's parameters (flat) and of everything else in its state dict."""
+
+    flat: Tensor
+    others: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, net: Net) -> Weights:
+        trained = {segment.name for segment in net.segments}
+        others = {name: value.clone() for name, value in _state(net.module).items() if name not in trained}
+        return cls(net.parameters.clone(), others)
+
+    def put_back(self, net: Net) -> None:
+        net.parameters.copy_(self.flat)
+        current = _state(net.module)
+        for name, value in self.others.items():
+            current[name].copy_(value)
+
+    def named(self, net: Net) -> dict[str, Tensor]:
+        """As a state dict of tensors of their own: a view of the flat buffer would be saved with all of it."""
+        trained = {segment.name: view.clone() for segment, view in net.views(self.flat)}
+        return {name: trained.get(name, self.others.get(name, value)) for name, value in _state(net.module).items()}
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = module.state_dict()
+    return state
+
+
+@dataclass
+class Best:
+    """The best epoch so far, by the metric that decides."""
+
+    metrics: dict[str, float]
+    weights: Weights
+
+
+@dataclass
+class Snapshot:
+    """Everything that the next epoch depends on, and the best so far."""
+
+    epoch: int  # epochs done
+    seconds: float
+    weights: Weights
+    rule: dict[str, Tensor]
+    schedule: dict[str, float]
+    regularizations: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+
+    @classmethod
+    def take(
+        cls,
+        training: Training,
+        regularizations: Sequence[Regularization],
+        epoch: int,
+        seconds: float,
+        best: Best | None,
+    ) -> Snapshot:
+        return cls(
+            epoch,
+            seconds,
+            Weights.of(training.net),
+            {name: value.clone() for name, value in training.rule.state.items()},
+            dict(training.schedule.state),
+            [_copied(part.state) for part in regularizations],
+            best,
+        )
+
+    def put_back(self, training: Training, regularizations: Sequence[Regularization]) -> None:
+        """The training is where it was when the snapshot was taken."""
+        self.weights.put_back(training.net)
+        for name, value in self.rule.items():
+            training.rule.state[name].copy_(value)
+        training.schedule.state.update(self.schedule)
+        for part, state in zip(regularizations, self.regularizations, strict=True):
+            part.state.clear()
+            part.state.update(_copied(state))
+
+    def payload(self, training: Training) -> dict[str, Any]:
+        """Plain tensors, numbers and texts: torch.load reads it with weights_only=True."""
+        net = training.net
+        return {
+            "format": FORMAT,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "model": self.weights.named(net),
+            "optimizer": self.rule,
+            "schedule": self.schedule,
+            "regularizations": self.regularizations,
+            "best": None
+            if self.best is None
+            else {
+                "metrics": self.best.metrics,
+                "model": self.best.weights.named(net),
+            },
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any], training: Training) -> Snapshot:
+        """Errors: ConfigError if the checkpoint is of another net or another version's format."""
+        if payload.get("format") != FORMAT:
+            raise ConfigError(
+                f"resume: the checkpoint has format {payload.get('format')!r}, this dltips reads {FORMAT}"
+            )
+        device = training.device
+        best = payload["best"]
+        return cls(
+            payload["epoch"],
+            payload["seconds"],
+            _weights(payload["model"], training.net),
+            {name: value.to(training.rule.state[name].device) for name, value in payload["optimizer"].items()},
+            dict(payload["schedule"]),
+            [_to(state, device) for state in payload["regularizations"]],
+            None if best is None else Best(dict(best["metrics"]), _weights(best["model"], training.net)),
+        )
+
+
+def _weights(named: Mapping[str, Tensor], net: Net) -> Weights:
+    current = _state(net.module)
+    if set(named) != set(current) or any(named[name].shape != current[name].shape for name in current):
+        raise ConfigError("resume: the checkpoint's net is another one than the config's")
+    weights = Weights.of(net)
+    weights.flat.zero_()
+    for segment, view in net.views(weights.flat):
+        view.copy_(named[segment.name])
+    for name in weights.others:
+        weights.others[name].copy_(named[name])
+    return weights
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, Tensor) else copy.copy(value) for name, value in state.items()}
+
+
+def _to(state: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in state.items()}

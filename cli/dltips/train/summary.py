@@ -1,0 +1,136 @@
+"""What a run was: environment.json, summary.json, and the report at its end."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dltips import __version__, paths
+from dltips.config import redact
+from dltips.insight.chart import chart
+from dltips.train.device import describe
+from dltips.train.fit import Record, Result
+from dltips.train.prepare import Run
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a run may depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "dltips": __version__,
+    }
+
+
+def code_version() -> str:
+    """The package's version, and its commit in a checkout."""
+    head = paths.CHECKOUT / ".git" / "HEAD"
+    try:
+        reference = head.read_text().strip()
+        if reference.startswith("ref: "):
+            reference = (head.parent / reference.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return __version__
+    return f"{__version__}+{reference[:12]}"
+
+
+def environment(run: Run) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "code_version": code_version(),
+        "platform": platform.platform(),
+        "device": describe(run.training.device),
+        "threads": run.threads,
+        "data_hash": run.splits.hash,
+        "config_hash": run.config.hash,
+    }
+
+
+def summarize(run: Run, status: str, records: Sequence[Record], result: Result | None) -> dict[str, Any]:
+    """summary.json. `best` and `last` are the metrics of those epochs."""
+    best = result.best.metrics if result is not None and result.best is not None else None
+    last = {name: value for name, value in records[-1].items() if not name.startswith("layers/")} if records else None
+    seconds = result.snapshot.seconds if result is not None else (records[-1]["seconds"] if records else 0.0)
+    samples = sum(run.training.train.count for record in records if "samples_per_second" in record)
+    training_seconds = sum(
+        run.training.train.count / record["samples_per_second"]
+        for record in records
+        if record.get("samples_per_second")
+    )
+    device = run.training.device
+    return {
+        "status": status,
+        "name": redact(run.config.settings.name or "") or None,
+        "metric": run.config.settings.metric,
+        "best": best,
+        "last": last,
+        "stopped_early": bool(result and result.stopped_early),
+        "diverged_at": _divergence(result),
+        "parameters": run.size.parameters,
+        "size_mb": run.size.size_mb,
+        "flops_per_sample": run.size.flops_per_sample,
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(samples / training_seconds, 1) if training_seconds else None,
+        "peak_memory_mb": round(peak_memory(device) / 1e6, 1),
+        "seed": run.config.settings.seed,
+        "config_hash": run.config.hash,
+        "data_hash": run.splits.hash,
+        "code_version": code_version(),
+        "test_reads": 0,
+    }
+
+
+def _divergence(result: Result | None) -> dict[str, Any] | None:
+    if result is None or result.diverged_at is None:
+        return None
+    epoch, step, where = result.diverged_at
+    return {"epoch": epoch, "step": step, "where": where}
+
+
+def peak_memory(device: torch.device) -> float:
+    """Bytes: of the device's allocator on a GPU, of the process elsewhere."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    # kilobytes on Linux, bytes on macOS
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The end of a run, for a person: the curves, the best score, the net, and what to type next."""
+    lines = []
+    if len(records) > 1:
+        width = min(120, shutil.get_terminal_size((100, 24)).columns)
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        lines += ["", chart(records, width=width, unicode=unicode, color=sys.stdout.isatty()), ""]
+    metric, best, last = summary["metric"], summary["best"], summary["last"]
+    if best is not None and last is not None:
+        lines.append(
+            f"best      {metric} {best[metric]:.4f} at epoch {best['epoch']}"
+            f" (last, epoch {last['epoch']}: {last[metric]:.4f})"
+            if last.get(metric) is not None
+            else f"best      {metric} {best[metric]:.4f} at epoch {best['epoch']}"
+        )
+    speed = f", {summary['samples_per_second']:,.0f} samples/s" if summary["samples_per_second"] else ""
+    lines += [
+        f"net       {summary['parameters']:,} parameters, {summary['size_mb']:.3g} MB,"
+        f" {summary['flops_per_sample']:,} FLOPs per sample",
+        f"time      {summary['seconds']:.1f} s of training{speed}, {summary['peak_memory_mb']:,.0f} MB at the peak",
+        f"folder    {path}",
+    ]
+    if (path / "curves.png").exists():
+        lines.append(f"curves    {path / 'curves.png'}")
+    if run.config.log.tensorboard:
+        lines.append(f"board     tensorboard --logdir {paths.OUTPUTS}")
+    lines.append(f"test      dltips evaluate {path}")
+    more = "" if summary["status"] == "interrupted" else " epochs=N"
+    lines.append(f"resume    dltips train resume={path}{more}")
+    return "\n".join(lines)
