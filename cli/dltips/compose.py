@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import hydra._internal.hydra as hydra_entry
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.conf import HydraConf
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +27,10 @@ from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with dltips' rules before each composition: of a run, of `--cfg`, of each job of a sweep."""
 
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._loaded: dict[str, ConfigResult | None] = {}
+
     def load_configuration(
         self,
         config_name: str | None,
@@ -31,6 +39,9 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        if not validate_sweep_overrides and not any("hydra.mode" in override for override in overrides):
+            # Hydra composes once more than it needs, only to read this key: a tenth of a second
+            return OmegaConf.create({"hydra": {"mode": None}})
         overrides = [_with_plus(override) for override in overrides]
         parsed = parse(overrides)
         sources = [source for source in self.repository.get_sources() if isinstance(source, RecipeSource)]
@@ -38,13 +49,15 @@ class Loader(ConfigLoaderImpl):
         primary, final = self.primary_choices(config_name), self.final_choices(config_name, parsed)
         common = {family: set(self._knobs(f"{family}/_common")) for family in FAMILIES}
         overrides = [self._checked(override, config_name, final) for override in parsed]
+        if run_mode == RunMode.RUN and validate_sweep_overrides:
+            _refuse_sweeps(parsed)
         for source in sources:
             source.primary, source.final, source.common = primary, final, common
         return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
     def primary_choices(self, config_name: str | None) -> dict[str, Choice]:
         """The options that config.yaml itself chooses."""
-        loaded = self.repository.load_config(config_name or "config")
+        loaded = self._load(config_name or "config")
         assert loaded is not None and loaded.defaults_list is not None
         chosen = {getattr(default, "group", None): getattr(default, "value", None) for default in loaded.defaults_list}
         return {family: choice for family in FAMILIES if (choice := chosen.get(family)) is not None}
@@ -74,14 +87,22 @@ class Loader(ConfigLoaderImpl):
     def _checked(self, override: Override, config_name: str | None, final: Mapping[str, Choice]) -> str:
         """The override as Hydra shall see it. Errors: ConfigError for what no config has."""
         line, key = str(override.input_line), override.key_or_group
-        if key.startswith(("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")):
+        if key.startswith(("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")):
             raise ConfigError(
                 f"{line}: is refused; runs lie under ./outputs, and name=NAME shows in their folder's name"
             )
-        if override.is_hydra_override() or key == GROUP:
+        if override.package is not None and (key == GROUP or not override.is_hydra_override()):
+            raise ConfigError(
+                f"{line}: a package cannot be set here; write {key}={'NAME' if key == GROUP else 'OPTION'}"
+            )
+        if override.is_hydra_override():
+            known = [field.name for field in fields(HydraConf)]
+            if key.startswith("hydra.") and key.split(".")[1] not in known:
+                raise ConfigError(f"{key}: there is no such key{suggest(key.split('.')[1], known)}")
             return line
-        if override.package is not None:
-            raise ConfigError(f"{line}: a package cannot be set here; write {key}=OPTION")
+        if key == GROUP:
+            # +recipe=, recipe= and ++recipe= all mean the same; Hydra knows the first
+            return f"+{line.lstrip('+')}"
         if override.is_delete():
             raise ConfigError(f"{line}: nothing can be left out; set it to another value")
         if key in FAMILIES:
@@ -120,9 +141,15 @@ class Loader(ConfigLoaderImpl):
         elif head not in FAMILIES and not _contains(self._knobs(config_name or "config"), [head, *rest]):
             keys = _dotted(self._knobs(config_name or "config"))
             hint = suggest(key, [*keys, *FAMILIES])
+            owners = [family for family, chosen in final.items() if self._has_knob(family, chosen, head)]
+            if len(owners) == 1 and not rest:
+                hint = f"; did you mean {owners[0]}.{head}?"
             raise ConfigError(
                 f"{key}: there is no such key{hint if 'did you' in hint else '; see dltips train --help'}"
             )
+
+    def _has_knob(self, family: str, chosen: Choice, knob: str) -> bool:
+        return isinstance(chosen, str) and knob in self._knobs(f"{family}/_common") | self._knobs(f"{family}/{chosen}")
 
     def _why_unknown(self, family: str, rest: list[str], chosen: list[str], known: Mapping[str, Any]) -> str:
         if family == "optimizer" and rest[0] == "weight_decay":
@@ -138,14 +165,22 @@ class Loader(ConfigLoaderImpl):
             return f"{on} has no such knob, but {have}: write {family}={owners[0]}"
         return f"{on} has no such knob{suggest('.'.join(rest), _dotted(known))}"
 
+    def _load(self, config_path: str) -> ConfigResult | None:
+        """A config file as the search path has it, read once."""
+        if config_path not in self._loaded:
+            exists = self.repository.config_exists(config_path)
+            self._loaded[config_path] = self.repository.load_config(config_path) if exists else None
+        return self._loaded[config_path]
+
     def _knobs(self, config_path: str) -> dict[str, Any]:
         """The keys of one of the config files, as plain data, without `name`."""
-        loaded = self.repository.load_config(config_path) if self.repository.config_exists(config_path) else None
+        loaded = self._load(config_path)
         plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded is not None else {}
         assert isinstance(plain, dict)
         # `name` says which option of a family it is: it is chosen, never set
         hidden = ("hydra", "defaults", "name") if "/" in config_path else ("hydra", "defaults")
-        return {str(key): value for key, value in plain.items() if key not in hidden}
+        known = {str(key): value for key, value in plain.items() if key not in hidden}
+        return {key: _without_name(value) if "/" in config_path else value for key, value in known.items()}
 
 
 def parse(overrides: list[str]) -> list[Override]:
@@ -156,24 +191,41 @@ def parse(overrides: list[str]) -> list[Override]:
             parsed.append(parser.parse_override(override))
         except HydraException as error:
             complaint = str(error).splitlines()[0]
-            raise ConfigError(f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote lists") from error
+            raise ConfigError(
+                f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote it as in"
+                " 'model.widths=[128,128]' or 'name=\"a b\"'"
+            ) from error
     return parsed
 
 
 def recipe_names(overrides: list[Override]) -> list[str]:
     """The recipes that were asked for, in order. Errors: ConfigError for a wrong name."""
     found: list[str] = []
-    for override in overrides:
-        if override.key_or_group == GROUP:
-            if override.is_delete():
-                raise ConfigError(f"{override.input_line}: leave the recipe out by not naming it")
-            for value in _values(override):
-                found += [str(name) for name in (value if isinstance(value, list) else [value])]
+    asked = [override for override in overrides if override.key_or_group == GROUP]
+    if len(asked) > 1:
+        typed = ",".join(str(override.get_value_string()).strip("[]") for override in asked)
+        raise ConfigError(f"recipe: is given {len(asked)} times; write 'recipe=[{typed}]', in which the later one wins")
+    for override in asked:
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: leave the recipe out by not naming it")
+        for value in _values(override):
+            found += [str(name) for name in (value if isinstance(value, list) else [value])]
     for name in found:
-        recipe.find(name)
+        # all of them are read before the first run of a grid starts: one may hold what is refused
+        list(recipe.with_includes(name))
     # a sweep over recipes names them all: each job then names its own
-    sweeps = any(override.key_or_group == GROUP and override.is_sweep_override() for override in overrides)
-    return [] if sweeps else found
+    return [] if any(override.is_sweep_override() for override in asked) else found
+
+
+def _refuse_sweeps(overrides: list[Override]) -> None:
+    """Errors: ConfigError if one run is to have two values of a key."""
+    for override in overrides:
+        if override.is_sweep_override():
+            line = str(override.input_line).lstrip("+")
+            raise ConfigError(
+                f"{line}: several values are a grid of runs, which -m asks for: dltips train -m '{line}'"
+                " (a comma inside one value wants quotes)"
+            )
 
 
 def _values(override: Override) -> list[Any]:
@@ -189,6 +241,10 @@ def _contains(tree: Mapping[str, Any], path: list[str]) -> bool:
         return False
     # an empty mapping is a knob that takes any keys; what they mean is checked by their owner
     return not rest or (isinstance(tree[head], dict) and (not tree[head] or _contains(tree[head], rest)))
+
+
+def _without_name(value: Any) -> Any:
+    return {key: inner for key, inner in value.items() if key != "name"} if isinstance(value, dict) else value
 
 
 def _dotted(tree: Mapping[str, Any]) -> list[str]:

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dltips import paths
 from dltips.recipe import refuse_resolvers
 from dltips.registry import (
     FAMILIES,
@@ -163,28 +165,51 @@ def _bind_one(registry: Registry, section: dict[str, Any], prefix: str) -> Tip:
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value with its full key: (`optimizer.lr`, 0.1)."""
     for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield path, None
-            yield from leaves(value, f"{path}.")
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield path, value
+            yield f"{prefix}{key}", value
 
 
-def flat(tree: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """The same keys in every run, for HParams and tables: scalars as they are, lists and nulls as text."""
-    return {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
-        for key, value in leaves(tree)
-        if not isinstance(value, type(None)) or not _is_section(tree, key)
-    }
+Scalar = bool | float | str
 
 
-def _is_section(tree: Mapping[str, Any], key: str) -> bool:
-    node: Any = tree
-    for part in key.split("."):
-        node = node[part]
-    return isinstance(node, Mapping)
+def hyperparameters(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """For TensorBoard's HParams: the columns, the same in every run, each with an example; and this run's values.
+
+    `model` is the chosen option, `augmentation` the chosen ones in order; numbers stay numbers, the rest is text. A
+    column without a value belongs to an option that is off.
+    """
+    texts, numbers = dict(leaves(redacted(config.plain))), dict(leaves(config.resolved))
+    texts |= {family: ",".join(tip.name for tip in tips) for family, tips in config.tips.items()}
+    columns, values = _columns(), {}
+    for key, example in columns.items():
+        if key in texts:
+            values[key] = texts[key] if isinstance(example, str) else numbers[key]
+    return columns, {key: type(columns[key])(value) for key, value in values.items()}
+
+
+def _columns() -> dict[str, Scalar]:
+    """Every key that some run may have, with a value of its type: a number, a truth value, or else text."""
+    primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
+    columns = dict(leaves({key: value for key, value in primary.items() if key not in ("defaults", "hydra", "resume")}))
+    for family in FAMILIES:
+        columns[family] = ""
+        for folder in paths.configs():
+            for file in sorted((folder / family).glob("*.yaml")):
+                found = leaves(_plain_yaml(file), f"{family}.")
+                columns |= {key: value for key, value in found if not key.endswith(".name") and key not in columns}
+    return {key: _example(value) for key, value in columns.items()}
+
+
+def _example(value: Any) -> Scalar:
+    if isinstance(value, bool):
+        return value
+    return float(value) if isinstance(value, int | float) else ""
+
+
+def _plain_yaml(file: Path) -> dict[str, Any]:
+    return to_plain(OmegaConf.load(file))
 
 
 # Secrets: what looks like one, by its key's name, its shape, or because the environment calls it one.

@@ -69,6 +69,10 @@ def read(name: str) -> Recipe:
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"recipe {name}: {path} cannot be read: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"recipe {name}: {path} cannot be read: a value holds itself") from error
+    except AssertionError:
+        values = None  # OmegaConf takes a text that is a mapping or a list for granted
     if not isinstance(values, dict) or values.get(text.strip(), 0) is None:
         raise ConfigError(f"recipe {name}: {path} is no mapping of keys to values")
     for line in text.splitlines():
@@ -76,8 +80,10 @@ def read(name: str) -> Recipe:
             raise ConfigError(f"recipe {name}: {line.strip()!r} is refused; a recipe's package is _global_")
     defaults = values.pop("defaults", None) or []
     _refuse_code(name, values, "")
+    checked = {str(key): value for key, value in values.items()}
+    _refuse_choices(name, checked)
     includes, choices = _read_defaults(name, defaults)
-    return Recipe(name, path, includes, choices, {str(key): value for key, value in values.items()})
+    return Recipe(name, path, includes, choices, checked)
 
 
 def _refuse_code(name: str, value: Any, key: str) -> None:
@@ -96,7 +102,24 @@ def _refuse_code(name: str, value: Any, key: str) -> None:
         for index, inner in enumerate(value):
             _refuse_code(name, inner, f"{key}[{index}]")
     elif isinstance(value, str):
+        if value == "???":
+            raise ConfigError(f"recipe {name}: {key}: ??? is no value; give it one, or leave the key out")
         refuse_resolvers(f"recipe {name}: {key}", value)
+
+
+def _refuse_choices(name: str, values: Mapping[str, Any]) -> None:
+    """An option is chosen in the defaults, which bring its knobs along; a section sets knobs alone."""
+    for family in FAMILIES:
+        section = values.get(family, {})
+        if not isinstance(section, dict):
+            raise ConfigError(
+                f"recipe {name}: {family}: {section!r} is no section of knobs; choose the option in the defaults"
+            )
+        for part in section.values() if family in STACKABLE else [section]:
+            if isinstance(part, dict) and "name" in part:
+                raise ConfigError(
+                    f"recipe {name}: {family}: name={part['name']} is refused; choose the option in the defaults"
+                )
 
 
 def refuse_resolvers(where: str, value: str, allowed: re.Pattern[str] = PLAIN_INTERPOLATION) -> None:

@@ -188,6 +188,8 @@ def check_knobs(prefix: str, values: Mapping[str, Any], schema: Mapping[str, Any
 def check_value(key: str, value: Any, annotation: Any) -> Any:
     """The value, converted where that loses nothing (1 for a float). Errors: ConfigError."""
     origin = typing.get_origin(annotation)
+    if isinstance(value, str) and value == "???":
+        raise ConfigError(f"{key}: is missing; give it a value")  # OmegaConf's mark of what is yet to be given
     if origin is Annotated:
         plain, *extras = typing.get_args(annotation)
         value = check_value(key, value, plain)
@@ -239,6 +241,8 @@ def _check_plain(key: str, value: Any, kind: type) -> Any:
         if not math.isfinite(value):
             raise ConfigError(f"{key}: {value!r} is out of range; it must be finite")
         return float(value)
+    if kind is int and type(value) is int and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{key}: {value!r} is out of range; it must fit 64 bits")
     if type(value) is kind:
         return value
     if value is None:

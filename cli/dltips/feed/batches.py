@@ -135,4 +135,10 @@ class Feed:
 
 def as_net_takes(inputs: Tensor) -> Tensor:
     """Images in channels_last, which makes a convolution step about 1.7 times as fast, on a CPU too."""
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+    if inputs.dim() != 4:
+        return inputs
+    last = inputs.permute(0, 2, 3, 1).contiguous()
+    count, height, width, channels = last.shape
+    # with one channel the strides are ambiguous, and kernels choose by them: said outright, the bits stay the same
+    strides = (height * width * channels, 1, width * channels, channels)
+    return last.as_strided((count, channels, height, width), strides, last.storage_offset())

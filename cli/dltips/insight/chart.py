@@ -58,14 +58,17 @@ def _stacked(panels: Sequence[Sequence[str]]) -> list[str]:
 def _curves(records: Sequence[Mapping[str, Any]], quantity: str) -> Curves:
     """The points of each split that holds the quantity in any record."""
     return {
-        split: [(float(record.get("epoch", n)), _number(record.get(key))) for n, record in enumerate(records, 1)]
+        split: [(float(record.get("epoch", n)), _value(record, key)) for n, record in enumerate(records, 1)]
         for split, key in ((split, f"{split}/{quantity}") for split in SPLITS)
         if any(key in record for record in records)
     }
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _value(record: Mapping[str, Any], key: str) -> float | None:
+    """A null stands for NaN and infinity, which JSON lacks."""
+    if key not in record:
+        return None
+    return float(record[key]) if isinstance(record[key], int | float) else math.nan
 
 
 def _finite(points: Sequence[Point]) -> list[float]:
@@ -146,7 +149,7 @@ def _header(title: str, curves: Curves, lit: Mapping[str, set[Dot]], width: int,
         if len(title + plain) <= width:
             shown = "".join(f"  {marks.painted(split, marks.sample[split])} {text}" for split, text in texts.items())
             return title + shown + " " * (width - len(title + plain))
-    return title.ljust(width)[:width]
+    return title
 
 
 def _short(value: float) -> str:

@@ -4,8 +4,8 @@
 # (TensorBoard ships no types.)
 #
 # The records are written here, with TensorBoard's protos alone: they import in 9 ms after torch, its EventFileWriter in
-# 30, torch.utils.tensorboard in 33, and the digits mlp trains for 250. A file without a thread behind it also needs no
-# care on a fork, and TensorFlow, where it is installed, stays out.
+# 30, torch.utils.tensorboard in 33, and the digits mlp trains for 250. There is also no thread to stop, and TensorFlow,
+# where it is installed, stays out.
 
 from __future__ import annotations
 
@@ -43,21 +43,24 @@ BINS = 30  # of a histogram: as many as TensorBoard itself makes
 
 
 class Events:
-    """One event file in a run folder. Every call's events are on disk, as far as this process goes, when it returns."""
+    """One event file in a run folder; what a call has written is there for others to read when it returns."""
 
     def __init__(self, folder: Path) -> None:
         self._trial = _trial(folder.name)
-        self._file = (folder / PATTERN.replace("*", str(time.time_ns()))).open("xb")
+        self._path = folder / PATTERN.replace("*", str(time.time_ns()))
+        self._path.touch(exist_ok=False)
         self._has_scalars = False
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def _write(self, event: Event) -> None:
-        self._file.write(_record(event.SerializeToString()))
-        self._file.flush()
+        # 20 microseconds, a few times per epoch; so there is nothing to close when a run breaks off
+        with self._path.open("ab") as file:
+            file.write(_record(event.SerializeToString()))
 
     def start(
         self,
-        hyperparameters: Mapping[str, bool | int | float | str],
+        columns: Mapping[str, bool | int | float | str],
+        values: Mapping[str, bool | int | float | str],
         metrics: Sequence[str],
         config_text: str,
         *,
@@ -65,20 +68,20 @@ class Events:
     ) -> None:
         """The run as one line of the HParams tab, its config as text, and the charts of the Custom Scalars tab.
 
-        TensorBoard takes the columns of the HParams tab from one run for all of them: the keys have to be flat, and the
-        same in every run, each with values of one type. `metrics` are tags of scalars, e.g. val/accuracy. Of the
+        TensorBoard takes the columns of the HParams tab from one run for all of them: they have to be flat keys, and the
+        same in every run, each with an example of its type; a run has values for some of them. `metrics` are tags of scalars, e.g. val/accuracy. Of the
         columns only five are shown until more are ticked, those of the keys in `varied` before the others.
         """
         experiment = api_pb2.Experiment(
             hparam_infos=[
                 api_pb2.HParamInfo(name=key, type=FIELD_TYPES[_field(value)], differs=key in varied)
-                for key, value in hyperparameters.items()
+                for key, value in columns.items()
             ],
             metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
             time_created_secs=time.time(),
         )
         session = SessionStartInfo(group_name=self._trial, start_time_secs=time.time())
-        for key, value in hyperparameters.items():
+        for key, value in values.items():
             setattr(session.hparams[key], _field(value), value)
         charts = [
             Chart(title=title, multiline=MultilineChartContent(tag=[f"^{tag}$" for tag in tags]))
@@ -127,12 +130,11 @@ class Events:
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def finish(self, status: str) -> None:
-        """How the session ended, finished or otherwise, for the HParams tab; closes the file."""
+        """How the session ended, finished or otherwise, for the HParams tab."""
         outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
         end = SessionEndInfo(status=outcome, end_time_secs=time.time())
         summary = Summary(value=[_hparams("session_end_info", HParamsPluginData(session_end_info=end))])
         self._write(Event(wall_time=time.time(), summary=summary))
-        self._file.close()
 
 
 def cut(folder: Path, last_step: int) -> None:
@@ -147,8 +149,11 @@ def cut(folder: Path, last_step: int) -> None:
             path.unlink()
             continue
         temporary = folder / ".events.tmp"
-        temporary.write_bytes(b"".join(map(_record, kept)))
-        os.replace(temporary, path)
+        try:
+            temporary.write_bytes(b"".join(map(_record, kept)))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _stays(event: Event, last_step: int) -> bool:

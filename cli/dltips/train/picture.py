@@ -45,11 +45,14 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     _draw(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
 
     temporary = path.with_name(f".{path.name}.tmp")
-    with warnings.catch_warnings():
-        # a title may hold signs that the font lacks; they are drawn as boxes
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        canvas.print_figure(temporary, format="png")
-    os.replace(temporary, path)
+    try:
+        with warnings.catch_warnings():
+            # a title may hold signs that the font lacks; they are drawn as boxes
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            canvas.print_figure(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:

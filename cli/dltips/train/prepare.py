@@ -41,6 +41,7 @@ class Run:
     splits: Splits
     size: Size
     threads: int
+    test_reads: int = 0  # before this run was resumed
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltips.config import flat, redacted
+from dltips.config import hyperparameters
 from dltips.train import checkpoint, folder
 from dltips.train.display import Display
 from dltips.train.fit import Record
@@ -25,14 +25,13 @@ EVENTS_AFTER = 3.0  # seconds
 class FolderRecorder:
     """Writes into one run folder. Errors: OSError, with the last good checkpoint left whole."""
 
-    def __init__(self, path: Path, run: Run, display: Display, config_text: str, records: Sequence[Record]) -> None:
+    def __init__(self, path: Path, run: Run, display: Display, config_text: str) -> None:
         self.path = path
         self.run = run
         self.display = display
         self.config_text = config_text
         self.waiting: list[tuple[Record, float]] = []
         self.events: Events | None = None
-        self.continued = bool(records)
         self.started = self.written = time.perf_counter()
         self.checkpointed: int | None = None  # the epoch of last.pt
 
@@ -82,10 +81,8 @@ class FolderRecorder:
             from dltips.train.events import Events
 
             self.events = Events(self.path)
-            if not self.continued:
-                self.events.start(
-                    flat(redacted(self.run.config.plain)), [self.run.config.settings.metric], self.config_text
-                )
+            columns, values = hyperparameters(self.run.config)
+            self.events.start(columns, values, [self.run.config.settings.metric], self.config_text)
         for record, wall_time in self.waiting:
             scalars = {
                 name: value for name, value in record.items() if "/" in name or name in ("lr", "samples_per_second")

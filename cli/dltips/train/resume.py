@@ -28,6 +28,7 @@ class Continuation:
     payload: dict[str, Any] | None  # None if the run was stopped before its first checkpoint
     threads: int | None
     data_hash: str | None
+    test_reads: int  # of the run so far
     notes: list[str] = field(default_factory=list)
 
     def restore(self, run: Run) -> tuple[Snapshot | None, list[Record]]:
@@ -53,18 +54,19 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     stored = folder.read_config(path)
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)
-    merged = dict(stored)
+    merged = OmegaConf.create(stored)
     for key in _typed_keys(overrides):
-        head = key.split(".")[0]
-        if head in RESUMABLE:
-            merged[head] = typed[head]
+        if key.split(".")[0] in RESUMABLE:
+            # only what was typed: the rest of a section stays as the run has it
+            OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
     merged["resume"] = None
-    config = validate(OmegaConf.create(merged))
+    config = validate(merged)
     try:
         payload, problems = checkpoint.read_latest(path)
     except checkpoint.Damaged as error:
         raise ConfigError(f"resume: no checkpoint of {path} can be read ({error}); start a new run") from error
     recorded = _environment(path)
+    test_reads = int((folder.read_summary(path) or {}).get("test_reads", 0))
     notes = [f"resume: {problem}; going on from the checkpoint before it" for problem in problems]
     if payload is None:
         notes.append(f"resume: {path} has no checkpoint yet; starting again")
@@ -76,7 +78,7 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     if differ:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
     _refuse_longer_schedule(stored, config, path)
-    return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), notes)
+    return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), test_reads, notes)
 
 
 def _typed_keys(overrides: list[str]) -> list[str]:

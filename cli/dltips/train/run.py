@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
 def _train(config: Config, resumed: Continuation | None, notes: list[str]) -> int:
     run = prepare(config, resumed.threads if resumed else None)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
+    run.test_reads = resumed.test_reads if resumed else 0
     path = resumed.path if resumed else folder.make(config.settings.name)
     try:
         config_text = folder.write_config(path, config.plain)
@@ -47,11 +49,13 @@ def _train(config: Config, resumed: Continuation | None, notes: list[str]) -> in
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
-    recorder = FolderRecorder(path, run, display, config_text, records)
+    recorder = FolderRecorder(path, run, display, config_text)
     for note in notes:
         display.say(note)
     display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
     try:
+        gc.freeze()  # nothing made so far needs to be looked at again, not even at the process's end
+        gc.enable()
         with _stop_on_signals(run.training):
             result = fit(run, recorder, resume=snapshot, records=records)
         display.close()

@@ -85,7 +85,7 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "config_hash": run.config.hash,
         "data_hash": run.splits.hash,
         "code_version": code_version(),
-        "test_reads": 0,
+        "test_reads": run.test_reads,
     }
 
 
