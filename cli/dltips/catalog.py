@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +45,12 @@ def _own_sources(family: str) -> list[Path]:
 
 def _docstrings(family: str) -> Iterator[tuple[str, str]]:
     users = [file for file in map(paths.module_file, paths.user_modules()) if file is not None]
-    for source in [*_own_sources(family), *users]:
-        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+    trees = [ast.parse(source.read_text(encoding="utf-8")) for source in _own_sources(family)]
+    for file in users:
+        with contextlib.suppress(SyntaxError, ValueError):  # the option is listed all the same; training says why not
+            trees.append(ast.parse(file.read_text(encoding="utf-8")))
+    for tree in trees:
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 for name in _names(node, family):
                     yield name, (ast.get_docstring(node) or "").split("\n")[0]

@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
-from dltips import recipe
+from dltips import paths, recipe
 from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
-from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
+from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
 
 class Loader(ConfigLoaderImpl):
@@ -42,6 +43,21 @@ class Loader(ConfigLoaderImpl):
         if not validate_sweep_overrides and not any("hydra.mode" in override for override in overrides):
             # Hydra composes once more than it needs, only to read this key: a tenth of a second
             return OmegaConf.create({"hydra": {"mode": None}})
+        for module in paths.user_modules():
+            user_file(module)
+        try:
+            return self._compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        except YAMLError as error:
+            raise ConfigError(f"a YAML file cannot be read: {error}") from error
+
+    def _compose(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool,
+        validate_sweep_overrides: bool,
+    ) -> DictConfig:
         overrides = [_with_plus(override) for override in overrides]
         parsed = parse(overrides)
         sources = [source for source in self.repository.get_sources() if isinstance(source, RecipeSource)]
@@ -114,8 +130,12 @@ class Loader(ConfigLoaderImpl):
         self._check_key(key, final, config_name)
         if override.is_add():
             raise ConfigError(f"{line}: {key} is set already; write {line.lstrip('+')} without the plus")
+        inside = override.value()
+        for name in inside if isinstance(inside, dict) else ():
+            self._check_key(f"{key}.{name}", final, config_name)
         # a knob that takes a mapping may get new keys, which Hydra wants marked
-        return line if override.is_force_add() or key.count(".") < 2 else f"++{line}"
+        marked = override.is_force_add() or not (isinstance(inside, dict) or key.count(".") >= 2)
+        return line if marked else f"++{line}"
 
     def _check_choice(self, where: str, family: str, choice: Any) -> None:
         options = [name for name in self.get_group_options(family) if not name.startswith("_")]

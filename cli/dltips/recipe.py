@@ -61,13 +61,21 @@ def find(name: str) -> Path:
     raise ConfigError(f"recipe: {name!r} is no recipe{suggest(name, names())}")
 
 
-def read(name: str) -> Recipe:
-    """A recipe, refused if it holds anything but options, knobs and plain interpolation. Errors: ConfigError."""
+def text_of(name: str) -> str:
+    """A recipe as it is written. Errors: ConfigError."""
     path = find(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {name}: {path} cannot be read: {error}") from error
+
+
+def read(name: str) -> Recipe:
+    """A recipe, refused if it holds anything but options, knobs and plain interpolation. Errors: ConfigError."""
+    path, text = find(name), text_of(name)
+    try:
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"recipe {name}: {path} cannot be read: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(f"recipe {name}: {path} cannot be read: a value holds itself") from error

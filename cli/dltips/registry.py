@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -12,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from dltips import paths
@@ -146,20 +148,34 @@ def load() -> Mapping[str, Registry]:
     return _registries
 
 
-def _import_user_module(name: str) -> None:
+def user_file(name: str) -> Path:
+    """The file of one of the user's modules. Errors: ConfigError."""
     file = paths.module_file(name)
     if file is None:
         raise ConfigError(f"DLTIPS_IMPORT: {name!r} is neither an importable module nor a .py file")
-    if not name.endswith(".py"):
-        importlib.import_module(name)
-        return
-    module_name = f"dltips_user_{file.stem}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
+    return file
+
+
+def _import_user_module(name: str) -> None:
+    file = user_file(name)
+    # two files of one name, in different folders, are two modules
+    module_name = f"dltips_user_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    try:
+        if not name.endswith(".py"):
+            importlib.import_module(name)
+        elif module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, file)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(module_name, None)
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"DLTIPS_IMPORT: {file} cannot be imported ({type(error).__name__}: {error}); try python {file}"
+        ) from error
 
 
 def knobs_of(function: Callable[..., Any]) -> dict[str, Any]:

@@ -10,5 +10,5 @@ from dltips.main import EXIT_OK
 def run(arguments: list[str]) -> int:
     parser = Parser(prog="dltips cat", description="Print a recipe as it is written.")
     parser.add_argument("recipe", help="a name; `dltips ls recipes` lists them")
-    print(recipe.find(parser.parse_args(arguments).recipe).read_text(encoding="utf-8"), end="")
+    print(recipe.text_of(parser.parse_args(arguments).recipe), end="")
     return EXIT_OK

@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("recipe", help="a name; `dltips ls recipes` lists them")
     parser.add_argument("dest", help="a new name (lands in ./recipes), or a path that ends in .yaml")
     chosen = parser.parse_args(arguments)
-    source = recipe.find(chosen.recipe)
+    text = recipe.text_of(chosen.recipe)
     if chosen.dest.endswith(".yaml"):
         target = Path(chosen.dest).expanduser()
     elif recipe.NAME.fullmatch(chosen.dest):
@@ -30,10 +30,10 @@ def run(arguments: list[str]) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         # exclusive: two at once cannot overwrite each other
         with target.open("x", encoding="utf-8") as file:
-            file.write(source.read_text(encoding="utf-8"))
+            file.write(text)
     except OSError as error:
         raise ConfigError(f"cp: {target} cannot be written ({error.strerror})") from error
     print(target)
-    if target.parent == Path("recipes"):
-        print(f"run it with: dltips train +recipe={target.stem}")
+    if target.is_relative_to("recipes"):
+        print(f"run it with: dltips train +recipe={target.relative_to('recipes').with_suffix('').as_posix()}")
     return EXIT_OK

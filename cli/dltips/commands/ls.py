@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from dltips import catalog
+from dltips import catalog, paths
 from dltips.commands.arguments import Parser
 from dltips.main import EXIT_OK
-from dltips.registry import FAMILIES, ConfigError, suggest
+from dltips.registry import FAMILIES, ConfigError, suggest, user_file
 
 
 def run(arguments: list[str]) -> int:
@@ -19,6 +19,8 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(
             f"ls: {chosen.what!r} is neither a family nor `recipes`{suggest(chosen.what, [*FAMILIES, 'recipes'])}"
         )
+    for module in paths.user_modules():
+        user_file(module)
     wanted = (*FAMILIES, "recipes") if chosen.what is None else (chosen.what,)
     listing = {name: _recipes() if name == "recipes" else catalog.options(name) for name in wanted}
     if chosen.json:
@@ -39,7 +41,10 @@ def _recipes() -> dict[str, str]:
 
     found = {}
     for name in recipe.names():
-        lines = recipe.find(name).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = recipe.text_of(name).splitlines()
+        except ConfigError:
+            lines = ["# cannot be read"]
         found[name] = next(
             (line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line), ""
         )

@@ -68,9 +68,9 @@ class Events:
     ) -> None:
         """The run as one line of the HParams tab, its config as text, and the charts of the Custom Scalars tab.
 
-        TensorBoard takes the columns of the HParams tab from one run for all of them: they have to be flat keys, and the
-        same in every run, each with an example of its type; a run has values for some of them. `metrics` are tags of scalars, e.g. val/accuracy. Of the
-        columns only five are shown until more are ticked, those of the keys in `varied` before the others.
+        TensorBoard takes the columns of the HParams tab from one run for all of them: they have to be flat keys, and
+        the same in every run, each with an example of its type; a run has values for some of them. Only five columns
+        are shown until more are ticked, those in `varied` first. `metrics` are tags of scalars, e.g. val/accuracy.
         """
         experiment = api_pb2.Experiment(
             hparam_infos=[
@@ -203,7 +203,7 @@ def _histogram(tag: str, tensor: Tensor) -> Summary.Value:
         if low == high:
             low, high = low - 0.5, high + 0.5
         counts = values.histc(BINS, low, high).tolist()
-        edges = torch.linspace(low, high, BINS + 1).tolist()
+        edges = torch.linspace(low, high, BINS + 1, dtype=values.dtype).tolist()
         rows = [number for row in zip(edges, edges[1:], counts, strict=False) for number in row]
     proto = TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=rows, tensor_shape=_shape(len(rows) // 3, 3))
     return Summary.Value(tag=tag, tensor=proto, metadata=_metadata("histograms"))
@@ -218,7 +218,8 @@ def _grid(images: Tensor) -> Tensor:
     scale = max(1, math.ceil(READABLE / max(height, width)))
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     images = torch.nn.functional.pad(images, (0, 2, 0, 2), value=0.5)  # a grey line, which shows on black and on white
-    columns = math.ceil(math.sqrt(count))
+    side = math.ceil(math.sqrt(count))
+    columns = min(range(side, 2 * side), key=lambda columns: -count % columns)  # about square, few places left over
     rows = math.ceil(count / columns)
     blank = torch.full((rows * columns - count, *images.shape[1:]), 0.5)
     cells = torch.cat([images, blank]).reshape(rows, columns, *images.shape[1:])

@@ -81,7 +81,9 @@ def _draw(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[floa
     margin = (max(epochs) - min(epochs)) * 0.03 or 0.5
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    if name != "accuracy" and 0 < min(drawn) < max(drawn) / 10:
+    # a rate that ends near zero, as a cosine's does, would lose its shape
+    decades = math.log10(max(drawn) / min(drawn)) if min(drawn) > 0 else 0.0
+    if (name == "loss" and decades > 1) or (name == "learning rate" and 1 < decades < 4):
         axes.set_yscale("log")
         axes.set_title(f"{name} (log)", fontsize=11)
         # within three decades the powers of ten alone would be too few labels

@@ -55,7 +55,7 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)
     merged = OmegaConf.create(stored)
-    for key in _typed_keys(overrides):
+    for key in typed_keys(overrides):
         if key.split(".")[0] in RESUMABLE:
             # only what was typed: the rest of a section stays as the run has it
             OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
@@ -81,13 +81,14 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), test_reads, notes)
 
 
-def _typed_keys(overrides: list[str]) -> list[str]:
+def typed_keys(overrides: list[str]) -> list[str]:
+    """The keys and families that were set on the command line."""
     return [override.key_or_group for override in parse(overrides)]
 
 
 def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:
     """A continued run keeps its config: whatever else was typed must agree with it."""
-    keys = [key for key in _typed_keys(overrides) if key.split(".")[0] not in RESUMABLE]
+    keys = [key for key in typed_keys(overrides) if key.split(".")[0] not in RESUMABLE]
     heads = set(FAMILIES) | set(stored) if "recipe" in keys else {key.split(".")[0] for key in keys}
     was = dict(leaves({key: value for key, value in stored.items() if key in heads - set(RESUMABLE)}))
     now = dict(leaves(redacted({key: value for key, value in typed.items() if key in heads - set(RESUMABLE)})))

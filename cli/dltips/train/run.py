@@ -23,7 +23,7 @@ from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
-from dltips.train.resume import Continuation, continuation
+from dltips.train.resume import Continuation, continuation, typed_keys
 from dltips.train.summary import environment, report, summarize
 
 
@@ -32,11 +32,11 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
     folder.check_writable()
     if composed.get("resume") is not None:
         resumed = continuation(composed, overrides)
-        return _train(resumed.config, resumed, [*notes, *resumed.notes])
-    return _train(validate(composed), None, notes)
+        return _train(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes])
+    return _train(validate(composed), None, typed_keys(overrides), notes)
 
 
-def _train(config: Config, resumed: Continuation | None, notes: list[str]) -> int:
+def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str]) -> int:
     run = prepare(config, resumed.threads if resumed else None)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     run.test_reads = resumed.test_reads if resumed else 0
@@ -49,13 +49,12 @@ def _train(config: Config, resumed: Continuation | None, notes: list[str]) -> in
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
-    recorder = FolderRecorder(path, run, display, config_text)
+    recorder = FolderRecorder(path, run, display, config_text, typed)
     for note in notes:
         display.say(note)
     display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
     try:
-        gc.freeze()  # nothing made so far needs to be looked at again, not even at the process's end
-        gc.enable()
+        gc.enable()  # off while the command imported what it needs
         with _stop_on_signals(run.training):
             result = fit(run, recorder, resume=snapshot, records=records)
         display.close()
