@@ -103,7 +103,7 @@ class Net:
 
 
 def is_norm(layer: nn.Module) -> bool:
-    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm)
     return isinstance(layer, kinds)
 
 

@@ -217,9 +217,8 @@ def check_value(key: str, value: Any, annotation: Any) -> Any:
         return _check_union(key, value, typing.get_args(annotation))
     if origin is Literal:
         choices = typing.get_args(annotation)
-        if value not in choices or isinstance(value, bool) != any(
-            value is choice for choice in choices if isinstance(choice, bool)
-        ):
+        # True == 1 == 1.0, so the type decides as well
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
             hint = suggest(str(value), [str(choice) for choice in choices])
             raise ConfigError(
                 f"{key}: {value!r} is none of {', '.join(map(str, choices))}{hint if 'did you' in hint else ''}"

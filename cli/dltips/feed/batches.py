@@ -58,7 +58,12 @@ class Streaming:
         chosen = list(torch.split(order, batch_sizes(len(order), batch_size)))
         pinned = self.device.type == "cuda"
         loader = DataLoader(
-            _Gather(self.split), sampler=chosen, batch_size=None, num_workers=self.workers, pin_memory=pinned
+            _Gather(self.split),
+            sampler=chosen,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # else it draws its workers' seed from the stream that dropout draws from
         )
         for inputs, targets in loader:
             yield inputs.to(self.device, non_blocking=pinned), targets.to(self.device, non_blocking=pinned)

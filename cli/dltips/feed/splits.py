@@ -55,6 +55,10 @@ def split(source: Source, common: Common) -> Splits:
             f"data.val_fraction: {common.val_fraction:g} of {count} samples leaves {val_count} for validation and"
             f" {max(0, train_count)} for training; both need some"
         )
+    if not official and test_count < 1:
+        raise ConfigError(
+            f"data.test_fraction: {common.test_fraction:g} of {count} samples leaves none for the test; raise it"
+        )
     test, val, train = torch.split(order, [test_count, val_count, train_count])
     if common.subset is not None:
         if common.subset > len(train):

@@ -5,6 +5,7 @@ Constructing any torch.optim.Optimizer imports torch._dynamo, about two seconds;
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -124,24 +125,33 @@ def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) ->
         raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; choose another class")
     parameter = pytorch.nn.Parameter(net.parameters)
     parameter.grad = net.gradients
+    kept = net.parameters.clone()
     try:
         worker = known[cls]([parameter], lr=lr, **options)  # type: ignore[call-arg]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer.options: {cls} refuses them: {error}") from error
-    # torch.optim makes its state in the first step; making it now, with no gradient and no rate, gives it a fixed place
-    kept = net.parameters.clone()
-    worker.param_groups[0]["lr"] = 0.0
-    worker.step()
+        initial = copy.deepcopy(worker.state[parameter])
+        # torch.optim makes its state in the first step; one with no gradient and no rate gives it a fixed place
+        worker.param_groups[0]["lr"] = 0.0
+        worker.step()
+    except Exception as error:  # each class complains in its own way, some only in the first step
+        raise ConfigError(f"optimizer.options: {cls} refuses them: {' '.join(str(error).split())}") from error
     net.parameters.copy_(kept)
     state = {name: value for name, value in worker.state[parameter].items() if isinstance(value, Tensor)}
-    for value in state.values():
-        value.zero_()
+    count = pytorch.zeros((), dtype=pytorch.int64)
 
     def step(rate: float) -> None:
         worker.param_groups[0]["lr"] = rate
+        first = count == 0
+        if first:
+            # not all of them start at zero (NAdam's product, Rprop's rates): the first step makes its own again
+            worker.state[parameter] = copy.deepcopy(initial)
         worker.step()
+        if first:
+            for name, value in state.items():
+                value.copy_(worker.state[parameter][name])
+            worker.state[parameter].update(state)
+        count.add_(1)
 
-    return Rule(lr, step, state)
+    return Rule(lr, step, {**state, "count": count})
 
 
 def _buffers(net: Net, count: int) -> list[Tensor]:

@@ -65,7 +65,7 @@ def step(steps: Steps, *, every: Size, factor: Fraction) -> Schedule:
 
 @schedule
 def plateau(steps: Steps, *, factor: Fraction, patience: Count, monitor: Score, min_delta: NonNegative) -> Schedule:
-    """Times `factor` (1/2, or 1/5) when the validation score has not improved for `patience` epochs."""
+    """Times `factor` (1/2, or 1/5) when the score has not improved for more than `patience` epochs."""
     progress = Progress(monitor, min_delta)
     progress.state["share"] = 1.0
 

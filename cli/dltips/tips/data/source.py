@@ -63,7 +63,7 @@ def cached(name: str, key: str, acquire: Callable[[], tuple[Arrays, tuple[str, .
     arrays, classes = acquire()
     digest = _digest(arrays)
     try:
-        _write(folder, arrays, {"classes": list(classes), "hash": digest})
+        _write(folder, arrays, {"arrays": sorted(arrays), "classes": list(classes), "hash": digest})
     except OSError:
         return _source(arrays, classes, digest)
     return _read(folder) or _source(arrays, classes, digest)
@@ -80,9 +80,11 @@ def _read(folder: Path) -> Source | None:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         # copy-on-write: nothing is read before it is used, and nobody can change the file
-        arrays = {file.stem: numpy.load(file, mmap_mode="c", allow_pickle=False) for file in folder.glob("*.npy")}
+        arrays = {
+            name: numpy.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in meta["arrays"]
+        }
         return _source(arrays, tuple(meta["classes"]), meta["hash"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None  # not there yet, or damaged: acquire again
 
 

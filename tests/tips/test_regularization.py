@@ -1,0 +1,438 @@
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dltips.net import Net
+from dltips.registry import ConfigError
+from dltips.tips import optimizer
+from dltips.tips.model import cnn, mlp
+from dltips.tips.regularization import (
+    L1,
+    L2,
+    ClipGradient,
+    Dropout,
+    EarlyStopping,
+    ExponentialMovingAverage,
+    LabelSmoothing,
+    MaxNorm,
+    Nothing,
+    WeightDecay,
+    regularization,
+)
+
+HOOKS = ("prepare", "criterion", "on_gradient", "after_step", "swap", "after_epoch")
+
+
+class Small(nn.Module):
+    """A filter bank, a norm, a matrix, their biases, and a matrix that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 3)
+        self.unused = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(torch.tanh(self.norm(self.convolution(inputs))).mean((2, 3)))
+        return outputs
+
+
+WEIGHTS = {"convolution.weight", "head.weight"}
+
+
+def small_net(dtype: torch.dtype = torch.float64) -> Net:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Small()
+    # no parameter at a special value
+    for parameter in model.parameters():
+        parameter.data += 0.01
+    return Net(model.to(dtype))
+
+
+def loss_of(model: nn.Module, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    like = next(model.parameters())
+    inputs = torch.randn(16, 2, 5, 5, generator=generator, dtype=like.dtype)
+    return functional.cross_entropy(model(inputs), torch.randint(3, (16,), generator=generator))
+
+
+def backward(net: Net, seed: int = 0) -> None:
+    net.gradients.zero_()
+    loss_of(net.module, seed).backward()
+    net.settle()
+
+
+def train(net: Net, regularizer: Any, steps: int, rate: float = 0.1) -> None:
+    """The loop's steps with plain gradient descent."""
+    rule = optimizer.sgd(net, lr=rate, momentum=0.0, nesterov=False)
+    for step in range(steps):
+        net.learning_rate = rate
+        backward(net, step)
+        for hook in ("on_gradient", "after_step"):
+            if hook == "after_step":
+                rule.step(rate)
+            if hasattr(regularizer, hook):
+                getattr(regularizer, hook)(net)
+
+
+def test_none_has_no_hook_at_all() -> None:
+    assert [hook for hook in HOOKS if hasattr(Nothing(), hook)] == []
+    for name, kind in regularization.tips.items():
+        assert name == "none" or any(hasattr(kind, hook) for hook in HOOKS), name
+
+
+@pytest.mark.parametrize(
+    ("make", "penalty"),
+    [
+        (lambda: L1(strength=0.3), lambda weight: 0.3 * weight.abs().sum()),
+        (lambda: L2(strength=0.3), lambda weight: 0.3 / 2 * weight.square().sum()),
+    ],
+)
+def test_penalties_add_the_gradient_of_what_they_add_to_the_objective(
+    make: Callable[[], L1 | L2], penalty: Callable[[Tensor], Tensor]
+) -> None:
+    net, regularizer = small_net(), make()
+    for seed in range(3):  # the mask is kept between steps
+        reference = copy.deepcopy(net.module)
+        reference.zero_grad()
+        used = [parameter for name, parameter in reference.named_parameters() if name in WEIGHTS]
+        (loss_of(reference, seed) + sum(map(penalty, used))).backward()
+        backward(net, seed)
+        before = net.gradients.clone()
+        regularizer.on_gradient(net)
+        for (name, parameter), other in zip(net.module.named_parameters(), reference.parameters(), strict=True):
+            expected = torch.zeros_like(parameter) if other.grad is None else other.grad
+            torch.testing.assert_close(parameter.grad, expected, msg=lambda text, n=name: f"{n}: {text}")
+        changed = {segment.name for segment, view in net.views(net.gradients - before) if view.any()}
+        assert changed == WEIGHTS
+
+
+def test_l1_leaves_weights_of_zero_alone() -> None:
+    net = small_net()
+    backward(net)
+    net.parameters.zero_()
+    net.gradients.zero_()
+    L1(strength=1.0).on_gradient(net)
+    assert not net.gradients.any()
+
+
+def test_weight_decay_is_decoupled() -> None:
+    net = small_net()
+    backward(net)
+    before, gradients = net.parameters.clone(), net.gradients.clone()
+    net.learning_rate = 0.2
+    WeightDecay(strength=0.5, spare=True).on_gradient(net)
+    assert torch.equal(net.gradients, gradients)
+    for (segment, now), (_, then) in zip(net.views(net.parameters), net.views(before), strict=True):
+        torch.testing.assert_close(now, then * (1 - 0.2 * 0.5) if segment.name in WEIGHTS else then)
+
+
+@pytest.mark.parametrize(("spare", "decayed"), [(True, WEIGHTS), (False, None)])
+def test_weight_decay_spares_norms_biases_and_what_got_no_gradient(spare: bool, decayed: set[str] | None) -> None:
+    net = small_net()
+    before = net.parameters.clone()
+    backward(net)
+    net.learning_rate = 0.1
+    WeightDecay(strength=0.5, spare=spare).on_gradient(net)
+    changed = {segment.name for segment, view in net.views(net.parameters - before) if view.any()}
+    every = {segment.name for segment in net.segments if not segment.name.startswith("unused")}
+    assert changed == (every if decayed is None else decayed)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_weight_decay_under_plain_descent_is_torchs_sgd_only_without_momentum(momentum: float) -> None:
+    net = small_net()
+    reference = copy.deepcopy(net.module)
+    theirs = torch.optim.SGD(
+        [
+            {"params": [p for name, p in reference.named_parameters() if name in WEIGHTS], "weight_decay": 0.05},
+            {"params": [p for name, p in reference.named_parameters() if name not in WEIGHTS], "weight_decay": 0.0},
+        ],
+        lr=0.1,
+        momentum=momentum,
+    )
+    rule = optimizer.sgd(net, lr=0.1, momentum=momentum, nesterov=False)
+    decay = WeightDecay(strength=0.05, spare=True)
+    for seed in range(10):
+        backward(net, seed)
+        net.learning_rate = 0.1
+        decay.on_gradient(net)
+        rule.step(0.1)
+        theirs.zero_grad()
+        loss_of(reference, seed).backward()
+        theirs.step()
+    ours = torch.cat([parameter.detach().flatten() for parameter in net.module.parameters()])
+    expected = torch.cat([parameter.detach().flatten() for parameter in reference.parameters()])
+    # coupled decay goes through the momentum, decoupled decay does not
+    assert torch.allclose(ours, expected, rtol=1e-9) == (momentum == 0)
+
+
+def test_weight_decay_before_adam_is_torchs_adamw() -> None:
+    net = small_net()
+    reference = copy.deepcopy(net.module)
+    used = [parameter for name, parameter in reference.named_parameters() if not name.startswith("unused")]
+    theirs = torch.optim.AdamW(used, lr=0.01, weight_decay=0.3)
+    rule = optimizer.adam(net, lr=0.01, betas=(0.9, 0.999), epsilon=1e-8)
+    decay = WeightDecay(strength=0.3, spare=False)
+    for seed in range(10):
+        backward(net, seed)
+        net.learning_rate = 0.01
+        decay.on_gradient(net)
+        rule.step(0.01)
+        theirs.zero_grad()
+        loss_of(reference, seed).backward()
+        theirs.step()
+    for parameter, other in zip(net.module.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-8, atol=1e-10)
+
+
+def test_the_order_of_l2_and_weight_decay_is_that_of_the_list() -> None:
+    # both look at the weights before the step: decay in the list's first place is seen by l2
+    first, second = small_net(), small_net()
+    for net, hooks in ((first, (L2, WeightDecay)), (second, (WeightDecay, L2))):
+        backward(net)
+        net.learning_rate = 0.1
+        for kind in hooks:
+            (L2(strength=0.1) if kind is L2 else WeightDecay(strength=0.5, spare=True)).on_gradient(net)
+    assert torch.equal(first.parameters, second.parameters)
+    assert not torch.equal(first.gradients, second.gradients)
+
+
+def unit_norms(net: Net) -> Tensor:
+    return torch.cat(
+        [p.detach().flatten(1).norm(dim=1) for name, p in net.module.named_parameters() if name in WEIGHTS]
+    )
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_max_norm_holds_after_each_of_many_steps(memory_format: torch.memory_format) -> None:
+    module = small_net(torch.float32).module.to(memory_format=memory_format)
+    net, free = Net(copy.deepcopy(module)), Net(copy.deepcopy(module))
+    bound = MaxNorm(limit=0.5)
+    for _ in range(40):
+        train(net, bound, 1, rate=2.0)
+        assert float(unit_norms(net).max()) <= 0.5 * (1 + 1e-6)
+    train(free, None, 40, rate=2.0)
+    assert float(unit_norms(free).max()) > 0.75  # so that there was something to hold
+    net.assert_views()
+
+
+def test_max_norm_scales_units_that_are_too_long_and_leaves_the_others_alone() -> None:
+    net = small_net()
+    before = copy.deepcopy(net.module)
+    norms = unit_norms(net)
+    limit = float(norms.median())
+    MaxNorm(limit=limit).after_step(net)
+    for (name, now), then in zip(net.module.named_parameters(), before.parameters(), strict=True):
+        if now.dim() < 2:
+            assert torch.equal(now, then), name
+            continue
+        for unit, original in zip(now, then, strict=True):
+            if original.norm() <= limit:
+                assert torch.equal(unit, original), name
+            else:
+                torch.testing.assert_close(unit, original * (limit / original.norm()))
+    assert (norms > limit).any()
+    assert (norms < limit).any()
+
+
+def test_max_norm_takes_a_unit_of_zeros() -> None:
+    net = small_net()
+    net.parameters.zero_()
+    MaxNorm(limit=1.0).after_step(net)
+    assert not net.parameters.any()
+
+
+def test_dropout_stands_after_large_hidden_layers_only() -> None:
+    model = mlp((8,), 300, nn.ReLU, widths=(256, 255, 300), norm="batch")
+    Dropout(p=0.3, min_units=256).prepare(model)
+    dropped = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Dropout)}
+    assert set(dropped) == {"hidden1.dropout", "hidden3.dropout"}
+    assert {layer.p for layer in dropped.values()} == {0.3}
+    for name in dropped:
+        block = list(dict(model.get_submodule(name.rpartition(".")[0]).named_children()))
+        assert block == ["layer", "norm", "activation", "dropout"]
+
+
+def test_dropout_stands_within_the_stages_of_a_cnn() -> None:
+    model = cnn((3, 8, 8), 10, nn.ReLU, widths=(16, 32), depth=2, kernel_size=3, norm="batch", pool="max")
+    Dropout(p=0.3, min_units=32).prepare(model)
+    dropped = [name for name, layer in model.named_modules() if isinstance(layer, nn.Dropout)]
+    assert dropped == ["stage2.conv1.dropout", "stage2.conv2.dropout"]
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_dropout_keeps_the_names_of_what_is_trained() -> None:
+    plain, dropped = (mlp((8,), 3, nn.ReLU, widths=(256,), norm="batch") for _ in range(2))
+    Dropout(p=0.3, min_units=256).prepare(dropped)
+    assert list(plain.state_dict()) == list(dropped.state_dict())
+
+
+def test_dropout_of_nothing_is_the_identity_and_dropout_is_off_in_validation() -> None:
+    inputs = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    model = mlp((8,), 3, nn.ReLU, widths=(256,), norm="none")
+    expected = model(inputs)
+    for p, in_training in ((0.0, True), (0.5, False)):
+        other = copy.deepcopy(model)
+        Dropout(p=p, min_units=256).prepare(other)
+        assert torch.equal(other.train()(inputs), expected) == in_training
+        assert torch.equal(other.eval()(inputs), expected)
+
+
+def test_dropout_zeroes_a_share_p_and_keeps_the_mean() -> None:
+    model = mlp((8,), 3, nn.Sigmoid, widths=(512,), norm="none")
+    Dropout(p=0.3, min_units=256).prepare(model)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        outputs = model.get_submodule("hidden1")(torch.zeros(200, 8))
+        whole = model.eval().get_submodule("hidden1")(torch.zeros(200, 8))
+    assert float((outputs == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(outputs.mean()) == pytest.approx(float(whole.mean()), rel=0.01)
+
+
+@pytest.mark.parametrize(("widths", "widest"), [((100, 200), 200), ((), 0)])
+def test_dropout_without_a_place_is_refused(widths: tuple[int, ...], widest: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^regularization.dropout.min_units: 256 is reached .* {widest} outputs"):
+        Dropout(p=0.5, min_units=256).prepare(mlp((8,), 300, nn.ReLU, widths=widths, norm="none"))
+
+
+def test_dropout_in_a_model_without_blocks_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 256), nn.ReLU(), nn.Linear(256, 2))
+    with pytest.raises(ConfigError, match=r"^regularization.dropout: this model has no blocks"):
+        Dropout(p=0.5, min_units=256).prepare(model)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 1.0])
+def test_label_smoothing_is_cross_entropy_against_smoothed_targets(amount: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(20, 5, generator=generator, dtype=torch.float64)
+    targets = torch.randint(5, (20,), generator=generator)
+    smooth = (1 - amount) * functional.one_hot(targets, 5) + amount / 5
+    expected = -(smooth * outputs.log_softmax(1)).sum(1).mean()
+    criterion = LabelSmoothing(amount=amount).criterion(functional.cross_entropy)
+    torch.testing.assert_close(criterion(outputs, targets), expected)
+
+
+@pytest.mark.parametrize("norm", [0.05, 1.0, 1e6])
+def test_clip_gradient_is_torchs(norm: float) -> None:
+    net = small_net()
+    backward(net)
+    reference = [nn.Parameter(torch.zeros_like(view)) for _, view in net.views(net.gradients)]
+    for parameter, (_, view) in zip(reference, net.views(net.gradients), strict=True):
+        parameter.grad = view.clone()
+    before = net.gradients.clone()
+    total = nn.utils.clip_grad_norm_(reference, norm)
+    ClipGradient(norm=norm).on_gradient(net)
+    for parameter, (_, view) in zip(reference, net.views(net.gradients), strict=True):
+        torch.testing.assert_close(view, parameter.grad)
+    assert float(net.gradients.norm()) <= norm
+    assert torch.equal(net.gradients, before) == (float(total) < norm)
+
+
+def test_clip_gradient_takes_a_gradient_of_zero() -> None:
+    net = small_net()
+    backward(net)
+    net.gradients.zero_()
+    ClipGradient(norm=1.0).on_gradient(net)
+    assert not net.gradients.any()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
+def test_ema_is_the_average_by_hand_and_torchs(decay: float) -> None:
+    net, average = small_net(), ExponentialMovingAverage(decay=decay)
+    theirs = AveragedModel(net.module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    by_hand: Tensor | None = None
+    for _ in range(12):
+        train(net, None, 1)
+        average.after_step(net)
+        theirs.update_parameters(net.module)
+        now = net.parameters.clone()
+        by_hand = now if by_hand is None else decay * by_hand + (1 - decay) * now
+        torch.testing.assert_close(average.state["parameters"], by_hand)
+    average.swap(net)
+    expected = theirs.module.state_dict()
+    for name, value in net.module.state_dict().items():
+        if name != "norm.num_batches_tracked":  # a count is nothing to average
+            torch.testing.assert_close(value, expected[name], msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_ema_follows_batch_norms_statistics() -> None:
+    net, average = small_net(), ExponentialMovingAverage(decay=0.5)
+    means = []
+    for _ in range(4):
+        train(net, None, 1)
+        average.after_step(net)
+        means.append(net.module.get_buffer("norm.running_mean").clone())
+    expected = means[0]
+    for mean in means[1:]:
+        expected = 0.5 * expected + 0.5 * mean
+    torch.testing.assert_close(average.state["norm.running_mean"], expected)
+
+
+def test_ema_swapped_twice_is_the_net_as_it_was() -> None:
+    net, average = small_net(), ExponentialMovingAverage(decay=0.9)
+    before = net.parameters.clone()
+    average.swap(net)  # nothing averaged yet: the net stays
+    assert torch.equal(net.parameters, before)
+    for _ in range(3):
+        train(net, average, 1)
+    state = {name: value.clone() for name, value in net.module.state_dict().items()}
+    kept = {name: value.clone() for name, value in average.state.items()}
+    average.swap(net)
+    net.assert_views()
+    assert not torch.equal(net.module.get_parameter("head.weight"), state["head.weight"])
+    assert not torch.equal(net.module.get_buffer("norm.running_var"), state["norm.running_var"])
+    average.swap(net)
+    assert all(torch.equal(value, state[name]) for name, value in net.module.state_dict().items())
+    assert all(torch.equal(value, kept[name]) for name, value in average.state.items())
+
+
+def test_ema_does_not_change_the_training() -> None:
+    averaged, plain = small_net(), small_net()
+    train(averaged, ExponentialMovingAverage(decay=0.9), 5)
+    train(plain, None, 5)
+    assert torch.equal(averaged.parameters, plain.parameters)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "patience", "min_delta", "stops_after"),
+    [
+        ("val/loss", [3, 2, 1, 1, 1, 1], 2, 0.0, 5),
+        ("val/loss", [3, 2, 1, 2, 0.5, 2, 2], 2, 0.0, 7),
+        ("val/loss", [1, 2], 1, 0.0, 2),
+        ("val/loss", [5, 4, 3, 2, 1, 0], 1, 0.0, None),
+        ("val/accuracy", [0.1, 0.2, 0.3, 0.3, 0.2], 2, 0.0, 5),
+        ("val/accuracy", [0.1, 0.2, 0.3, 0.4, 0.5], 1, 0.0, None),
+        ("val/accuracy", [0.5, 0.4, 0.3], 2, 0.0, 3),
+        ("val/accuracy", [0.50, 0.51, 0.52, 0.53], 2, 0.1, 3),
+        ("val/accuracy", [0.5, 0.55, 0.65, 0.7], 2, 0.1, None),
+        ("train/loss", [1, 1, 1, 1], 3, 0.0, 4),
+        ("val/loss", [1, math.nan, math.nan], 2, 0.0, 3),
+    ],
+)
+def test_early_stopping_stops_when_patience_is_over(
+    monitor: Any, scores: list[float], patience: int, min_delta: float, stops_after: int | None
+) -> None:
+    rule = EarlyStopping(monitor=monitor, patience=patience, min_delta=min_delta)
+    # the other scores say the opposite
+    other = "val/accuracy" if monitor.endswith("loss") else "val/loss"
+    stops = [rule.after_epoch({monitor: score, other: score}) for score in scores]
+    assert (stops.index(True) + 1 if True in stops else None) == stops_after
+
+
+def test_what_early_stopping_remembers_survives_a_checkpoint() -> None:
+    first, second = (EarlyStopping(monitor="val/loss", patience=2, min_delta=0.0) for _ in range(2))
+    assert [first.after_epoch({"val/loss": score}) for score in (1.0, 2.0)] == [False, False]
+    saved = dict(first.state)
+    second.state.clear()
+    second.state.update(saved)
+    assert second.after_epoch({"val/loss": 3.0})
