@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from dltips.train import seeds
@@ -29,7 +28,7 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     leaves = [(name, module) for name, module in net.module.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
     net.module.train()
-    torch.manual_seed(seeds.derive(training.seed, "global", epoch=epoch))
+    seeds.seed_global_stream(training.seed, epoch, training.device)
     training.step = epoch * training.steps_per_epoch
     where = "the loss"
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,13 +21,13 @@ Record = dict[str, Any]
 class Recorder(Protocol):
     """Who hears of each epoch: a run folder with its curves, or nobody."""
 
-    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None: ...
+    def epoch(self, record: Record, snapshot: Snapshot) -> None: ...
 
 
 class Nobody:
     """Records nothing."""
 
-    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None:
+    def epoch(self, record: Record, snapshot: Snapshot) -> None:
         """Nothing to do."""
 
 
@@ -81,7 +81,7 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
     if settings.epochs == 0:
         record, best = _score(run, 0, clock, None, 0.0, best)
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
-        recorder.epoch(record, lambda: snapshot, last=True)
+        recorder.epoch(record, snapshot)
         return Result("finished", [record], snapshot)
     for epoch in range(snapshot.epoch, settings.epochs):
         started = time.perf_counter()
@@ -96,8 +96,7 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
         stop = any(verdicts)
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best)
-        done = snapshot
-        recorder.epoch(record, lambda done=done: done, last=stop or epoch + 1 == settings.epochs)  # type: ignore[misc]
+        recorder.epoch(record, snapshot)
         if stop:
             return Result("finished", records, snapshot, stopped_early=epoch + 1 < settings.epochs)
     return Result("finished", records, snapshot)

@@ -127,7 +127,7 @@ def train_epoch(
     net, meter = training.net, Meter()
     net.module.train()
     # dropout and its like draw from torch's global stream
-    torch.manual_seed(seeds.derive(training.seed, "global", epoch=epoch))
+    seeds.seed_global_stream(training.seed, epoch, training.device)
     first = training.step = epoch * training.steps_per_epoch
     last = first + training.steps_per_epoch - 1
     gc.disable()  # a collection in mid-epoch costs more than an epoch's garbage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,12 +37,12 @@ class FolderRecorder:
         self.started = self.written = time.perf_counter()
         self.checkpointed: int | None = None  # the epoch of last.pt
 
-    def epoch(self, record: Record, snapshot: Callable[[], Snapshot], *, last: bool) -> None:
+    def epoch(self, record: Record, snapshot: Snapshot) -> None:
         now = time.perf_counter()
         folder.append_metrics(self.path, without_nan(record))
         self.display.epoch(record)
-        if last or now - self.written >= self.run.config.checkpoint.interval:
-            self.checkpoint(snapshot())
+        if now - self.written >= self.run.config.checkpoint.interval:
+            self.checkpoint(snapshot)
         if self.run.config.log.tensorboard:
             self.waiting.append((record, time.time()))
             # histograms are of the weights as they are now, so they cannot wait

@@ -1,0 +1,232 @@
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn import metrics
+from torch import Tensor
+
+from dltips.config import validate
+from dltips.feed.splits import split
+from dltips.main import main
+from dltips.train import checkpoint, folder
+from dltips.train.evaluate import load_net, scores
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs on digits, at a rate that leaves mistakes to count."""
+    base = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
+        patch.chdir(base)
+        quick = ["epochs=3", "log.tensorboard=false", "log.picture=false", "log.layers=false"]
+        assert main(["train", *quick, "optimizer.lr=0.002", "regularization=[dropout]", *SMALL]) == 0
+    (path,) = (base / "outputs").iterdir()
+    return path
+
+
+SMALL = ["model.widths=[16]", "regularization.dropout.min_units=1", "regularization.dropout.p=0.2"]
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A copy of the run, as outputs/run of the folder at hand."""
+    shutil.copytree(trained, tmp_path / "outputs" / "run")
+    monkeypatch.chdir(tmp_path)
+    return "outputs/run"
+
+
+def evaluated(capsys: Output, *arguments: str) -> Any:
+    capsys.readouterr()
+    assert main(["evaluate", *arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def summary(run: str) -> dict[str, Any]:
+    found = folder.read_summary(Path(run))
+    assert found is not None
+    return found
+
+
+def by_hand(run: str, name: str) -> tuple[Tensor, Tensor, float]:
+    """Predictions, labels and loss of the test split: the net and the images, without the feed."""
+    config = validate_config(run)
+    model, preprocess = load_net(config, checkpoint.read(Path(run) / name))
+    test = split(config.tip("data")(), config.common["data"]()).test.taken()
+    model.eval()
+    with torch.no_grad():
+        outputs = torch.cat([model(preprocess(images.float() / 255)) for images in test.inputs.split(64)])
+    return outputs.argmax(1), test.targets, float(torch.nn.functional.cross_entropy(outputs, test.targets))
+
+
+def validate_config(run: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return validate(OmegaConf.create(folder.read_config(Path(run))))
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_the_scores_are_those_of_the_checkpoint_s_predictions(which: str, run: str, capsys: Output) -> None:
+    predicted, targets, loss = by_hand(run, f"{which}.pt")
+    found = evaluated(capsys, run, "--checkpoint", which)
+    assert found["checkpoint"] == which and found["samples"] == len(targets) == 180
+    assert found["accuracy"] == metrics.accuracy_score(targets, predicted)
+    assert found["loss"] == loss
+    assert found["confusion"] == metrics.confusion_matrix(targets, predicted, labels=range(10)).tolist()
+    assert sum(map(sum, found["confusion"])) == found["samples"]
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        targets, predicted, labels=range(10), zero_division=0
+    )
+    for index, entry in enumerate(found["per_class"]):
+        assert entry["class"] == found["classes"][index] == str(index)
+        assert entry["samples"] == support[index] == sum(found["confusion"][index])
+        assert entry["recall"] == recall[index]
+        assert (entry["precision"] or 0) == precision[index]
+        assert entry["f1"] == f1[index]
+    assert found["accuracy"] < 1  # else the confusion matrix would prove nothing
+
+
+def test_a_class_nobody_claims_or_has_gets_no_number() -> None:
+    found = scores(torch.tensor([0, 0, 0]), torch.tensor([0, 0, 1]), ["a", "b", "c"])
+    by_class = {entry["class"]: entry for entry in found["per_class"]}
+    assert by_class["a"] == {"class": "a", "samples": 2, "precision": 2 / 3, "recall": 1.0, "f1": 4 / 5}
+    assert by_class["b"] == {"class": "b", "samples": 1, "precision": None, "recall": 0.0, "f1": 0.0}
+    assert by_class["c"] == {"class": "c", "samples": 0, "precision": None, "recall": None, "f1": None}
+    assert found["confusion"] == [[2, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_every_read_is_counted_and_nothing_else_changes(run: str, capsys: Output) -> None:
+    files = {path.name: path.read_bytes() for path in Path(run).iterdir()}
+    before = summary(run)
+    assert before["test_reads"] == 0
+    results = [evaluated(capsys, run) for _ in range(3)]
+    assert [result.pop("test_reads") for result in results] == [1, 2, 3]
+    assert results[0] == results[1] == results[2]
+    assert summary(run) == before | {"test_reads": 3}
+    assert {path.name: path.read_bytes() for path in Path(run).iterdir() if path.name != "summary.json"} == {
+        name: content for name, content in files.items() if name != "summary.json"
+    }
+
+
+def test_an_evaluation_that_fails_is_no_read(run: str, capsys: Output) -> None:
+    assert main(["evaluate", run, "--device", "gpu"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "dltips: device: 'gpu' is no device; there is: auto, cpu, cuda, cuda:N, mps\n",
+    )
+    assert summary(run)["test_reads"] == 0
+
+
+def test_a_person_reads_the_same_numbers(run: str, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    found = evaluated(capsys, run)
+    assert main(["evaluate", run]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "\x1b" not in out
+    first, *lines, last = out.splitlines()
+    assert first.startswith(f"test loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}  (180 samples, best ")
+    assert last.startswith("the test split of this run has been read 2 times: ")
+    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in found["classes"]]
+    assert [[int(cell) for cell in row[1:]] for row in rows[10:]] == found["confusion"]
+    assert [row[3] for row in rows[:10]] == [f"{entry['recall']:.4f}" for entry in found["per_class"]]
+
+
+def test_the_first_read_says_so_without_a_warning(run: str, capsys: Output) -> None:
+    assert main(["evaluate", run]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "the test split of this run has been read 1 time"
+
+
+def test_the_test_split_is_not_what_the_run_was_trained_or_chosen_on(run: str) -> None:
+    config = validate_config(run)
+    splits = split(config.tip("data")(), config.common["data"]())
+    parts = [set(part.indices.tolist()) for part in (splits.train, splits.val, splits.test) if part.indices is not None]
+    assert [len(part) for part in parts] == [1437, 180, 180] and len(set.union(*parts)) == 1797
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "text", "another", "missing"])
+def test_a_damaged_checkpoint_is_one_line(which: str, damage: str, run: str, capsys: Output) -> None:
+    file = Path(run) / f"{which}.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    if damage == "another":
+        torch.save([1, 2, 3], file)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        other = {"truncated": content[:500], "flipped": content, "empty": b"", "text": b"no checkpoint"}
+        file.write_bytes(other[damage])
+    assert main(["evaluate", run, "--checkpoint", which]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"dltips: {file}: ") and err.count("\n") == 1 and "Traceback" not in err
+    remedy = "is not there; the run has not got so far" if damage == "missing" else "; try --checkpoint "
+    assert remedy in err
+    assert summary(run)["test_reads"] == 0
+
+
+def test_a_checkpoint_with_code_in_it_runs_none(run: str, tmp_path: Path, capsys: Output) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "pwned",)
+
+    torch.save({"model": Payload()}, Path(run) / "best.pt")
+    assert main(["evaluate", run]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "pwned").exists()
+
+
+def test_a_checkpoint_of_another_net_is_one_line(run: str, capsys: Output) -> None:
+    config = Path(run) / "config.yaml"
+    config.write_text(config.read_text().replace("  - 16\n", "  - 17\n"))
+    assert main(["evaluate", run]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dltips: the checkpoint's net is another one than the config's: ") and err.count("\n") == 1
+
+
+def test_a_checkpoint_that_lacks_parts_is_one_line(run: str, capsys: Output) -> None:
+    torch.save({"format": 1}, Path(run) / "best.pt")
+    assert main(["evaluate", run]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unfinished_run_is_one_line_with_the_remedy(run: str, capsys: Output) -> None:
+    (Path(run) / "summary.json").unlink()
+    assert main(["evaluate", run]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "dltips: outputs/run: has no summary.json, so it is not finished; go on with dltips train resume=outputs/run\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nowhere", "nowhere: does not exist; give one of the folders under outputs"),
+        (".", ".: is no run folder: it has no config.yaml; give one of the folders under outputs"),
+        ("", "dltips evaluate: the following arguments are required: run; see dltips evaluate --help"),
+        (
+            "outputs/run --checkpoint worst",
+            "dltips evaluate: argument --checkpoint: invalid choice: 'worst' (choose from 'best', 'last');"
+            " see dltips evaluate --help",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(arguments: str, message: str, run: str, capsys: Output) -> None:
+    assert main(["evaluate", *arguments.split()]) == 2
+    out, err = capsys.readouterr()
+    # Python 3.12 quotes choices differently
+    assert out == "" and err.replace("choose from best, last", "choose from 'best', 'last'") == f"dltips: {message}\n"
+
+
+def test_an_initialized_net_can_be_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "epochs=0", "log.tensorboard=false", "log.picture=false", "model.widths=[4]"]) == 0
+    (path,) = Path("outputs").iterdir()
+    assert evaluated(capsys, str(path))["epoch"] == 0
