@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -9,6 +11,7 @@ from typing import Any
 
 import hydra._internal.hydra as hydra_entry
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,12 +28,40 @@ from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
 
+class Repository(ConfigRepository):
+    """Hydra's repository, but what our checks have parsed Hydra does not parse again."""
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self._parsed: dict[str, ConfigResult | None] = {}
+
+    def peek(self, config_path: str) -> ConfigResult | None:
+        """A config as its file has it, to be read only; None if there is none."""
+        if config_path not in self._parsed:
+            self._parsed[config_path] = super().load_config(config_path)
+        return self._parsed[config_path]
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path.startswith(f"{GROUP}/"):
+            return super().load_config(config_path)  # fitted anew to each composition's choices
+        # handed out once: Hydra's merging takes over the nodes and then changes them
+        return self._parsed.pop(config_path, None) or super().load_config(config_path)
+
+    def __deepcopy__(self, memo: object) -> Repository:
+        """Hydra copies the repository for each composition, to exchange its sources: the list, not what was parsed."""
+        twin = copy.copy(self)
+        twin.sources = copy.copy(self.sources)
+        return twin
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with dltips' rules before each composition: of a run, of `--cfg`, of each job of a sweep."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._loaded: dict[str, ConfigResult | None] = {}
+        self.repository: Repository = Repository(config_search_path)
+        # what the recipes of the last composition set for options that are not chosen in the end, in words
+        self.left_out: list[str] = []
 
     def load_configuration(
         self,
@@ -67,13 +98,15 @@ class Loader(ConfigLoaderImpl):
         overrides = [self._checked(override, config_name, final) for override in parsed]
         if run_mode == RunMode.RUN and validate_sweep_overrides:
             _refuse_sweeps(parsed)
+        parts = [part for name in recipe_names(parsed) for part in recipe.with_includes(name)]
+        self.left_out = [text for part in parts for text in recipe.fit_to(part, primary, final, common).left_out]
         for source in sources:
             source.primary, source.final, source.common = primary, final, common
         return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
     def primary_choices(self, config_name: str | None) -> dict[str, Choice]:
         """The options that config.yaml itself chooses."""
-        loaded = self._load(config_name or "config")
+        loaded = self.repository.peek(config_name or "config")
         assert loaded is not None and loaded.defaults_list is not None
         chosen = {getattr(default, "group", None): getattr(default, "value", None) for default in loaded.defaults_list}
         return {family: choice for family in FAMILIES if (choice := chosen.get(family)) is not None}
@@ -91,14 +124,6 @@ class Loader(ConfigLoaderImpl):
             if override.key_or_group in FAMILIES and not override.is_sweep_override() and isinstance(value, str | list):
                 choices[override.key_or_group] = value
         return choices
-
-    def left_out(self, config_name: str, overrides: list[str]) -> list[str]:
-        """What the recipes set for options that are not chosen in the end, in words."""
-        parsed = parse(overrides)
-        primary, final = self.primary_choices(config_name), self.final_choices(config_name, parsed)
-        common = {family: set(self._knobs(f"{family}/_common")) for family in FAMILIES}
-        parts = [part for name in recipe_names(parsed) for part in recipe.with_includes(name)]
-        return [text for part in parts for text in recipe.fit_to(part, primary, final, common).left_out]
 
     def _checked(self, override: Override, config_name: str | None, final: Mapping[str, Choice]) -> str:
         """The override as Hydra shall see it. Errors: ConfigError for what no config has."""
@@ -138,7 +163,7 @@ class Loader(ConfigLoaderImpl):
         return line if marked else f"++{line}"
 
     def _check_choice(self, where: str, family: str, choice: Any) -> None:
-        options = [name for name in self.get_group_options(family) if not name.startswith("_")]
+        options = self._options(family)
         if isinstance(choice, list) and family not in STACKABLE:
             raise ConfigError(f"{where}: takes one option, not a list; choose one of {', '.join(choice)}")
         for name in choice if isinstance(choice, list) else [choice]:
@@ -174,7 +199,7 @@ class Loader(ConfigLoaderImpl):
     def _why_unknown(self, family: str, rest: list[str], chosen: list[str], known: Mapping[str, Any]) -> str:
         if family == "optimizer" and rest[0] == "weight_decay":
             return "weight decay is a regularization here; write regularization=weight_decay (adamw has its own)"
-        options = [name for name in self.get_group_options(family) if not name.startswith("_") and name not in chosen]
+        options = [name for name in self._options(family) if name not in chosen]
         owners = [name for name in options if _contains(self._knobs(f"{family}/{name}"), rest)]
         on = f"{family}={','.join(chosen)}"
         if owners and family in STACKABLE:
@@ -185,16 +210,12 @@ class Loader(ConfigLoaderImpl):
             return f"{on} has no such knob, but {have}: write {family}={owners[0]}"
         return f"{on} has no such knob{suggest('.'.join(rest), _dotted(known))}"
 
-    def _load(self, config_path: str) -> ConfigResult | None:
-        """A config file as the search path has it, read once."""
-        if config_path not in self._loaded:
-            exists = self.repository.config_exists(config_path)
-            self._loaded[config_path] = self.repository.load_config(config_path) if exists else None
-        return self._loaded[config_path]
+    def _options(self, family: str) -> list[str]:
+        return [name for name in self.repository.get_group_options(family) if not name.startswith("_")]
 
     def _knobs(self, config_path: str) -> dict[str, Any]:
         """The keys of one of the config files, as plain data, without `name`."""
-        loaded = self._load(config_path)
+        loaded = self.repository.peek(config_path)
         plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded is not None else {}
         assert isinstance(plain, dict)
         # `name` says which option of a family it is: it is chosen, never set
@@ -205,17 +226,24 @@ class Loader(ConfigLoaderImpl):
 
 def parse(overrides: list[str]) -> list[Override]:
     """Hydra's own grammar. Errors: ConfigError with the first line of its complaint."""
-    parser, parsed = OverridesParser.create(), []
-    for override in overrides:
-        try:
-            parsed.append(parser.parse_override(override))
-        except HydraException as error:
-            complaint = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote it as in"
-                " 'model.widths=[128,128]' or 'name=\"a b\"'"
-            ) from error
-    return parsed
+    return [_parse(override) for override in overrides]
+
+
+def typed_keys(overrides: list[str]) -> list[str]:
+    """The keys and families that were set on the command line."""
+    return [override.key_or_group for override in parse(overrides)]
+
+
+@functools.cache  # half a millisecond each, and a run asks three times
+def _parse(override: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        complaint = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote it as in"
+            " 'model.widths=[128,128]' or 'name=\"a b\"'"
+        ) from error
 
 
 def recipe_names(overrides: list[Override]) -> list[str]:

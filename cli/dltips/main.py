@@ -38,24 +38,11 @@ EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_INTERRUPTED = 0, 1, 2, 4
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())), end="")
-        return EXIT_OK
-    if arguments[0] in ("-V", "--version"):
-        print(f"dltips {__version__}")
-        return EXIT_OK
-    verb, *rest = arguments
-    if verb not in VERBS:
-        import difflib
-
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(VERBS)}"
-        return fail(f"{verb!r} is no verb; {hint}")
     # what imports make is no garbage: without looking for some, importing torch takes 16 % less
     collected = gc.isenabled()
     gc.disable()
     try:
-        code: int = importlib.import_module(f"dltips.commands.{verb}").run(rest)
+        code = _main(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -69,8 +56,27 @@ def main(arguments: list[str] | None = None) -> int:
             return fail(str(error))
         raise
     finally:
+        gc.unfreeze()
         if collected:
             gc.enable()
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())), end="")
+        return EXIT_OK
+    if arguments[0] in ("-V", "--version"):
+        print(f"dltips {__version__}")
+        return EXIT_OK
+    verb, *rest = arguments
+    if verb not in VERBS:
+        import difflib
+
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(VERBS)}"
+        return fail(f"{verb!r} is no verb; {hint}")
+    code: int = importlib.import_module(f"dltips.commands.{verb}").run(rest)
+    return code
 
 
 def fail(message: str, code: int = EXIT_USAGE) -> int:

@@ -63,6 +63,8 @@ def run(arguments: list[str]) -> int:
 
 def _check_flags(arguments: list[str]) -> None:
     """Errors: ConfigError for a flag that Hydra does not know, before Hydra prints its usage."""
+    if not any(argument.startswith("-") for argument in arguments):
+        return
     parser = get_args_parser()
 
     def error(message: str) -> NoReturn:
@@ -79,7 +81,7 @@ def _one_run(composed: DictConfig) -> int:
     overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, Loader)
-    return train(composed, overrides, loader.left_out("config", overrides))
+    return train(composed, overrides, loader.left_out)
 
 
 def _one_line(error: BaseException) -> str:

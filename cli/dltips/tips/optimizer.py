@@ -39,7 +39,7 @@ def sgd(net: Net, *, lr: Positive, momentum: Fraction, nesterov: bool) -> Rule:
     velocity = pytorch.zeros_like(net.parameters)
 
     def step(rate: float) -> None:
-        velocity.mul_(momentum).add_(net.gradients)
+        pytorch.add(net.gradients, velocity, alpha=momentum, out=velocity)
         _descend(net, net.gradients.add(velocity, alpha=momentum) if nesterov else velocity, rate)
 
     return Rule(lr, step, {"velocity": velocity})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Display:
     """Epochs as plain lines on stderr, and in run.log."""
 
     def __init__(self, log: Path, epochs: int) -> None:
-        self.log = log
+        self.log = log.open("a", encoding="utf-8", buffering=1)
         self.epochs = epochs
         self.started = time.perf_counter()
         self.first_epoch: int | None = None
@@ -44,8 +45,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line for the person and for run.log."""
         self.write(text)
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -57,8 +57,12 @@ class Display:
         left = (time.perf_counter() - self.started) / max(1, done) * (self.epochs - record["epoch"])
         self.say(epoch_line(record, self.epochs, left))
 
+    def leave(self) -> None:
+        """Nothing is live any more; what is said from now on is plain."""
+
     def close(self) -> None:
-        """Nothing is live."""
+        with contextlib.suppress(OSError):  # of a full disk, which was heard of when the line was written
+            self.log.close()
 
 
 class LiveDisplay(Display):
@@ -101,7 +105,7 @@ class LiveDisplay(Display):
         super().epoch(record)
         self.progress.update(self.task, score=f"loss {record['val/loss']:.3f}  accuracy {record['val/accuracy']:.3f}")
 
-    def close(self) -> None:
+    def leave(self) -> None:
         self.progress.stop()
 
 

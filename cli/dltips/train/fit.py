@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 from dltips.metrics import is_better
 from dltips.train import device as devices
-from dltips.train.divergence import locate
 from dltips.train.loop import Interrupted, NotFinite, train_epoch, validate
 from dltips.train.prepare import Run
 from dltips.train.snapshot import Best, Snapshot, Weights
@@ -66,7 +65,9 @@ def fit(
 ) -> Result:
     """Train until the last epoch, early stopping, an interruption, or a loss that is not finite."""
     recorder = recorder or Nobody()
-    with devices.conditions(thread_count=run.threads, deterministic=run.config.settings.deterministic):
+    with devices.conditions(
+        run.training.device, thread_count=run.threads, deterministic=run.config.settings.deterministic
+    ):
         return _fit(run, recorder, resume, list(records))
 
 
@@ -90,6 +91,8 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         except Interrupted:
             return Result("interrupted", records, snapshot)
         except NotFinite:
+            from dltips.train.divergence import locate
+
             return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
         record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         records.append(record)

@@ -93,11 +93,6 @@ def cut_metrics(folder: Path, last_epoch: int) -> list[dict[str, Any]]:
     return kept
 
 
-def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
 def read_summary(folder: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))

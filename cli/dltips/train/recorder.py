@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ class FolderRecorder:
 
     def __init__(self, path: Path, run: Run, display: Display, config_text: str, typed: Sequence[str]) -> None:
         self.path = path
+        self.metrics = (path / folder.METRICS).open("a", encoding="utf-8", buffering=1)
         self.run = run
         self.display = display
         self.config_text = config_text
@@ -39,7 +42,7 @@ class FolderRecorder:
 
     def epoch(self, record: Record, snapshot: Snapshot) -> None:
         now = time.perf_counter()
-        folder.append_metrics(self.path, without_nan(record))
+        self.metrics.write(json.dumps(without_nan(record)) + "\n")
         self.display.epoch(record)
         if now - self.written >= self.run.config.checkpoint.interval:
             self.checkpoint(snapshot)
@@ -48,6 +51,10 @@ class FolderRecorder:
             # histograms are of the weights as they are now, so they cannot wait
             if now - self.started > EVENTS_AFTER or self.run.config.log.histograms:
                 self.write_events()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a full disk, which was heard of when the line was written
+            self.metrics.close()
 
     def checkpoint(self, snapshot: Snapshot) -> None:
         """last.pt, unless it holds this epoch already."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dltips.compose import parse
+from dltips.compose import typed_keys
 from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
 from dltips.registry import FAMILIES, ConfigError
 from dltips.train import checkpoint, folder
@@ -79,11 +79,6 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
     _refuse_longer_schedule(stored, config, path)
     return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), test_reads, notes)
-
-
-def typed_keys(overrides: list[str]) -> list[str]:
-    """The keys and families that were set on the command line."""
-    return [override.key_or_group for override in parse(overrides)]
 
 
 def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:

@@ -10,27 +10,33 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from dltips.compose import typed_keys
 from dltips.config import Config, validate
 from dltips.main import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
 from dltips.registry import ConfigError
 from dltips.train import checkpoint, folder
+from dltips.train import device as devices
 from dltips.train.display import Display, display_for
 from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
-from dltips.train.resume import Continuation, continuation, typed_keys
 from dltips.train.summary import environment, report, summarize
+
+if TYPE_CHECKING:
+    from dltips.train.resume import Continuation
 
 
 def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
     """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind."""
     folder.check_writable()
     if composed.get("resume") is not None:
+        from dltips.train.resume import continuation
+
         resumed = continuation(composed, overrides)
         return _train(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes])
     return _train(validate(composed), None, typed_keys(overrides), notes)
@@ -45,33 +51,35 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
         config_text = folder.write_config(path, config.plain)
         folder.write_json(path / folder.ENVIRONMENT, environment(run))
         display = display_for(path / folder.LOG, config.settings.epochs, run.training)
+        recorder = FolderRecorder(path, run, display, config_text, typed)
     except OSError as error:
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
-    recorder = FolderRecorder(path, run, display, config_text, typed)
-    for note in notes:
-        display.say(note)
-    display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
-    try:
-        gc.enable()  # off while the command imported what it needs
-        with _stop_on_signals(run.training):
-            result = fit(run, recorder, resume=snapshot, records=records)
-        display.close()
-        return _end(run, recorder, result, path, display)
-    except ConfigError:
-        display.close()
-        if not records and not folder.read_metrics(path):
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-    except OSError as error:
-        display.close()
-        return _failed_to_write(run, path, error)
-    except BaseException:
-        display.close()
-        with contextlib.suppress(OSError):
-            folder.write_json(path / folder.SUMMARY, summarize(run, "failed", folder.read_metrics(path), None))
-        raise
+    with contextlib.closing(display), contextlib.closing(recorder):
+        for note in notes:
+            display.say(note)
+        display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
+        try:
+            gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
+            gc.enable()
+            devices.keep_freed_memory()
+            with _stop_on_signals(run.training):
+                result = fit(run, recorder, resume=snapshot, records=records)
+            display.leave()
+            return _end(run, recorder, result, path, display)
+        except OSError as error:
+            display.leave()
+            return _failed_to_write(run, path, error)
+        except BaseException as error:
+            display.leave()
+            if isinstance(error, ConfigError) and not folder.read_metrics(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    summary = summarize(run, "failed", folder.read_metrics(path), None)
+                    folder.write_json(path / folder.SUMMARY, summary)
+            raise
 
 
 def _headline(run: Run) -> str:

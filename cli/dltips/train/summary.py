@@ -7,15 +7,14 @@ import resource
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from dltips import __version__, paths
 from dltips.config import redact
-from dltips.insight.chart import chart
 from dltips.train.device import describe
 from dltips.train.fit import Record, Result
 from dltips.train.prepare import Run
@@ -26,7 +25,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": version("numpy"),
+        "numpy": numpy.__version__,
         "dltips": __version__,
     }
 
@@ -47,7 +46,7 @@ def environment(run: Run) -> dict[str, Any]:
     return {
         "versions": versions(),
         "code_version": code_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": describe(run.training.device),
         "threads": run.threads,
         "data_hash": run.splits.hash,
@@ -108,6 +107,8 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
     """The end of a run, for a person: the curves, the best score, the net, and what to type next."""
     lines = []
     if len(records) > 1:
+        from dltips.insight.chart import chart
+
         width = min(120, shutil.get_terminal_size((100, 24)).columns)
         unicode = (sys.stdout.encoding or "").lower().startswith("utf")
         lines += ["", chart(records, width=width, unicode=unicode, color=sys.stdout.isatty()), ""]
