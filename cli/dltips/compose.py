@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -57,6 +58,8 @@ class Repository(ConfigRepository):
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with dltips' rules before each composition: of a run, of `--cfg`, of each job of a sweep."""
 
+    scratch = ""  # a folder that is gone when the command is done
+
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository: Repository = Repository(config_search_path)
@@ -77,9 +80,12 @@ class Loader(ConfigLoaderImpl):
         for module in paths.user_modules():
             user_file(module)
         try:
-            return self._compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+            config = self._compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except YAMLError as error:
             raise ConfigError(f"a YAML file cannot be read: {error}") from error
+        # Hydra writes a grid's config there, with secrets, and leaves it when every run of the grid is refused
+        config.hydra.sweep.dir = self.scratch
+        return config
 
     def _compose(
         self,
@@ -318,6 +324,8 @@ def installed() -> Iterator[None]:
     theirs = vars(hydra_entry)["ConfigLoaderImpl"]
     setattr(hydra_entry, "ConfigLoaderImpl", Loader)  # noqa: B010
     try:
-        yield
+        with tempfile.TemporaryDirectory(prefix="dltips-") as scratch:
+            Loader.scratch = scratch
+            yield
     finally:
         setattr(hydra_entry, "ConfigLoaderImpl", theirs)  # noqa: B010

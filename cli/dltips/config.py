@@ -99,11 +99,7 @@ RESUMABLE = ("epochs", "device", "log", "checkpoint", "name", "resume")
 def validate(composed: DictConfig) -> Config:
     """Check every key of a composed config over all families. Errors: ConfigError, one line with the remedy."""
     plain = to_plain(composed)
-    for key, value in leaves(plain):
-        if "_target_" in key.split("."):
-            raise ConfigError(f"{key}: is refused; a config names tips, never code")
-        if isinstance(value, str):
-            refuse_resolvers(key, value, ENVIRONMENT)
+    _refuse_code("", plain)
     try:
         resolved = to_plain(composed, resolve=True)
     except OmegaConfBaseException as error:
@@ -123,6 +119,21 @@ def validate(composed: DictConfig) -> Config:
         if shared is not None:
             common[family] = shared
     return Config(settings, sections["checkpoint"], sections["log"], tips, common, plain, resolved)
+
+
+def _refuse_code(key: str, value: Any) -> None:
+    """Errors: ConfigError for `_target_` and for any resolver but oc.env, however deep."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            path = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                raise ConfigError(f"{path}: is refused; a config names tips, never code")
+            _refuse_code(path, inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_code(f"{key}[{index}]", inner)
+    elif isinstance(value, str):
+        refuse_resolvers(key, value, ENVIRONMENT)
 
 
 def to_plain(config: Any, *, resolve: bool = False) -> dict[str, Any]:

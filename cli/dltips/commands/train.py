@@ -19,11 +19,14 @@ from dltips.compose import Loader, installed
 from dltips.main import EXIT_OK, fail
 from dltips.registry import ConfigError
 
-REFUSED = ("--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
+REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
 
 
 def run(arguments: list[str]) -> int:
     """Hand the arguments to Hydra, which calls back for one run, or for each run of a grid."""
+    # argparse takes no flag between two overrides
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    arguments = [*multirun, *(argument for argument in arguments if argument not in multirun)]
     for argument in arguments:
         if argument.split("=")[0] in REFUSED:
             raise ConfigError(f"{argument}: is no option of dltips train; see dltips train --help")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,12 @@ def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
             os.close(handle)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's payload. Errors: Damaged."""
+NET = ("format", "epoch", "model", "preprocessing", "input_shape", "classes")
+TRAINING = (*NET, "seconds", "optimizer", "schedule", "regularizations", "best")
+
+
+def read(path: Path, parts: Sequence[str] = NET) -> dict[str, Any]:
+    """A checkpoint's payload, with all the parts asked for. Errors: Damaged."""
     try:
         # torch.load does not compare the checksums that a zip archive carries
         with zipfile.ZipFile(path) as archive:
@@ -56,8 +60,8 @@ def read(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # zipfile and torch raise a dozen kinds
         raise Damaged(f"{path}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
-    if not isinstance(payload, dict):
-        raise Damaged(f"{path}: holds no checkpoint")
+    if not isinstance(payload, dict) or not set(parts) <= set(payload):
+        raise Damaged(f"{path}: holds no whole checkpoint")
     return payload
 
 
@@ -70,7 +74,7 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for name in (LAST, PREVIOUS):
         if (folder / name).exists():
             try:
-                return read(folder / name), problems
+                return read(folder / name, TRAINING), problems
             except Damaged as error:
                 problems.append(str(error))
     if problems:

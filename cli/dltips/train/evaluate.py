@@ -72,7 +72,7 @@ def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Mod
     preprocess = Affine(fitted["shift"], fitted["scale"])
     try:
         model.load_state_dict(payload["model"])
-    except RuntimeError as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(
             f"the checkpoint's net is another one than the config's: {str(error).splitlines()[0]}"
         ) from error

@@ -109,6 +109,8 @@ def find(chosen: str) -> Path:
         if not open_runs:
             raise ConfigError(f"resume: last finds no unfinished run under {paths.OUTPUTS.absolute()}")
         return open_runs[-1]
+    if not chosen.strip():
+        raise ConfigError(f"resume: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
     folder = Path(chosen).expanduser()
     if not (folder / CONFIG).is_file():
         why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"
@@ -122,6 +124,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
     except Exception as error:  # yaml and OmegaConf raise several kinds
         raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{folder / CONFIG}: holds no config")
+    if not isinstance(plain, dict) or "seed" not in plain:
+        raise ConfigError(f"{folder / CONFIG}: is not the config of a run; start a new run")
     return {str(key): value for key, value in plain.items()}

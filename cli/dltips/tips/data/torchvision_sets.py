@@ -113,6 +113,14 @@ def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> tuple[
             raise ConfigError(
                 f"data={name}: {present[0].parent} holds {len(images)} images, but another number of labels"
             )
+        targets = arrays[f"{prefix}targets"]
+        if targets.min() < 0 or targets.max() >= len(train.classes):
+            # CIFAR's files have passed their checksums: this is one of MNIST's layout
+            file = present[0].parent / f"{'t10k' if prefix else 'train'}-labels-idx1-ubyte"
+            raise ConfigError(
+                f"data={name}: {file} is damaged (label {targets.max()} of {len(train.classes)} classes);"
+                " delete it, and it is fetched again"
+            )
     return arrays, tuple(str(label) for label in train.classes)
 
 
