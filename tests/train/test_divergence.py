@@ -40,3 +40,13 @@ def test_the_checkpoint_before_is_kept(capsys: pytest.CaptureFixture[str]) -> No
     assert summary["last"]["epoch"] == kept["epoch"]
     assert f"the checkpoint of epoch {kept['epoch']} is kept" in capsys.readouterr().err
     assert (folder / "best.pt").exists()
+
+
+def test_weights_that_the_last_update_broke_are_not_kept() -> None:
+    # one batch per epoch: its loss is finite, its update is not
+    options = ["batch_size=300", "data.subset=300", "epochs=1", "optimizer.lr=1e38", "init.scale=30"]
+    assert main([*OPTIONS, *options]) == 4
+    (folder,) = Path("outputs").iterdir()
+    where = json.loads((folder / "summary.json").read_text())["diverged_at"]["where"]
+    assert where.startswith("the update of ")
+    assert not (folder / "last.pt").exists()

@@ -17,6 +17,7 @@ from dltips.tips.optimizer import Rule
 from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 
+EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
 FOLD = 256  # steps between looks at the losses: each look waits for the device
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +143,10 @@ def train_epoch(
     finally:
         gc.enable()
     net.assert_views()
-    return meter.means()
+    means = meter.means()
+    if not bool(net.parameters.isfinite().all()):
+        raise NotFinite  # by the last update, after the last loss
+    return means
 
 
 def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter) -> None:
@@ -192,7 +196,7 @@ def predictions(
     """(outputs, targets) over a feed in its own order, in large batches, in eval mode."""
     model.eval()
     with torch.inference_mode():
-        for inputs, targets in feed(torch.arange(feed.count), max(512, 2 * batch_size)):
+        for inputs, targets in feed(torch.arange(feed.count), max(EVALUATION, batch_size)):
             with autocast():
                 outputs = model(inputs)
             yield outputs.float(), targets
