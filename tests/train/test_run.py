@@ -177,3 +177,12 @@ def test_quickstart_learns_the_digits() -> None:
     assert main(["train", "+recipe=quickstart", "device=cpu", "log.tensorboard=false", "log.picture=false"]) == 0
     (folder,) = set(Path("outputs").glob("*")) - before
     assert metrics(folder)[-1]["val/accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_97_percent_on_every_seed_of_twenty() -> None:
+    options = ["log.tensorboard=false", "log.picture=false", "device=cpu", "seed=range(20)"]
+    assert main(["train", "-m", "+recipe=quickstart", *options]) == 0
+    runs = [json.loads(path.read_text()) for path in Path("outputs").glob("*/summary.json")]
+    assert len(runs) == 20
+    assert min(run["last"]["val/accuracy"] for run in runs) >= 0.97
