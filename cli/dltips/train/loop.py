@@ -97,7 +97,7 @@ class Meter:
         self.pending.clear()
         sizes = torch.tensor([len(labels) for labels in targets], dtype=torch.float64)
         hits = (torch.cat(outputs).argmax(1) == torch.cat(targets)).sum()
-        loss = torch.dot(torch.stack(losses).double().cpu(), sizes).item()
+        loss = torch.dot(torch.stack(losses).cpu().double(), sizes).item()
         self.loss += loss
         self.hits += int(hits)
         self.count += int(sizes.sum())

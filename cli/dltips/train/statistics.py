@@ -54,7 +54,7 @@ class LayerStatistics:
 
         def add(layer: str, statistic: str, value: Tensor) -> None:
             names.append(f"layers/{layer}/{statistic}")
-            values.append(value.detach().double())
+            values.append(value.detach().float())
 
         def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
             def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -64,7 +64,7 @@ class LayerStatistics:
                 add(name, "variance", variance)
                 if name in self.activations:
                     silent = (output == 0).all(0)  # per unit; of a channel, at every place
-                    add(name, "dead", (silent.flatten(1).all(1) if silent.dim() > 1 else silent).double().mean())
+                    add(name, "dead", (silent.flatten(1).all(1) if silent.dim() > 1 else silent).float().mean())
                     saturated = _saturated(module, output)
                     if saturated is not None:
                         add(name, "saturated", saturated)
@@ -100,4 +100,4 @@ def _saturated(module: nn.Module, output: Tensor) -> Tensor | None:
         return None
     low, high = bounds
     margin = SATURATED * (high - low)
-    return ((output < low + margin) | (output > high - margin)).double().mean()
+    return ((output < low + margin) | (output > high - margin)).float().mean()
