@@ -698,3 +698,12 @@ def test_resume_says_that_the_data_have_changed(refused: Refused, run: Path) -> 
         refused("train", "resume=outputs/done", "epochs=3")
         == "resume: the data are not those of outputs/done any more; start a new run"
     )
+
+
+def test_a_bad_run_of_a_grid_is_refused_before_the_first_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", "epochs=0,x"]) == 2
+    assert capsys.readouterr().err == "dltips: epochs: 'x' is not a whole number\n"
+    assert list(tmp_path.iterdir()) == []

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from dltips import paths, recipe
+from dltips.config import validate
 from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
@@ -85,6 +86,12 @@ class Loader(ConfigLoaderImpl):
             raise ConfigError(f"a YAML file cannot be read: {error}") from error
         # Hydra writes a grid's config there, with secrets, and leaves it when every run of the grid is refused
         config.hydra.sweep.dir = self.scratch
+        return config
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """One run of a grid: Hydra asks for all of them before it starts the first, and so a bad one stops the grid."""
+        config = super().load_sweep_config(master_config, sweep_overrides)
+        validate(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
         return config
 
     def _compose(

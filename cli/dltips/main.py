@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     gc.disable()
     try:
         code = _main(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return fail("interrupted", EXIT_INTERRUPTED)

@@ -48,6 +48,7 @@ def names() -> list[str]:
         for folder in paths.recipes()
         if folder.is_dir()
         for file in folder.rglob("*.yaml")
+        if file.is_file()
     }
     return sorted(found)
 

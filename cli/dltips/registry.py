@@ -68,8 +68,9 @@ Size = Annotated[int, Bounds(least=1)]
 def suggest(word: str, words: Iterable[str]) -> str:
     """`; did you mean X?` if something is close, else the list of what there is."""
     words = sorted(words)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; there is: {', '.join(words) or 'nothing'}"
+    folded = {known.casefold(): known for known in words}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[close[0]]}?" if close else f"; there is: {', '.join(words) or 'nothing'}"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _import_user_module(name: str) -> None:
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(module_name, None)
         if isinstance(error, ConfigError):
             raise
@@ -182,8 +183,11 @@ def knobs_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The knobs of a tip: its keyword-only arguments with their annotations."""
     owner: Callable[..., Any] = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(owner, include_extras=True)
-    parameters = inspect.signature(owner).parameters.values()
-    return {p.name: hints[p.name] for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    knobs = [p.name for p in inspect.signature(owner).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in knobs:
+        if name not in hints:
+            raise ConfigError(f"{function.__module__}.{function.__qualname__}: its knob {name} has no annotation")
+    return {name: hints[name] for name in knobs}
 
 
 def check_knobs(prefix: str, values: Mapping[str, Any], schema: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -251,7 +255,10 @@ def _check_union(key: str, value: Any, members: tuple[Any, ...]) -> Any:
 
 def _check_plain(key: str, value: Any, kind: type) -> Any:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    assert kind in names, f"{key}: no rule for a knob of type {kind}"
+    if kind not in names:
+        raise ConfigError(
+            f"{key}: a knob cannot be of type {getattr(kind, '__name__', kind)}; mend the tip's annotation"
+        )
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ConfigError(f"{key}: {value!r} is out of range; it must be finite")

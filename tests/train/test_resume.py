@@ -196,3 +196,41 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_whole() -> None:
         torch.equal(weights(folder)[name], value) for name, value in weights(train(f"epochs={reached + 1}")).items()
     )
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["augmentation=flip"], "augmentation=none (not flip)"),
+        (["augmentation=[crop,flip]"], "augmentation=none (not crop,flip)"),
+        (["regularization=l2"], "regularization=none (not l2)"),
+        (["epochs=0"], "has its 2 epochs"),
+    ],
+)
+def test_another_stack_of_tips_or_no_epochs_is_refused(
+    typed: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train("epochs=2")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    capsys.readouterr()
+    assert main(["train", f"resume={folder}", *(["epochs=3"] if "epochs=0" not in typed else []), *typed]) == 2
+    assert said in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("environment.json", b'{"versions": 3, "threads": -3}'),
+        ("environment.json", b"[1]"),
+        ("summary.json", b'{"test_reads": "x"}'),
+        ("metrics.jsonl", b'{"epoch": "x"}\n'),
+        ("metrics.jsonl", b"[1]\n"),
+        ("metrics.jsonl", b"\xff\xfe\n"),
+    ],
+)
+def test_a_damaged_file_beside_the_checkpoint_does_no_harm(name: str, content: bytes) -> None:
+    folder = train("epochs=2")
+    (folder / name).write_bytes(content)
+    assert main(["train", f"resume={folder}", "epochs=3"]) == 0
+    assert epochs(folder)[-1] == 3

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltips import paths
 from dltips.compose import Loader, installed
-from dltips.main import EXIT_OK, fail
+from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.registry import ConfigError
 
 REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
@@ -25,6 +25,7 @@ REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path",
 def run(arguments: list[str]) -> int:
     """Hand the arguments to Hydra, which calls back for one run, or for each run of a grid."""
     # argparse takes no flag between two overrides
+    arguments = [f"+{argument}" if argument.startswith("recipe=") else argument for argument in arguments]
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     arguments = [*multirun, *(argument for argument in arguments if argument not in multirun)]
     for argument in arguments:
@@ -37,6 +38,8 @@ def run(arguments: list[str]) -> int:
     @hydra.main(config_path=str(paths.shipped("configs")), config_name="config", version_base="1.3")
     def task(composed: DictConfig) -> None:
         # Hydra would announce an error with lines of its own, so none gets that far
+        if EXIT_INTERRUPTED in codes:
+            return  # who stops one run of a grid stops the grid
         try:
             codes.append(_one_run(composed))
         except ConfigError as error:

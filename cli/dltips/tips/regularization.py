@@ -122,7 +122,7 @@ class Dropout(Regularization):
             widest = max((layer.get_parameter("weight").shape[0] for _, layer in layers), default=0)
             raise ConfigError(
                 f"regularization.dropout.min_units: {self.min_units} is reached by no hidden layer (the widest has"
-                f" {widest} outputs); lower it, or widen the model"
+                f" {widest} outputs); write regularization.dropout.min_units={widest}, or widen the model"
             )
 
 

@@ -48,7 +48,8 @@ class Display:
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads it; the run goes on
+            print(text, file=sys.stderr, flush=True)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         if self.first_epoch is None:

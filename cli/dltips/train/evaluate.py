@@ -35,7 +35,7 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     feed = Feed(place(splits.test, config.common["data"]().placement, device), len(splits.test), preprocess.to(device))
     model = model.to(device)
     # counted before anyone sees a number
-    summary["test_reads"] = int(summary.get("test_reads", 0)) + 1
+    summary["test_reads"] = folder.test_reads(summary) + 1
     try:
         folder.write_json(path / folder.SUMMARY, summary)
     except OSError as error:

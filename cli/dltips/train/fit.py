@@ -79,7 +79,7 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
     clock = _Clock(resume.seconds if resume else 0.0)
     best = resume.best if resume else None
     snapshot = resume or Snapshot.take(training, run.regularizations, 0, 0.0, None)
-    if settings.epochs == 0:
+    if settings.epochs == 0 and snapshot.epoch == 0:
         record, best = _score(run, 0, clock, None, 0.0, best)
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
         recorder.epoch(record, snapshot)

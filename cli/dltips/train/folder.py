@@ -78,11 +78,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a torn last line, from a crash in mid-write, is left out."""
     records = []
     path = folder / METRICS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(record, dict) or type(record.get("epoch")) is not int:
+            break
+        records.append(record)
     return records
 
 
@@ -99,6 +102,12 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None
+
+
+def test_reads(summary: Mapping[str, Any]) -> int:
+    """How often the test split was read."""
+    reads = summary.get("test_reads")
+    return reads if type(reads) is int else 0
 
 
 def find(chosen: str) -> Path:

@@ -106,6 +106,16 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
     return Run(config, training, regularizations, statistics, preprocess, source, splits, size, thread_count)
 
 
+def _model(config: Config, *arguments: Any) -> nn.Module:
+    try:
+        model: nn.Module = config.tip("model")(*arguments, config.tip("activation"))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ConfigError("model: does not fit into this machine's memory; make it smaller") from error
+    return model
+
+
 def build_model(
     config: Config, input_shape: tuple[int, ...], num_classes: int, regularizations: Sequence[Regularization]
 ) -> nn.Module:
@@ -113,7 +123,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         # what an init scheme leaves alone keeps these draws
         torch.manual_seed(seeds.derive(config.settings.seed, "model"))
-        model: nn.Module = config.tip("model")(input_shape, num_classes, config.tip("activation"))
+        model = _model(config, input_shape, num_classes)
     for prepare_model in _hooks(regularizations, "prepare"):
         prepare_model(model)
     return model
@@ -138,7 +148,7 @@ def _hear(schedule: Schedule) -> Any:
 
 def _try(augmentations: Sequence[Augment], train_split: Split) -> None:
     """What cannot augment these data says so now, not in the first step. Errors: ConfigError."""
-    inputs, targets = to_float(train_split.inputs[:2]), train_split.targets[:2]
+    inputs, targets = to_float(train_split.inputs[:3]), train_split.targets[:3]
     for augment in augmentations:
         inputs, targets = augment(inputs, targets, torch.Generator())
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dltips.compose import typed_keys
 from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
-from dltips.registry import FAMILIES, ConfigError
+from dltips.registry import FAMILIES, STACKABLE, ConfigError
 from dltips.train import checkpoint, folder
 from dltips.train.fit import Record
 from dltips.train.prepare import Run
@@ -37,7 +37,7 @@ class Continuation:
             raise ConfigError(f"resume: the data are not those of {self.path} any more; start a new run")
         snapshot = Snapshot.from_payload(self.payload, run.training) if self.payload is not None else None
         done = snapshot.epoch if snapshot is not None else 0
-        if 0 < run.config.settings.epochs <= done:
+        if done and run.config.settings.epochs <= done:
             raise ConfigError(f"resume: {self.path} has its {done} epochs; write epochs=N with more of them to go on")
         records = folder.cut_metrics(self.path, done)
         if any(self.path.glob("events.out.tfevents.*")):
@@ -66,19 +66,19 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     except checkpoint.Damaged as error:
         raise ConfigError(f"resume: no checkpoint of {path} can be read ({error}); start a new run") from error
     recorded = _environment(path)
-    test_reads = int((folder.read_summary(path) or {}).get("test_reads", 0))
+    test_reads = folder.test_reads(folder.read_summary(path) or {})
     notes = [f"resume: {problem}; going on from the checkpoint before it" for problem in problems]
     if payload is None:
         notes.append(f"resume: {path} has no checkpoint yet; starting again")
     differ = [
         f"{name} {old} -> {versions()[name]}"
-        for name, old in recorded.get("versions", {}).items()
+        for name, old in recorded["versions"].items()
         if name in versions() and versions()[name] != old
     ]
     if differ:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
     _refuse_longer_schedule(stored, config, path)
-    return Continuation(path, config, payload, recorded.get("threads"), recorded.get("data_hash"), test_reads, notes)
+    return Continuation(path, config, payload, recorded["threads"], recorded["data_hash"], test_reads, notes)
 
 
 def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:
@@ -89,12 +89,11 @@ def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any
     now = dict(leaves(redacted({key: value for key, value in typed.items() if key in heads - set(RESUMABLE)})))
     if "recipe" not in keys:
         # only what was typed counts: the rest of a section stands in the run's own config
-        now = {
-            key: value
-            for key, value in now.items()
-            if any(key == typed_key or (typed_key in FAMILIES and key == f"{typed_key}.name") for typed_key in keys)
-        }
-        was = {key: value for key, value in was.items() if key in now}
+        now = {key: value for key, value in now.items() if any(_is_of(key, typed_key) for typed_key in keys)}
+        was = {key: value for key, value in was.items() if any(_is_of(key, typed_key) for typed_key in keys)}
+    for family in {*keys, *(STACKABLE if "recipe" in keys else ())} & set(STACKABLE):
+        # their options lie nested, and for augmentations the order counts
+        was[family], now[family] = ",".join(stored.get(family, {})), ",".join(typed.get(family, {}))
     differ = [
         f"{key}={was.get(key)} (not {now.get(key)})" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
     ]
@@ -103,6 +102,11 @@ def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any
             f"resume: {path} was run with {', '.join(differ)}; leave it as it was, or start a new run"
             f" (what may differ: {', '.join(key for key in RESUMABLE if key != 'resume')})"
         )
+
+
+def _is_of(key: str, typed_key: str) -> bool:
+    """Whether a value was set by what was typed: the key itself, or the option of a family."""
+    return key == typed_key or (typed_key in FAMILIES and key == f"{typed_key}.name")
 
 
 def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) -> None:
@@ -118,8 +122,15 @@ def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) 
 
 
 def _environment(path: Path) -> dict[str, Any]:
+    """versions, threads and data_hash as the run recorded them; empty where the file is damaged or missing."""
     try:
         recorded = json.loads((path / folder.ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return recorded if isinstance(recorded, dict) else {}
+        recorded = None
+    recorded = recorded if isinstance(recorded, dict) else {}
+    versions_then, threads = recorded.get("versions"), recorded.get("threads")
+    return {
+        "versions": versions_then if isinstance(versions_then, dict) else {},
+        "threads": threads if type(threads) is int and 0 < threads <= 4096 else None,
+        "data_hash": recorded.get("data_hash"),
+    }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from dltips.compose import typed_keys
-from dltips.config import Config, validate
+from dltips.config import Config, redact, validate
 from dltips.main import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
 from dltips.registry import ConfigError
 from dltips.train import checkpoint, folder
@@ -46,6 +46,7 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
     run = prepare(config, resumed.threads if resumed else None)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     run.test_reads = resumed.test_reads if resumed else 0
+    run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
     path = resumed.path if resumed else folder.make(config.settings.name)
     try:
         config_text = folder.write_config(path, config.plain)
@@ -100,7 +101,7 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     if run.config.log.picture and records:
         from dltips.train.picture import curves
 
-        curves(records, path / "curves.png", run.config.settings.name or path.name)
+        curves(records, path / "curves.png", redact(run.config.settings.name or path.name))
     summary = summarize(run, result.status, records, result)
     folder.write_json(path / folder.SUMMARY, summary)
     if result.status == "diverged":
@@ -116,8 +117,10 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
             " Lower optimizer.lr or init.scale, or add regularization=clip_gradient"
         )
     if result.status == "interrupted":
-        display.say(f"dltips: interrupted; epoch {result.snapshot.epoch} is saved: dltips train resume={path}")
-    print(report(run, path, summary, records))
+        saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
+        display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
+    with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
+        print(report(run, path, summary, records), flush=True)
     return {"finished": EXIT_OK, "diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}[result.status]
 
 

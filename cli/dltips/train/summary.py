@@ -15,6 +15,7 @@ import torch
 
 from dltips import __version__, paths
 from dltips.config import redact
+from dltips.train import checkpoint
 from dltips.train.device import describe
 from dltips.train.fit import Record, Result
 from dltips.train.prepare import Run
@@ -131,7 +132,9 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
         lines.append(f"curves    {path / 'curves.png'}")
     if run.config.log.tensorboard:
         lines.append(f"board     tensorboard --logdir {paths.OUTPUTS}")
-    lines.append(f"test      dltips evaluate {path}")
-    more = "" if summary["status"] == "interrupted" else " epochs=N"
-    lines.append(f"resume    dltips train resume={path}{more}")
+    if (path / checkpoint.BEST).exists():
+        lines.append(f"test      dltips evaluate {path}")
+    if summary["status"] != "diverged":
+        more = "" if summary["status"] == "interrupted" else " epochs=N"
+        lines.append(f"resume    dltips train resume={path}{more}")
     return "\n".join(lines)
