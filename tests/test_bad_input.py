@@ -211,8 +211,8 @@ EXACT = [
     ("train data.subset=9999", "data.subset: 9999 is more than the 1437 samples of the training split"),
     (
         "train regularization=dropout model.widths=[16]",
-        "regularization.dropout.min_units: 256 is reached by no hidden layer (the widest has 16 outputs); lower it, or"
-        " widen the model",
+        "regularization.dropout.min_units: 256 is reached by no hidden layer (the widest has 16 outputs); write"
+        " regularization.dropout.min_units=16, or widen the model",
     ),
     (
         "train init=he,xavier",

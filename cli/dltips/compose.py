@@ -91,7 +91,7 @@ class Loader(ConfigLoaderImpl):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """One run of a grid: Hydra asks for all of them before it starts the first, and so a bad one stops the grid."""
         config = super().load_sweep_config(master_config, sweep_overrides)
-        validate(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+        validate(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
         return config
 
     def _compose(
