@@ -9,7 +9,8 @@ from dltips.train import checkpoint
 
 PAYLOAD = {
     "format": 1, "epoch": 1, "model": {"weight": torch.arange(1000.0)}, "preprocessing": {}, "input_shape": [1],
-    "classes": ["a"], "seconds": 0.0, "optimizer": {}, "schedule": {}, "regularizations": [], "best": None,
+    "classes": ["a"], "seconds": 0.0, "optimizer": {}, "schedule": {}, "regularizations": [], "stopped": False,
+    "best": None,
 }  # fmt: skip
 
 

@@ -234,3 +234,20 @@ def test_a_damaged_file_beside_the_checkpoint_does_no_harm(name: str, content: b
     (folder / name).write_bytes(content)
     assert main(["train", f"resume={folder}", "epochs=3"]) == 0
     assert epochs(folder)[-1] == 3
+
+
+@pytest.mark.parametrize(
+    "stopping", [[], ["regularization=early_stopping", "regularization.early_stopping.patience=1"]]
+)
+def test_a_run_that_was_killed_before_its_summary_only_catches_up_on_its_end(stopping: list[str]) -> None:
+    folder = train("epochs=9", *stopping)
+    before, lines = weights(folder), (folder / "metrics.jsonl").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    for name in ("summary.json", "best.pt"):
+        (folder / name).unlink()
+    assert main(["train", "resume=last"]) == 0
+    assert all(torch.equal(value, before[name]) for name, value in weights(folder).items())
+    assert (folder / "metrics.jsonl").read_text() == lines
+    again = json.loads((folder / "summary.json").read_text())
+    assert again["best"] == summary["best"] and again["stopped_early"] == summary["stopped_early"]
+    assert (folder / "best.pt").exists()

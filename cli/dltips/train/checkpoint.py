@@ -44,7 +44,7 @@ def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
 
 
 NET = ("format", "epoch", "model", "preprocessing", "input_shape", "classes")
-TRAINING = (*NET, "seconds", "optimizer", "schedule", "regularizations", "best")
+TRAINING = (*NET, "seconds", "optimizer", "schedule", "regularizations", "stopped", "best")
 
 
 def read(path: Path, parts: Sequence[str] = NET) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
         recorder.epoch(record, snapshot)
         return Result("finished", [record], snapshot)
-    for epoch in range(snapshot.epoch, settings.epochs):
+    # a run that was killed after its last epoch has only its end to catch up on
+    for epoch in range(snapshot.epoch, snapshot.epoch if snapshot.stopped else settings.epochs):
         started = time.perf_counter()
         try:
             means = train_epoch(training, epoch, run.statistics.before_last_step if run.statistics else None)
@@ -97,12 +98,11 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         records.append(record)
         verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
-        stop = any(verdicts)
-        snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best)
+        snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=any(verdicts))
         recorder.epoch(record, snapshot)
-        if stop:
-            return Result("finished", records, snapshot, stopped_early=epoch + 1 < settings.epochs)
-    return Result("finished", records, snapshot)
+        if snapshot.stopped:
+            break
+    return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
 
 
 def _score(

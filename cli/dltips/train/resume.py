@@ -37,7 +37,10 @@ class Continuation:
             raise ConfigError(f"resume: the data are not those of {self.path} any more; start a new run")
         snapshot = Snapshot.from_payload(self.payload, run.training) if self.payload is not None else None
         done = snapshot.epoch if snapshot is not None else 0
-        if done and run.config.settings.epochs <= done:
+        finished = (folder.read_summary(self.path) or {}).get("status") == "finished"
+        if snapshot is not None and finished:
+            snapshot.stopped = False  # whoever makes a finished run longer wants to go on
+        if done and run.config.settings.epochs < done + finished:
             raise ConfigError(f"resume: {self.path} has its {done} epochs; write epochs=N with more of them to go on")
         records = folder.cut_metrics(self.path, done)
         if any(self.path.glob("events.out.tfevents.*")):

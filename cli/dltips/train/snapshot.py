@@ -66,6 +66,7 @@ class Snapshot:
     schedule: dict[str, float]
     regularizations: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
+    stopped: bool = False  # someone has said that this epoch is the last
 
     @classmethod
     def take(
@@ -75,6 +76,8 @@ class Snapshot:
         epoch: int,
         seconds: float,
         best: Best | None,
+        *,
+        stopped: bool = False,
     ) -> Snapshot:
         return cls(
             epoch,
@@ -84,6 +87,7 @@ class Snapshot:
             dict(training.schedule.state),
             [_copied(part.state) for part in regularizations],
             best,
+            stopped,
         )
 
     def put_back(self, training: Training, regularizations: Sequence[Regularization]) -> None:
@@ -107,6 +111,7 @@ class Snapshot:
             "optimizer": self.rule,
             "schedule": self.schedule,
             "regularizations": self.regularizations,
+            "stopped": self.stopped,
             "best": None
             if self.best is None
             else {
@@ -132,6 +137,7 @@ class Snapshot:
             dict(payload["schedule"]),
             [_to(state, device) for state in payload["regularizations"]],
             None if best is None else Best(dict(best["metrics"]), _weights(best["model"], training.net)),
+            bool(payload["stopped"]),
         )
 
 
