@@ -22,8 +22,8 @@ VERBS = {
 HELP = """\
 dltips: deep-learning tips as switches, and each switch as evidence
 
-  dltips train +recipe=quickstart                             watch a small net learn real data
-  dltips train +recipe=quickstart init=xavier activation=tanh the same with another init and activation
+  dltips train +recipe=quickstart                              watch a small net learn real data
+  dltips train +recipe=quickstart init=xavier activation=tanh  the same with another init and activation
   dltips train data=fashion_mnist model=cnn 'augmentation=[flip,crop]' epochs=8
 
 verbs:
