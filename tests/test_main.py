@@ -20,7 +20,7 @@ EXAMPLES = [line.strip() for line in HELP.splitlines() if line.startswith("  dlt
 
 def arguments_of(example: str) -> list[str]:
     """What a shell makes of it: the words behind two spaces are an explanation."""
-    return shlex.split(example.split("   ")[0])[1:]
+    return shlex.split(example.split("  ")[0])[1:]
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["help"]])
