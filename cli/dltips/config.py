@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltips import paths
+from dltips.metrics import Score
 from dltips.recipe import refuse_resolvers
 from dltips.registry import (
     FAMILIES,
@@ -31,7 +32,6 @@ from dltips.registry import (
     suggest,
 )
 
-Metric = Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
 ENVIRONMENT = re.compile(r"\$\{(oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?|[A-Za-z_][A-Za-z0-9_.]*)\}")
 
 
@@ -49,7 +49,7 @@ class Settings:
     deterministic: bool
     name: str | None
     resume: str | None
-    metric: Metric
+    metric: Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,8 @@ def _bind(registry: Registry, section: dict[str, Any]) -> tuple[tuple[Tip, ...],
     own = {key: value for key, value in section.items() if key not in common}
     shared = registry.bind_common(common) if registry.shared is not None else None
     if family not in STACKABLE:
+        wanted = registry.knobs_wanted_from_common(section.get("name"))
+        own |= {key: value for key, value in common.items() if key in wanted}
         return (_bind_one(registry, own, family),), shared
     for key, value in own.items():
         if not isinstance(value, dict) or value.get("name") != key:

@@ -1,12 +1,23 @@
-"""The names of the scores that a run logs, and which way is better."""
+"""The scores that a run logs: their names, what they are, and which way is better."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-Score = Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
+Score = Literal["val/accuracy", "val/loss", "val/balanced_accuracy", "val/macro_f1", "train/accuracy", "train/loss"]
+
+
+def class_scores(hits: Sequence[int], actual: Sequence[int], claimed: Sequence[int]) -> tuple[float, float]:
+    """(balanced accuracy, macro F1) from the counts per class: right, truly there, said to be there.
+
+    Balanced accuracy is the mean recall over the classes that are there; macro F1 the mean of 2 hits / (actual +
+    claimed) over those that are there or were said to be; as in scikit-learn.
+    """
+    recalls = [hit / there for hit, there in zip(hits, actual, strict=True) if there]
+    f1 = [2 * hit / (there + said) for hit, there, said in zip(hits, actual, claimed, strict=True) if there + said]
+    return sum(recalls) / len(recalls), sum(f1) / len(f1)
 
 
 def higher_is_better(metric: str) -> bool:

@@ -37,6 +37,7 @@ class Net:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.learning_rate = 0.0  # of the current step, set by the loop
+        self.rate_factors: Tensor | None = None  # flat: what each parameter's rate is multiplied by, if they differ
         norms = {id(parameter) for layer in module.modules() if is_norm(layer) for parameter in layer.parameters(False)}
         trainable = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         segments, start = [], 0

@@ -131,6 +131,11 @@ class Registry:
     def common_knobs(self) -> frozenset[str]:
         return frozenset(knobs_of(self.shared)) if self.shared is not None else frozenset()
 
+    def knobs_wanted_from_common(self, name: Any) -> frozenset[str]:
+        """The common knobs that an option takes itself as well: its signature names them, its YAML does not."""
+        shared = self.common_knobs()
+        return shared & frozenset(knobs_of(self.tips[name])) if shared and name in self.tips else frozenset()
+
 
 _registries = {name: Registry(name) for name in FAMILIES}
 

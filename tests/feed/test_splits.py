@@ -16,6 +16,10 @@ def common(**knobs: Any) -> Common:
         "test_fraction": 0.2,
         "shuffle": True,
         "subset": None,
+        "image_size": None,
+        "label_noise": 0.0,
+        "balance": "none",
+        "expand": 0,
         "placement": "auto",
     }
     return Common(**{**usual, **knobs})
@@ -28,9 +32,9 @@ def source(count: int = 100, official: int = 0, content: str = "x") -> Source:
         numbers[:, None].float(),
         numbers,
         ("a", "b"),
+        content,
         tests[:, None].float() if official else None,
         tests if official else None,
-        content,
     )
 
 

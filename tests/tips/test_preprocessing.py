@@ -72,7 +72,18 @@ def test_none_gives_the_raw_values_back() -> None:
 
 def test_the_statistics_are_the_training_splits_alone() -> None:
     raw, targets = images(100), torch.arange(100) % 10
-    common = Common(split_seed=0, val_fraction=0.2, test_fraction=0.2, shuffle=True, subset=None, placement="auto")
+    common = Common(
+        split_seed=0,
+        val_fraction=0.2,
+        test_fraction=0.2,
+        shuffle=True,
+        subset=None,
+        image_size=None,
+        label_noise=0.0,
+        balance="none",
+        expand=0,
+        placement="auto",
+    )
     source = Source(raw, targets, tuple("0123456789"), None, None, "")
     splits = split(source, common)
     spoiled = raw.clone()

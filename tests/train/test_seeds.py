@@ -39,19 +39,15 @@ def test_streams_are_independent() -> None:
 
 def test_a_stream_leaves_torchs_global_one_alone() -> None:
     before = torch.get_rng_state()
-    seeds.order(0, 0, 100, shuffle=True)
+    seeds.shuffled(0, 0, 100)
     torch.rand(3, generator=seeds.generator(0, "init"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_order_is_new_in_every_epoch_and_for_every_seed() -> None:
-    orders = {(seed, epoch): seeds.order(seed, epoch, 500, shuffle=True) for seed in range(3) for epoch in range(5)}
+    orders = {(seed, epoch): seeds.shuffled(seed, epoch, 500) for seed in range(3) for epoch in range(5)}
     for one, two in itertools.combinations(orders.values(), 2):
         assert not torch.equal(one, two)
     for order in orders.values():
         assert order.sort().values.tolist() == list(range(500))
-    assert torch.equal(seeds.order(2, 3, 500, shuffle=True), orders[2, 3])
-
-
-def test_without_shuffling_the_order_is_that_of_the_data() -> None:
-    assert seeds.order(3, 2, 7, shuffle=False).tolist() == list(range(7))
+    assert torch.equal(seeds.shuffled(2, 3, 500), orders[2, 3])

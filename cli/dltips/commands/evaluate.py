@@ -32,7 +32,8 @@ def _show(scores: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(
-        f"test loss {scores['loss']:.4f}  accuracy {scores['accuracy']:.4f}  ({scores['samples']:,} samples,"
+        f"test loss {scores['loss']:.4f}  accuracy {scores['accuracy']:.4f}  balanced {scores['balanced_accuracy']:.4f}"
+        f"  macro F1 {scores['macro_f1']:.4f}  ({scores['samples']:,} samples,"
         f" {scores['checkpoint']} checkpoint of epoch {scores['epoch']})"
     )
     per_class = Table("class", "samples", "precision", "recall", "F1", box=None, header_style="bold")

@@ -106,23 +106,31 @@ class Prepared:
 
 
 class Feed:
-    """A split as the net sees it: raw batches, to float, augmented, preprocessed, in the memory format that suits."""
+    """A split as the net sees it: raw batches, to float, augmented, preprocessed, mixed, in the format that suits."""
 
     def __init__(
-        self, batches: Batches, count: int, preprocess: nn.Module, augmentations: Sequence[Augment] = ()
+        self,
+        batches: Batches,
+        count: int,
+        preprocess: nn.Module,
+        augmentations: Sequence[Augment] = (),
+        mixing: Sequence[Augment] = (),
     ) -> None:
         self.batches = batches
         self.count = count
         self.preprocess = preprocess
         self.augmentations = augmentations
+        self.mixing = mixing  # augmentations that come after the preprocessing
         self.prepared: Prepared | None = None
         if not augmentations and isinstance(batches, Resident) and batches.inputs.numel() * 4 <= PREPARED_BYTES:
             self.prepared = Prepared(batches, self._prepare)
             del batches.inputs
 
     def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
-        """Batches in the given order; one generator per augmentation."""
-        return self.prepared(order, batch_size) if self.prepared else self._augmented(order, batch_size, generators)
+        """Batches in the given order; one generator per augmentation, those of the mixing last."""
+        before, after = generators[: len(self.augmentations)], generators[len(self.augmentations) :]
+        batches = self.prepared(order, batch_size) if self.prepared else self._augmented(order, batch_size, before)
+        return self._mixed(batches, after) if self.mixing else batches
 
     def _augmented(self, order: Tensor, batch_size: int, generators: Sequence[Generator]) -> Iterator[Batch]:
         for raw, targets in self.batches(order, batch_size):
@@ -132,6 +140,12 @@ class Feed:
             if self.augmentations and inputs.dim() == 4:
                 inputs = inputs.clamp(0, 1)
             yield as_net_takes(self.preprocess(inputs)), targets
+
+    def _mixed(self, batches: Iterator[Batch], generators: Sequence[Generator]) -> Iterator[Batch]:
+        for inputs, targets in batches:
+            for mix, generator in zip(self.mixing, generators, strict=True):
+                inputs, targets = mix(inputs, targets, generator)
+            yield as_net_takes(inputs), targets
 
     def _prepare(self, raw: Tensor) -> Tensor:
         prepared: Tensor = self.preprocess(to_float(raw))

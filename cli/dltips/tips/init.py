@@ -1,4 +1,7 @@
-"""Init schemes: `(model, generator_for, *, knobs) -> None`, once, before step 0. Weights by a formula, biases 0."""
+"""Init schemes: `(model, generator_for, inputs, *, knobs) -> None`, once, before step 0. Biases 0.
+
+`generator_for(name)` is a stream per parameter; `inputs` is one preprocessed batch, for schemes that look at data.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def _by_fans(
 
 
 @init
-def default(model: nn.Module, generator_for: GeneratorFor) -> None:
+def default(model: nn.Module, generator_for: GeneratorFor, inputs: Tensor) -> None:
     """PyTorch's own: uniform weights and biases within 1 / sqrt(fan_in)."""
     for name, module in model.named_modules():
         reset = getattr(module, "reset_parameters", None)
@@ -62,14 +65,20 @@ def default(model: nn.Module, generator_for: GeneratorFor) -> None:
 
 
 @init
-def zeros(model: nn.Module, generator_for: GeneratorFor) -> None:
+def zeros(model: nn.Module, generator_for: GeneratorFor, inputs: Tensor) -> None:
     """Every weight 0: all units of a layer compute the same, and symmetry never breaks. The control."""
     _by_fans(model, generator_for, lambda fan_in, fan_out: 0.0, "normal", 1.0)
 
 
 @init
 def small_random(
-    model: nn.Module, generator_for: GeneratorFor, *, std: NonNegative, distribution: Distribution, scale: NonNegative
+    model: nn.Module,
+    generator_for: GeneratorFor,
+    inputs: Tensor,
+    *,
+    std: NonNegative,
+    distribution: Distribution,
+    scale: NonNegative,
 ) -> None:
     """std * N(0, 1), the same for every layer: works shallow, the signal dies with depth."""
     _by_fans(model, generator_for, lambda fan_in, fan_out: std, distribution, scale)
@@ -77,7 +86,7 @@ def small_random(
 
 @init
 def calibrated(
-    model: nn.Module, generator_for: GeneratorFor, *, distribution: Distribution, scale: NonNegative
+    model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, distribution: Distribution, scale: NonNegative
 ) -> None:
     """std = 1 / sqrt(fan_in): the output's variance stays that of the input, without ReLU (LeCun et al. 1998)."""
     _by_fans(model, generator_for, lambda fan_in, fan_out: math.sqrt(1 / fan_in), distribution, scale)
@@ -87,6 +96,7 @@ def calibrated(
 def he(
     model: nn.Module,
     generator_for: GeneratorFor,
+    inputs: Tensor,
     *,
     mode: Literal["fan_in", "fan_out"],
     distribution: Distribution,
@@ -101,6 +111,8 @@ def he(
 
 
 @init
-def xavier(model: nn.Module, generator_for: GeneratorFor, *, distribution: Distribution, scale: NonNegative) -> None:
+def xavier(
+    model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, distribution: Distribution, scale: NonNegative
+) -> None:
     """Glorot, for tanh and sigmoid: std = sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
     _by_fans(model, generator_for, lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)), distribution, scale)

@@ -11,10 +11,12 @@ from torch.nn import functional
 
 from dltips.config import Config, validate
 from dltips.feed.batches import Feed
+from dltips.feed.load import load
 from dltips.feed.placement import place
 from dltips.feed.splits import split
+from dltips.metrics import class_scores
 from dltips.registry import ConfigError
-from dltips.tips.preprocessing import Affine
+from dltips.tips.preprocessing import restore
 from dltips.train import checkpoint, folder
 from dltips.train import device as devices
 from dltips.train.loop import predictions
@@ -30,9 +32,14 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     config = validate(OmegaConf.create(folder.read_config(path)))
     payload = _read(path / (checkpoint.BEST if which == "best" else checkpoint.LAST))
     device = devices.choose(device_name)
-    splits = split(config.tip("data")(), config.common["data"]())
+    common = config.common["data"]()
+    splits = split(load(config.tip("data"), common), common)
+    if not len(splits.test):
+        raise ConfigError(
+            f"{path}: has no test split (data.test_fraction=0); the validation scores are in summary.json"
+        )
     model, preprocess = load_net(config, payload)
-    feed = Feed(place(splits.test, config.common["data"]().placement, device), len(splits.test), preprocess.to(device))
+    feed = Feed(place(splits.test, common.placement, device), len(splits.test), preprocess.to(device))
     model = model.to(device)
     # counted before anyone sees a number
     summary["test_reads"] = folder.test_reads(summary) + 1
@@ -68,8 +75,7 @@ def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Mod
     """The net and the fitted preprocessing from a checkpoint. Errors: ConfigError if it is another net's."""
     regularizations = [tip() for tip in config.tips["regularization"]]
     model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
-    fitted = payload["preprocessing"]
-    preprocess = Affine(fitted["shift"], fitted["scale"])
+    preprocess = restore(payload["preprocessing"])
     try:
         model.load_state_dict(payload["model"])
     except (KeyError, TypeError, RuntimeError) as error:
@@ -96,8 +102,11 @@ def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, 
                 "f1": 2 * hit / (there + said) if there + said else None,
             }
         )
+    balanced_accuracy, macro_f1 = class_scores(hits.tolist(), actual.tolist(), claimed.tolist())
     return {
         "accuracy": int(hits.sum()) / len(targets),
+        "balanced_accuracy": balanced_accuracy,
+        "macro_f1": macro_f1,
         "classes": classes,
         "per_class": per_class,
         "confusion": matrix.tolist(),

@@ -110,11 +110,11 @@ def _score(
 ) -> tuple[Record, Best | None]:
     """Validate, measure the layers, keep the weights if they are the best so far: one line of metrics.jsonl."""
     training, metric = run.training, run.config.settings.metric
-    val_loss, val_accuracy = validate(training)
+    scores = {f"val/{name}": value for name, value in validate(training).items()}
     record: Record = {"epoch": epoch, "step": epoch * training.steps_per_epoch}
     if means is not None:
         record |= {"train/loss": means[0], "train/accuracy": means[1]}
-    record |= {"val/loss": val_loss, "val/accuracy": val_accuracy, "lr": training.net.learning_rate}
+    record |= scores | {"lr": training.net.learning_rate}
     if run.statistics is not None:
         record |= run.statistics.measure(training.net)
     record["seconds"] = round(clock(), 6)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dltips.feed.batches import Batch, Feed
+from dltips.metrics import class_scores
 from dltips.net import Net
 from dltips.tips.optimizer import Rule
 from dltips.tips.schedule import Schedule
@@ -21,7 +22,8 @@ from dltips.train import seeds
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
 FOLD = 256  # steps between looks at the losses: each look waits for the device
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Criterion = Callable[..., Tensor]
+Parts = Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]
 
 
 class NotFinite(Exception):
@@ -44,16 +46,17 @@ class Training:
     batch_size: int
     steps_per_epoch: int
     seed: int
-    shuffle: bool
+    order: Callable[[int], Tensor]  # of an epoch's samples
     augmentation_names: Sequence[str]
     criterion: Criterion
     autocast: Callable[[], AbstractContextManager[None]]
-    parts: Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]
+    parts: Parts
     forward: Callable[[Tensor], Tensor]
     device: torch.device
     on_gradient: Sequence[Callable[[Net], None]] = ()
     after_step: Sequence[Callable[[Net], None]] = ()
     swaps: Sequence[Callable[[Net], None]] = ()
+    end_epoch: Sequence[Callable[[Net], None]] = ()
     after_epoch: Sequence[Callable[[Mapping[str, float]], bool]] = ()
     step: int = 0  # steps done since the run began; a display may read it at any time
     stop_requested: bool = field(default=False)
@@ -64,7 +67,7 @@ def whole(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, flo
     return ((inputs, targets, 1.0),)
 
 
-def in_parts(count: int) -> Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]:
+def in_parts(count: int) -> Parts:
     """The batch in `count` parts, each with its share of the samples, so that the gradients add up to the whole's."""
 
     def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
@@ -76,14 +79,24 @@ def in_parts(count: int) -> Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Te
     return parts
 
 
+def parts_for(accumulate: int, reduction: str) -> Parts:
+    """How a batch is split, and how much the mean gradient of each part weighs: its share, or for a sum its samples."""
+    parts = whole if accumulate == 1 else in_parts(accumulate)
+    if reduction == "mean":
+        return parts
+    return lambda inputs, targets: [(part, labels, float(len(labels))) for part, labels, _ in parts(inputs, targets)]
+
+
 class Meter:
     """Sums of loss and hits over samples. Losses and outputs stay on the device until they are folded."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, per_class: bool = False) -> None:
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self.loss = 0.0
         self.hits = 0
         self.count = 0
+        self.per_class = per_class
+        self.confusion = torch.zeros(0, dtype=torch.int64)  # (K * K,), rows: true class
 
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         self.pending.append((loss.detach(), outputs.detach(), targets))
@@ -97,7 +110,14 @@ class Meter:
         losses, outputs, targets = zip(*self.pending, strict=True)
         self.pending.clear()
         sizes = torch.tensor([len(labels) for labels in targets], dtype=torch.float64)
-        hits = (torch.cat(outputs).argmax(1) == torch.cat(targets)).sum()
+        predicted, labels = torch.cat(outputs).argmax(1), torch.cat(targets)
+        if labels.dim() == 2:  # shares of mixed samples: the larger one counts
+            labels = labels.argmax(1)
+        hits = (predicted == labels).sum()
+        if self.per_class:
+            classes = outputs[0].shape[1]
+            confusion = torch.bincount(labels * classes + predicted, minlength=classes**2).cpu()
+            self.confusion = confusion if not len(self.confusion) else self.confusion + confusion
         loss = torch.dot(torch.stack(losses).cpu().double(), sizes).item()
         self.loss += loss
         self.hits += int(hits)
@@ -110,16 +130,23 @@ class Meter:
         self.fold()
         return self.loss / self.count, self.hits / self.count
 
+    def scores(self) -> dict[str, float]:
+        """loss, accuracy, balanced_accuracy and macro_f1 of a meter that counts per class."""
+        loss, accuracy = self.means()
+        matrix = self.confusion.reshape(math.isqrt(len(self.confusion)), -1)
+        counts = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
+        balanced_accuracy, macro_f1 = class_scores(*counts)
+        return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+
 
 def batches(training: Training, epoch: int) -> Iterator[Batch]:
     """The epoch's training batches, from streams of randomness of their own."""
     feed = training.train
-    order = seeds.order(training.seed, epoch, feed.count, shuffle=training.shuffle)
     generators = [
         seeds.generator(training.seed, "augmentation", name, epoch, str(training.device))
         for name in training.augmentation_names
     ]
-    return feed(order, training.batch_size, generators)
+    return feed(training.order(epoch), training.batch_size, generators)
 
 
 def train_epoch(
@@ -143,6 +170,8 @@ def train_epoch(
                 raise Interrupted
     finally:
         gc.enable()
+    for hook in training.end_epoch:
+        hook(net)
     net.assert_views()
     means = meter.means()
     # the last update comes after the last loss; one kernel for both ends, which are NaN if any weight is
@@ -170,8 +199,8 @@ def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter
         hook(net)
 
 
-def validate(training: Training) -> tuple[float, float]:
-    """Loss and accuracy on the validation split, with averaged weights where there are some."""
+def validate(training: Training) -> dict[str, float]:
+    """The scores on the validation split, with averaged weights where there are some."""
     for swap in training.swaps:
         swap(training.net)
     try:
@@ -181,15 +210,16 @@ def validate(training: Training) -> tuple[float, float]:
             swap(training.net)
 
 
-def score(training: Training, feed: Feed) -> tuple[float, float]:
-    """Loss (plain cross-entropy) and accuracy of the net as it is; (nan, accuracy) where the loss is not finite."""
-    meter = Meter()
+def score(training: Training, feed: Feed) -> dict[str, float]:
+    """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
+    meter = Meter(per_class=True)
     try:
         for outputs, targets in predictions(training.net.module, feed, training.batch_size, training.autocast):
             meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
-        return meter.means()
+        meter.fold()
     except NotFinite:
-        return float("nan"), meter.hits / meter.count
+        meter.loss = float("nan")
+    return meter.scores()
 
 
 def predictions(

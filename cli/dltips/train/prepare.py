@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from dltips.combinations import warnings
 from dltips.config import Config
-from dltips.feed.batches import Augment, Feed, batch_sizes, to_float
+from dltips.feed import balance
+from dltips.feed.augmentations import Augmentations
+from dltips.feed.batches import Feed, batch_sizes, to_float
+from dltips.feed.load import load
 from dltips.feed.placement import place
 from dltips.feed.splits import Split, Splits, split
 from dltips.net import Net
-from dltips.registry import ConfigError
+from dltips.registry import ConfigError, Tip
+from dltips.tips.augmentation import Samples
 from dltips.tips.data import Common, Source
+from dltips.tips.optimizer import Common as Optimizing
+from dltips.tips.optimizer import with_rates
+from dltips.tips.preprocessing import Fill, save
 from dltips.tips.regularization import Regularization
 from dltips.tips.schedule import Schedule, Steps
 from dltips.train import device as devices
-from dltips.train import seeds
-from dltips.train.loop import Criterion, Training, in_parts, whole
+from dltips.train import own, seeds
+from dltips.train.loop import Criterion, Training, parts_for
 from dltips.train.measure import Size, measure
 from dltips.train.statistics import LayerStatistics
 
@@ -41,6 +50,7 @@ class Run:
     splits: Splits
     size: Size
     threads: int
+    notes: Sequence[str] = ()  # what the user should hear of before the run starts
     test_reads: int = 0  # before this run was resumed
 
     @property
@@ -57,14 +67,28 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
     common: Common = config.common["data"]()
-    source: Source = config.tip("data")()
+    balance.check(common.balance, common.shuffle)
+    source = load(config.tip("data"), common)
     splits = split(source, common)
-    _check_batch_size(config, len(splits.train))
+    classes = len(source.classes)
     train_split = splits.train.taken()
-    preprocess: nn.Module = config.tip("preprocessing")(train_split.inputs).to(device)
+    augmentations = Augmentations.build(
+        config.tips["augmentation"], Samples(train_split.inputs, train_split.targets, classes)
+    )
+    augmentations.try_on(train_split)
+    preprocess = fit_preprocessing(config.tip("preprocessing"), train_split.inputs).to(device)
+    if common.expand:
+        train_split, augmentations = augmentations.frozen(
+            train_split, common.expand, lambda name, copy: seeds.generator(settings.seed, "expand", name, copy)
+        )
+    _check_batch_size(config, len(train_split))
     regularizations = [tip() for tip in config.tips["regularization"]]
-    model = build_model(config, tuple(train_split.inputs.shape[1:]), len(source.classes), regularizations)
-    initialize(model, config)
+    model = build_model(config, tuple(train_split.inputs.shape[1:]), classes, regularizations)
+    probe = preprocess(to_float(train_split.inputs[:PROBE].to(device)))
+    notes = [*source.notes, *warnings(config), *own.notes(model, config)]
+    if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
+        own.fit(model, config, preprocess, train_split)
+    initialize(model, config, probe.cpu())
     config.tip("finetune")(model, train_split.inputs).apply(model)
     size = measure(model, train_split.inputs.shape[1:], torch.device("cpu"))
     _check_batch_norm(config, model)
@@ -73,37 +97,42 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
         model = model.to(memory_format=torch.channels_last)
     net = Net(model)
     steps_per_epoch = len(batch_sizes(len(train_split), settings.batch_size))
-    augmentations = [tip for tip in config.tips["augmentation"] if tip.name != "none"]
-    _try(augmentations, train_split)
     steps = Steps(settings.epochs * steps_per_epoch, steps_per_epoch)
     schedule: Schedule = config.common["schedule"](config.tip("schedule")(steps), steps)
+    optimizing: Optimizing = config.common["optimizer"]()
     training = Training(
         net=net,
-        rule=config.tip("optimizer")(net),
+        rule=with_rates(config.tip("optimizer")(net), net, optimizing.rates),
         schedule=schedule,
-        train=Feed(place(train_split, common.placement, device), len(train_split), preprocess, augmentations),
+        train=Feed(
+            place(train_split, common.placement, device),
+            len(train_split),
+            preprocess,
+            augmentations.before,
+            augmentations.after,
+        ),
         val=Feed(place(splits.val, common.placement, device), len(splits.val), preprocess),
         batch_size=settings.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=settings.seed,
-        shuffle=common.shuffle,
-        augmentation_names=[tip.name for tip in augmentations],
-        criterion=_criterion(regularizations),
+        order=_order(common, settings.seed, train_split, classes),
+        augmentation_names=augmentations.names,
+        criterion=_criterion(common, train_split, classes, device, regularizations),
         autocast=autocast,
-        parts=whole if settings.accumulate == 1 else in_parts(settings.accumulate),
+        parts=parts_for(settings.accumulate, optimizing.reduction),
         forward=torch.compile(model) if settings.compile else model,
         device=device,
         on_gradient=_hooks(regularizations, "on_gradient"),
         after_step=_hooks(regularizations, "after_step"),
+        end_epoch=_hooks(regularizations, "end_epoch"),
         swaps=_hooks(regularizations, "swap"),
         after_epoch=[*_hooks(regularizations, "after_epoch"), _hear(schedule)],
     )
     statistics = None
     if config.log.layers:
-        probe = train_split.inputs[:PROBE].to(device), train_split.targets[:PROBE].to(device)
-        statistics = LayerStatistics(preprocess(to_float(probe[0])), probe[1], net, autocast)
+        statistics = LayerStatistics(probe, train_split.targets[:PROBE].to(device), net, autocast)
     thread_count = thread_count or devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
-    return Run(config, training, regularizations, statistics, preprocess, source, splits, size, thread_count)
+    return Run(config, training, regularizations, statistics, preprocess, source, splits, size, thread_count, notes)
 
 
 def _model(config: Config, *arguments: Any) -> nn.Module:
@@ -129,9 +158,25 @@ def build_model(
     return model
 
 
-def initialize(model: nn.Module, config: Config) -> None:
-    seed = config.settings.seed
-    config.tip("init")(model, lambda name: seeds.generator(seed, "init", name))
+def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
+    """The init scheme, unless the model keeps its own weights; inputs are one preprocessed batch, on the CPU."""
+    if "init" not in own.kept(model):
+        seed = config.settings.seed
+        config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
+
+
+def fit_preprocessing(tip: Tip, train_inputs: Tensor) -> nn.Module:
+    """The preprocessing, fitted; in front of it, where values are missing, their features' means.
+
+    Errors: ConfigError.
+    """
+    fill = None
+    if train_inputs.is_floating_point() and bool(train_inputs.isnan().any()):
+        fill = Fill(value=train_inputs.nanmean(0).nan_to_num(0.0))
+        train_inputs = fill(train_inputs)
+    fitted: nn.Module = tip(train_inputs)
+    save(fitted)  # says now what no checkpoint could hold
+    return fitted if fill is None else nn.Sequential(fill, *(fitted if isinstance(fitted, nn.Sequential) else [fitted]))
 
 
 def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
@@ -146,15 +191,27 @@ def _hear(schedule: Schedule) -> Any:
     return hear
 
 
-def _try(augmentations: Sequence[Augment], train_split: Split) -> None:
-    """What cannot augment these data says so now, not in the first step. Errors: ConfigError."""
-    inputs, targets = to_float(train_split.inputs[:3]), train_split.targets[:3]
-    for augment in augmentations:
-        inputs, targets = augment(inputs, targets, torch.Generator())
+def _order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
+    """The order of an epoch's samples, from the epoch."""
+    count, targets = len(train_split), train_split.targets
+    if common.balance == "sampling":
+        return lambda epoch: balance.balanced_order(targets, classes, seeds.generator(seed, "order", epoch=epoch))
+    if common.shuffle:
+        return lambda epoch: seeds.shuffled(seed, epoch, count)
+    return lambda epoch: torch.arange(count)
 
 
-def _criterion(regularizations: Sequence[Regularization]) -> Criterion:
+def _criterion(
+    common: Common,
+    train_split: Split,
+    classes: int,
+    device: torch.device,
+    regularizations: Sequence[Regularization],
+) -> Criterion:
     criterion: Criterion = functional.cross_entropy
+    if common.balance == "loss":
+        weight = balance.class_weights(train_split.targets, classes).to(device)
+        criterion = partial(functional.cross_entropy, weight=weight)
     for wrap in _hooks(regularizations, "criterion"):
         criterion = wrap(criterion)
     return criterion

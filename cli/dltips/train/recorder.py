@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dltips.config import hyperparameters
 from dltips.metrics import Score
+from dltips.tips.preprocessing import save
 from dltips.train import checkpoint, folder
 from dltips.train.display import Display
 from dltips.train.fit import Record
 from dltips.train.prepare import Run
-from dltips.train.snapshot import Snapshot
+from dltips.train.snapshot import FORMAT, Snapshot
 
 if TYPE_CHECKING:
     from dltips.train.events import Events
@@ -68,9 +69,10 @@ class FolderRecorder:
 
     def _surroundings(self) -> dict[str, Any]:
         return {
-            "preprocessing": dict(self.run.preprocess.state_dict()),
+            "preprocessing": save(self.run.preprocess),
             "input_shape": list(self.run.input_shape),
             "classes": list(self.run.source.classes),
+            "reader": json.dumps(self.run.source.reader),
             "config_hash": self.run.config.hash,
         }
 
@@ -78,7 +80,7 @@ class FolderRecorder:
         """best.pt: the weights of the best epoch alone, for those who use the net."""
         if snapshot.best is not None:
             payload = {
-                "format": 1,
+                "format": FORMAT,
                 "epoch": snapshot.best.metrics["epoch"],
                 "metrics": snapshot.best.metrics,
                 "model": snapshot.best.weights.named(self.run.training.net),
@@ -124,8 +126,8 @@ def augmented_examples(run: Run, count: int = 32) -> Any:
     assert indices is not None
     inputs = to_float(run.splits.train.inputs.index_select(0, indices[:count]).to(training.device))
     targets = run.splits.train.targets.index_select(0, indices[:count]).to(training.device)
-    for augment in training.train.augmentations:
-        name = getattr(augment, "name", "")
+    augmentations = (*training.train.augmentations, *training.train.mixing)
+    for name, augment in zip(training.augmentation_names, augmentations, strict=True):
         generator = seeds.generator(training.seed, "augmentation", name, 0, str(training.device))
         inputs, targets = augment(inputs, targets, generator)
     return inputs.clamp(0, 1).cpu()

@@ -58,7 +58,7 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
     with contextlib.closing(display), contextlib.closing(recorder):
-        for note in notes:
+        for note in (*notes, *run.notes):
             display.say(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
@@ -86,7 +86,7 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
 def _headline(run: Run) -> str:
     splits, data = run.splits, run.config.tip("data").name
     return (
-        f"{data} ({len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
+        f"{data} ({run.training.train.count:,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
         f", {run.config.tip('model').name} with {run.size.parameters:,} parameters, on {run.training.device}"
     )
 

@@ -29,8 +29,6 @@ def seed_global_stream(seed: int, epoch: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(value)
 
 
-def order(seed: int, epoch: int, count: int, *, shuffle: bool) -> torch.Tensor:
+def shuffled(seed: int, epoch: int, count: int) -> torch.Tensor:
     """The order of an epoch's samples, drawn on the CPU so that it is the same on any device."""
-    if not shuffle:
-        return torch.arange(count)
     return torch.randperm(count, generator=generator(seed, "order", epoch=epoch))

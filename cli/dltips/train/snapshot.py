@@ -14,7 +14,7 @@ from dltips.registry import ConfigError
 from dltips.tips.regularization import Regularization
 from dltips.train.loop import Training
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass

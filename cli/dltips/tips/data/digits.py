@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy
 
-from dltips.tips.data.source import Arrays, Source, cached, data
+from dltips.tips.data.source import Acquired, Source, cached, data
 
 
 @data
 def digits() -> Source:
     """Handwritten digits, 1,797 gray images of 8x8, 10 classes, split by seed (Alpaydin and Kaynak 1998)."""
-    return cached("digits", "1", _acquire)
+    return cached("digits", "2", _acquire)
 
 
-def _acquire() -> tuple[Arrays, tuple[str, ...]]:
+def _acquire() -> Acquired:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     # 17 gray levels, 0..16, spread over 0..255: every level stays distinct
     images = numpy.rint(bunch.images * (255 / 16)).astype(numpy.uint8)[:, None]
-    return {"inputs": images, "targets": bunch.target.astype(numpy.int64)}, tuple("0123456789")
+    return Acquired({"inputs": images, "targets": bunch.target.astype(numpy.int64)}, "0123456789")

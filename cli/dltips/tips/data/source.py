@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy
 import torch
@@ -25,33 +25,52 @@ data = family("data")
 @data.common
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """The knobs that every source has: how it is split, ordered and placed."""
+    """The knobs that every source has: how it is split, ordered, altered for an experiment, and placed."""
 
     split_seed: Count
     val_fraction: Fraction
     test_fraction: Fraction
     shuffle: bool
     subset: Size | None
+    image_size: Size | None
+    label_noise: Fraction
+    balance: Literal["none", "sampling", "loss"]
+    expand: Count
     placement: Literal["auto", "resident", "stream"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Samples with their labels; the official test set, if there is one, is kept apart."""
+    """Samples with their labels; official validation and test sets, if there are some, are kept apart."""
 
-    inputs: Tensor  # (N, C, H, W) uint8 images, or (N, F) float32 vectors
+    inputs: Tensor  # (N, C, H, W) uint8 images and spectrograms, (N, 1, T) float32 waveforms, or (N, F) float32 vectors
     targets: Tensor  # (N,) int64
     classes: tuple[str, ...]
-    test_inputs: Tensor | None
-    test_targets: Tensor | None
     hash: str  # of the samples and labels
+    test_inputs: Tensor | None = None
+    test_targets: Tensor | None = None
+    val_inputs: Tensor | None = None
+    val_targets: Tensor | None = None
+    # how `dltips predict` turns a new file into a sample: plain data, saved with the checkpoint
+    reader: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the user should hear of: files that were skipped
 
 
 Arrays = Mapping[str, numpy.ndarray]
 
 
-def cached(name: str, key: str, acquire: Callable[[], tuple[Arrays, tuple[str, ...]]]) -> Source:
-    """The arrays `inputs`, `targets` and perhaps `test_inputs`, `test_targets`, acquired once, then memory-mapped.
+@dataclass(frozen=True)
+class Acquired:
+    """What a source has read: arrays by the names of Source's tensors, and what goes with them."""
+
+    arrays: Arrays
+    classes: Sequence[str]
+    reader: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def cached(name: str, key: str, acquire: Callable[[], Acquired]) -> Source:
+    """The arrays `inputs`, `targets`, perhaps `test_inputs`, ..., acquired once, then memory-mapped.
 
     The key must change whenever what would be acquired changes: a version, or the files' sizes and times. A cache
     that cannot be written costs time, no more.
@@ -60,19 +79,29 @@ def cached(name: str, key: str, acquire: Callable[[], tuple[Arrays, tuple[str, .
     source = _read(folder)
     if source is not None:
         return source
-    arrays, classes = acquire()
-    digest = _digest(arrays)
+    acquired = acquire()
+    meta = {
+        "arrays": sorted(acquired.arrays),
+        "classes": list(acquired.classes),
+        "hash": _digest(acquired.arrays),
+        "reader": dict(acquired.reader),
+        "notes": list(acquired.notes),
+    }
     try:
-        _write(folder, arrays, {"arrays": sorted(arrays), "classes": list(classes), "hash": digest})
+        _write(folder, acquired.arrays, meta)
     except OSError:
-        return _source(arrays, classes, digest)
-    return _read(folder) or _source(arrays, classes, digest)
+        return _source(acquired.arrays, meta)
+    return _read(folder) or _source(acquired.arrays, meta)
 
 
-def _source(arrays: Arrays, classes: tuple[str, ...], digest: str) -> Source:
+def _source(arrays: Arrays, meta: Mapping[str, Any]) -> Source:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return Source(
-        tensors["inputs"], tensors["targets"], classes, tensors.get("test_inputs"), tensors.get("test_targets"), digest
+        **tensors,
+        classes=tuple(meta["classes"]),
+        hash=meta["hash"],
+        reader=meta["reader"],
+        notes=tuple(meta["notes"]),
     )
 
 
@@ -83,7 +112,7 @@ def _read(folder: Path) -> Source | None:
         arrays = {
             name: numpy.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in meta["arrays"]
         }
-        return _source(arrays, tuple(meta["classes"]), meta["hash"])
+        return _source(arrays, meta)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None  # not there yet, or damaged: acquire again
 

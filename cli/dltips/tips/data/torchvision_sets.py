@@ -13,7 +13,7 @@ import numpy
 
 from dltips import paths
 from dltips.registry import ConfigError
-from dltips.tips.data.source import Arrays, Source, cached, data
+from dltips.tips.data.source import Acquired, Source, cached, data
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
@@ -58,7 +58,7 @@ def _load(name: str, cls: str, folder: str, files: Sequence[str], root: str | No
     if missing:
         _download(name, cls, base, missing[0], download)
     stamps = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in present]
-    return cached(name, "\n".join(["1", str(base.resolve()), *stamps]), lambda: _acquire(name, cls, base, present))
+    return cached(name, "\n".join(["2", str(base.resolve()), *stamps]), lambda: _acquire(name, cls, base, present))
 
 
 def _readable(where: str, file: Path) -> bool:
@@ -91,7 +91,7 @@ def _torchvision_class(cls: str) -> Any:
     return getattr(torchvision.datasets, cls)
 
 
-def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> tuple[Arrays, tuple[str, ...]]:
+def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquired:
     """Read all images into arrays (N, C, H, W) uint8. Errors: ConfigError naming the damaged file."""
     for file in present:
         _check_against_gzip(name, file)
@@ -121,7 +121,7 @@ def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> tuple[
                 f"data={name}: {file} is damaged (label {targets.max()} of {len(train.classes)} classes);"
                 " delete it, and it is fetched again"
             )
-    return arrays, tuple(str(label) for label in train.classes)
+    return Acquired(arrays, [str(label) for label in train.classes])
 
 
 def _check_against_gzip(name: str, file: Path) -> None:

@@ -1,0 +1,67 @@
+"""The augmentations of a run, ready to be called; some learn from the training split first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from dltips.feed.batches import Augment, to_float
+from dltips.feed.expand import expanded
+from dltips.feed.splits import Split
+from dltips.registry import ConfigError, Tip
+from dltips.tips.augmentation import Samples
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """Those that see raw inputs, and those that come after the preprocessing; names in that order."""
+
+    names: Sequence[str]
+    before: Sequence[Augment]
+    after: Sequence[Augment]
+
+    @classmethod
+    def build(cls, tips: Sequence[Tip], samples: Samples) -> Augmentations:
+        """Classes are made from the samples, functions taken as they are. Errors: ConfigError."""
+        chosen = [tip for tip in tips if tip.name != "none"]
+        late = [tip for tip in chosen if getattr(tip.function, "after_preprocessing", False)]
+        early = [tip for tip in chosen if tip not in late]
+        return cls(
+            [tip.name for tip in (*early, *late)],
+            [_ready(tip, samples) for tip in early],
+            [_ready(tip, samples) for tip in late],
+        )
+
+    def try_on(self, train_split: Split) -> None:
+        """What cannot augment these data says so now, not in the first step. Errors: ConfigError."""
+        inputs, targets = to_float(train_split.inputs[:3]), train_split.targets[:3]
+        for augment in (*self.before, *self.after):
+            inputs, targets = augment(inputs, targets, torch.Generator())
+
+    def frozen(
+        self, train_split: Split, copies: int, generator_for: Callable[[str, int], Generator]
+    ) -> tuple[Split, Augmentations]:
+        """The split as so many augmented copies, and no augmentations any more. Errors: ConfigError.
+
+        generator_for(augmentation's name, copy) gives the streams.
+        """
+        if self.after:
+            late = self.names[len(self.before)]
+            raise ConfigError(f"data.expand: {late} mixes the samples of a batch, which no copy can hold; leave it out")
+        names = self.names
+        grown = expanded(
+            train_split,
+            copies,
+            self.before,
+            lambda copy, number: generator_for(names[number], copy),
+        )
+        return grown, Augmentations((), (), ())
+
+
+def _ready(tip: Tip, samples: Samples) -> Augment:
+    augment: Augment = tip(samples) if inspect.isclass(tip.function) else tip
+    return augment

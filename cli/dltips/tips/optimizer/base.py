@@ -1,0 +1,87 @@
+"""What optimizers share: the rule, the knobs that all of them have, rates layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dltips.net import Net, Segment
+from dltips.registry import ConfigError, NonNegative, check_value, family, suggest
+
+optimizer = family("optimizer")
+
+
+@dataclass
+class Rule:
+    """An optimizer at work: `step(learning_rate)` updates the net; `state` goes to the checkpoint."""
+
+    learning_rate: float
+    step: Callable[[float], None]
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+@optimizer.common
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """The knobs that every optimizer has: how a batch's gradients are reduced, and rates layer by layer."""
+
+    reduction: Literal["mean", "sum"]
+    rates: dict[str, Any]
+
+
+def with_rates(rule: Rule, net: Net, rates: Mapping[str, Any]) -> Rule:
+    """The rule with its step times a factor per parameter: `{head: 10, stage1: 0.1, bias: 2}`.
+
+    A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
+    `bias` before all. 0 freezes. Exact for every rule whose step is proportional to the rate, as all of these are.
+    Errors: ConfigError for a name that fits nothing.
+    """
+    if not rates:
+        return rule
+    factors = torch.ones_like(net.parameters)
+    checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in rates.items()}
+    for key in sorted(checked, key=lambda key: (key == "bias", len(key))):
+        found = [segment for segment in net.segments if _fits(segment, key)]
+        if not found:
+            names = {prefix for segment in net.segments for prefix in _prefixes(segment.name)} | {"bias"}
+            raise ConfigError(f"optimizer.rates.{key}: fits no parameter of this net{suggest(key, names)}")
+        for segment in found:
+            factors[segment.start : segment.stop] = checked[key]
+    net.rate_factors = factors
+
+    def step(learning_rate: float) -> None:
+        before = net.parameters.clone()
+        rule.step(learning_rate)
+        net.parameters.sub_(before).mul_(factors).add_(before)
+
+    return Rule(rule.learning_rate, step, rule.state)
+
+
+def _fits(segment: Segment, key: str) -> bool:
+    return key in _prefixes(segment.name) or (key == "bias" and segment.name.endswith("bias"))
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def descend(net: Net, direction: Tensor, rate: float) -> None:
+    """w -= rate * direction"""
+    net.parameters.add_(direction, alpha=-rate)
+
+
+def buffers(net: Net, count: int) -> list[Tensor]:
+    """So many flat tensors of zeros."""
+    return [torch.zeros_like(net.parameters) for _ in range(count)]
+
+
+def two_below_one(key: str, values: tuple[float, ...]) -> tuple[float, float]:
+    """Errors: ConfigError."""
+    if len(values) != 2 or max(values) >= 1:
+        raise ConfigError(f"{key}: {list(values)} is not two numbers below 1")
+    return values[0], values[1]

@@ -1,0 +1,57 @@
+"""Any class of torch.optim."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dltips.net import Net
+from dltips.registry import ConfigError, Positive, suggest
+from dltips.tips.optimizer.base import Rule, optimizer
+
+
+@optimizer.named("torch")
+def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) -> Rule:
+    """Any class of torch.optim, on the flat parameter as one tensor; what it takes besides lr goes in options."""
+    known = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+    if cls not in known:
+        raise ConfigError(f"optimizer.cls: {cls!r} is no class of torch.optim{suggest(cls, known)}")
+    if cls in ("LBFGS", "SparseAdam", "Muon"):
+        # a closure per step, sparse gradients, and matrices, in this order
+        raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; choose another class")
+    parameter = torch.nn.Parameter(net.parameters)
+    parameter.grad = net.gradients
+    kept = net.parameters.clone()
+    try:
+        worker = known[cls]([parameter], lr=lr, **options)  # type: ignore[call-arg]
+        initial = copy.deepcopy(worker.state[parameter])
+        # torch.optim makes its state in the first step; one with no gradient and no rate gives it a fixed place
+        worker.param_groups[0]["lr"] = 0.0
+        worker.step()
+    except Exception as error:  # each class complains in its own way, some only in the first step
+        raise ConfigError(f"optimizer.options: {cls} refuses them: {' '.join(str(error).split())}") from error
+    net.parameters.copy_(kept)
+    state = {name: value for name, value in worker.state[parameter].items() if isinstance(value, Tensor)}
+    count = torch.zeros((), dtype=torch.int64)
+
+    def step(rate: float) -> None:
+        worker.param_groups[0]["lr"] = rate
+        first = count == 0
+        if first:
+            # not all of them start at zero (NAdam's product, Rprop's rates): the first step makes its own again
+            worker.state[parameter] = copy.deepcopy(initial)
+        worker.step()
+        if first:
+            for name, value in state.items():
+                value.copy_(worker.state[parameter][name])
+            worker.state[parameter].update(state)
+        count.add_(1)
+
+    return Rule(lr, step, {**state, "count": count})

@@ -1,0 +1,28 @@
+"""What regularizations share, and the one that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from dltips.registry import family
+
+regularization = family("regularization")
+
+Criterion = Callable[..., Tensor]  # (outputs (N, K), targets (N,) or shares (N, K)) -> mean loss
+
+
+class Regularization:
+    """What every regularization has: tensors and numbers to be saved with the checkpoint."""
+
+    state: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.state = {}
+
+
+@regularization.named("none")
+class Nothing(Regularization):
+    """No regularization."""
