@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dltips.main import main
+from dltips import catalog, recipe
+from dltips.main import VERBS, main
 
 Refused = Callable[..., str]
 QUICK = ("epochs=2", "log.tensorboard=false", "log.picture=false", "log.layers=false")
@@ -41,14 +42,20 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return call
 
 
+def options(family: str) -> str:
+    return ", ".join(sorted(catalog.options(family)))
+
+
+RECIPES = ", ".join(sorted(recipe.names()))
+
 EXACT = [
     ("tarin", "'tarin' is no verb; did you mean train?"),
-    ("xyz", "'xyz' is no verb; there is: train, evaluate, ls, cat, cp, doctor, completion"),
+    ("xyz", f"'xyz' is no verb; there is: {', '.join(VERBS)}"),
     ("train +recipe=quickstrat", "recipe: 'quickstrat' is no recipe; did you mean quickstart?"),
-    ("train recipe=xyz", "recipe: 'xyz' is no recipe; there is: quickstart"),
-    ("train +recipe=../../x", "recipe: '../../x' is no recipe; there is: quickstart"),
-    ("train +recipe=", "recipe: '' is no recipe; there is: quickstart"),
-    ("train +recipe=[quickstart,x]", "recipe: 'x' is no recipe; there is: quickstart"),
+    ("train recipe=xyz", f"recipe: 'xyz' is no recipe; there is: {RECIPES}"),
+    ("train +recipe=../../x", f"recipe: '../../x' is no recipe; there is: {RECIPES}"),
+    ("train +recipe=", f"recipe: '' is no recipe; there is: {RECIPES}"),
+    ("train +recipe=[quickstart,x]", f"recipe: 'x' is no recipe; there is: {RECIPES}"),
     ("train ~recipe", "~recipe: leave the recipe out by not naming it"),
     (
         "train recipe=quickstart recipe=quickstart",
@@ -57,18 +64,20 @@ EXACT = [
     ("train init=hee", "init: 'hee' is no option; did you mean he?"),
     (
         "train init=",
-        "init: '' is no option; there is: calibrated, default, he, small_random, xavier, zeros",
+        f"init: '' is no option; there is: {options('init')}",
     ),
     ("train data=fashion-mnist", "data: 'fashion-mnist' is no option; did you mean fashion_mnist?"),
-    ("train schedule=_common", "schedule: '_common' is no option; there is: constant, cosine, plateau, step"),
+    ("train schedule=_common", f"schedule: '_common' is no option; there is: {options('schedule')}"),
     ("train init=[he]", "init: takes one option, not a list; choose one of he"),
     (
         "train optimizer={lr:1}",
-        "optimizer: {'lr': 1} is no option; it takes the name of one; there is: adagrad, adam, adamw, rmsprop, sgd,"
-        " torch",
+        "optimizer: {'lr': 1} is no option; it takes the name of one; there is: " + options("optimizer"),
     ),
     ("train regularization=[l2,dropuot]", "regularization: 'dropuot' is no option; did you mean dropout?"),
     ("train augmentation=[flip,crpo]", "augmentation: 'crpo' is no option; did you mean crop?"),
+    ("train regularization=[none,l2]", "regularization: none beside others means nothing; write 'regularization=[l2]'"),
+    ("train regularization=[l2,l1,l2]", "regularization: l2 is given twice; once is enough"),
+    ("train augmentation=[]", "augmentation: an empty list chooses nothing; write augmentation=none"),
     ("train -m init=he,hee", "init: 'hee' is no option; did you mean he?"),
     ("train +init=xavier", "+init=xavier: init is chosen already; write init=xavier without the plus"),
     ("train ++init=xavier", "++init=xavier: init is chosen already; write init=xavier without the plus"),
@@ -226,7 +235,7 @@ EXACT = [
     ),
     (
         "train recipe=quickstart,x seed=1",
-        "recipe: 'x' is no recipe; there is: quickstart",
+        f"recipe: 'x' is no recipe; there is: {RECIPES}",
     ),
     (
         "train name=${oc.decode:3}",

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dltips import recipe
+from dltips import paths, recipe
 from dltips.main import main
 from dltips.registry import FAMILIES
 
 Output = pytest.CaptureFixture[str]
 Write = Callable[..., None]
+SHIPPED = [file.stem for file in paths.shipped("recipes").glob("*.yaml")]
 QUICK = ("log.tensorboard=false", "log.picture=false", "log.layers=false")
 
 
@@ -265,7 +266,10 @@ FAMILY_LIST = ", ".join(FAMILIES)
         ("epochs: many\n", "epochs: 'many' is not a whole number"),
         ("optimizer:\n  lrr: 1\n", "optimizer.lrr: optimizer=sgd has no such key; did you mean lr?"),
         ("defaults:\n  - init: hee\n", "recipe x: init: 'hee' is no option; did you mean he?"),
-        ("defaults:\n  - recipe: nosuch\n", "recipe: 'nosuch' is no recipe; there is: quickstart, x"),
+        (
+            "defaults:\n  - recipe: nosuch\n",
+            f"recipe: 'nosuch' is no recipe; there is: {', '.join(sorted([*SHIPPED, 'x']))}",
+        ),
         ("defaults: init\n", "recipe x: defaults is no list"),
         (
             "optimizer: adam\n",

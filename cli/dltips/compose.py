@@ -179,11 +179,19 @@ class Loader(ConfigLoaderImpl):
         options = self._options(family)
         if isinstance(choice, list) and family not in STACKABLE:
             raise ConfigError(f"{where}: takes one option, not a list; choose one of {', '.join(choice)}")
-        for name in choice if isinstance(choice, list) else [choice]:
+        names = choice if isinstance(choice, list) else [choice]
+        if not names:
+            raise ConfigError(f"{where}: an empty list chooses nothing; write {family}=none")
+        for name in names:
             if not isinstance(name, str):
                 raise ConfigError(f"{where}: {name!r} is no option; it takes the name of one{suggest('', options)}")
             if name not in options:
                 raise ConfigError(f"{where}: {name!r} is no option{suggest(name, options)}")
+            if names.count(name) > 1:
+                raise ConfigError(f"{where}: {name} is given twice; once is enough")
+        if "none" in names and len(names) > 1:
+            rest = ",".join(name for name in names if name != "none")
+            raise ConfigError(f"{where}: none beside others means nothing; write '{family}=[{rest}]'")
 
     def _check_key(self, key: str, final: Mapping[str, Choice], config_name: str | None) -> None:
         """Errors: ConfigError if the key lies neither in config.yaml nor in an option that is switched on."""

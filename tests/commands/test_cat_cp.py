@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from dltips import paths
+from dltips import paths, recipe
 from dltips.main import main
+
+RECIPES = ", ".join(sorted(recipe.names()))
 
 Output = pytest.CaptureFixture[str]
 SHIPPED = (paths.shipped("recipes") / "quickstart.yaml").read_text()
@@ -68,9 +70,9 @@ def test_cp_does_not_write_through_a_dangling_link(capsys: Output) -> None:
     ("arguments", "message"),
     [
         ("cat quickstrat", "recipe: 'quickstrat' is no recipe; did you mean quickstart?"),
-        ("cat ../x", "recipe: '../x' is no recipe; there is: quickstart"),
+        ("cat ../x", f"recipe: '../x' is no recipe; there is: {RECIPES}"),
         ("cat", "dltips cat: the following arguments are required: recipe; see dltips cat --help"),
-        ("cp nosuch mine", "recipe: 'nosuch' is no recipe; there is: quickstart"),
+        ("cp nosuch mine", f"recipe: 'nosuch' is no recipe; there is: {RECIPES}"),
         ("cp quickstart", "dltips cp: the following arguments are required: dest; see dltips cp --help"),
         (
             "cp quickstart ../x",
