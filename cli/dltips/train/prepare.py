@@ -163,6 +163,8 @@ def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
     if "init" not in own.kept(model):
         seed = config.settings.seed
         config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
+    if hasattr(model, "look"):  # a model with a layer that is set from data
+        model.look(inputs)
 
 
 def fit_preprocessing(tip: Tip, train_inputs: Tensor) -> nn.Module:
