@@ -1,5 +1,4 @@
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,22 +11,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dltips.net import Net
 from dltips.registry import ConfigError
 from dltips.tips import optimizer
-from dltips.tips.model import cnn, mlp
 from dltips.tips.regularization import (
     L1,
     L2,
     ClipGradient,
-    Dropout,
-    EarlyStopping,
+    Elastic,
     ExponentialMovingAverage,
-    LabelSmoothing,
     MaxNorm,
     Nothing,
+    StochasticWeightAveraging,
     WeightDecay,
     regularization,
 )
 
-HOOKS = ("prepare", "criterion", "on_gradient", "after_step", "swap", "after_epoch")
+HOOKS = ("plan", "prepare", "criterion", "on_gradient", "after_step", "end_epoch", "swap", "after_epoch")
 
 
 class Small(nn.Module):
@@ -95,10 +92,14 @@ def test_none_has_no_hook_at_all() -> None:
     [
         (lambda: L1(strength=0.3), lambda weight: 0.3 * weight.abs().sum()),
         (lambda: L2(strength=0.3), lambda weight: 0.3 / 2 * weight.square().sum()),
+        (
+            lambda: Elastic(strength=0.3, l1_ratio=0.2),
+            lambda weight: 0.3 * (0.2 * weight.abs().sum() + 0.8 / 2 * weight.square().sum()),
+        ),
     ],
 )
 def test_penalties_add_the_gradient_of_what_they_add_to_the_objective(
-    make: Callable[[], L1 | L2], penalty: Callable[[Tensor], Tensor]
+    make: Callable[[], L1 | L2 | Elastic], penalty: Callable[[Tensor], Tensor]
 ) -> None:
     net, regularizer = small_net(), make()
     for seed in range(3):  # the mask is kept between steps
@@ -114,6 +115,14 @@ def test_penalties_add_the_gradient_of_what_they_add_to_the_objective(
             torch.testing.assert_close(parameter.grad, expected, msg=lambda text, n=name: f"{n}: {text}")
         changed = {segment.name for segment, view in net.views(net.gradients - before) if view.any()}
         assert changed == WEIGHTS
+
+
+@pytest.mark.parametrize(("ratio", "other"), [(1.0, L1), (0.0, L2)])
+def test_elastic_reaches_from_l2_to_l1(ratio: float, other: type[L1] | type[L2]) -> None:
+    nets = small_net(), small_net()
+    for net, penalty in zip(nets, (Elastic(strength=0.3, l1_ratio=ratio), other(strength=0.3)), strict=True):
+        train(net, penalty, 3)
+    assert torch.equal(nets[0].parameters, nets[1].parameters)
 
 
 def test_l1_leaves_weights_of_zero_alone() -> None:
@@ -245,81 +254,25 @@ def test_max_norm_scales_units_that_are_too_long_and_leaves_the_others_alone() -
     assert (norms < limit).any()
 
 
+def test_max_norm_without_weights_to_bind_is_refused() -> None:
+    frozen = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    for model in (nn.Identity(), nn.BatchNorm1d(3), frozen):
+        with pytest.raises(
+            ConfigError, match=r"^regularization.max_norm: this model trains no weights .*; leave max_n"
+        ):
+            MaxNorm(limit=1.0).prepare(model)
+    bound = MaxNorm(limit=1.0)
+    bound.prepare(model := nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+    model.get_parameter("0.weight").requires_grad_(False)  # fine-tuning comes later
+    with pytest.raises(ConfigError, match=r"^regularization.max_norm: this model trains no weights"):
+        bound.after_step(Net(model))
+
+
 def test_max_norm_takes_a_unit_of_zeros() -> None:
     net = small_net()
     net.parameters.zero_()
     MaxNorm(limit=1.0).after_step(net)
     assert not net.parameters.any()
-
-
-def test_dropout_stands_after_large_hidden_layers_only() -> None:
-    model = mlp((8,), 300, nn.ReLU, widths=(256, 255, 300), norm="batch")
-    Dropout(p=0.3, min_units=256).prepare(model)
-    dropped = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Dropout)}
-    assert set(dropped) == {"hidden1.dropout", "hidden3.dropout"}
-    assert {layer.p for layer in dropped.values()} == {0.3}
-    for name in dropped:
-        block = list(dict(model.get_submodule(name.rpartition(".")[0]).named_children()))
-        assert block == ["layer", "norm", "activation", "dropout"]
-
-
-def test_dropout_stands_within_the_stages_of_a_cnn() -> None:
-    model = cnn((3, 8, 8), 10, nn.ReLU, widths=(16, 32), depth=2, kernel_size=3, norm="batch", pool="max")
-    Dropout(p=0.3, min_units=32).prepare(model)
-    dropped = [name for name, layer in model.named_modules() if isinstance(layer, nn.Dropout)]
-    assert dropped == ["stage2.conv1.dropout", "stage2.conv2.dropout"]
-    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 10)
-
-
-def test_dropout_keeps_the_names_of_what_is_trained() -> None:
-    plain, dropped = (mlp((8,), 3, nn.ReLU, widths=(256,), norm="batch") for _ in range(2))
-    Dropout(p=0.3, min_units=256).prepare(dropped)
-    assert list(plain.state_dict()) == list(dropped.state_dict())
-
-
-def test_dropout_of_nothing_is_the_identity_and_dropout_is_off_in_validation() -> None:
-    inputs = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    model = mlp((8,), 3, nn.ReLU, widths=(256,), norm="none")
-    expected = model(inputs)
-    for p, in_training in ((0.0, True), (0.5, False)):
-        other = copy.deepcopy(model)
-        Dropout(p=p, min_units=256).prepare(other)
-        assert torch.equal(other.train()(inputs), expected) == in_training
-        assert torch.equal(other.eval()(inputs), expected)
-
-
-def test_dropout_zeroes_a_share_p_and_keeps_the_mean() -> None:
-    model = mlp((8,), 3, nn.Sigmoid, widths=(512,), norm="none")
-    Dropout(p=0.3, min_units=256).prepare(model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        outputs = model.get_submodule("hidden1")(torch.zeros(200, 8))
-        whole = model.eval().get_submodule("hidden1")(torch.zeros(200, 8))
-    assert float((outputs == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
-    assert float(outputs.mean()) == pytest.approx(float(whole.mean()), rel=0.01)
-
-
-@pytest.mark.parametrize(("widths", "widest"), [((100, 200), 200), ((), 0)])
-def test_dropout_without_a_place_is_refused(widths: tuple[int, ...], widest: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^regularization.dropout.min_units: 256 is reached .* {widest} outputs"):
-        Dropout(p=0.5, min_units=256).prepare(mlp((8,), 300, nn.ReLU, widths=widths, norm="none"))
-
-
-def test_dropout_in_a_model_without_blocks_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(4, 256), nn.ReLU(), nn.Linear(256, 2))
-    with pytest.raises(ConfigError, match=r"^regularization.dropout: this model has no blocks"):
-        Dropout(p=0.5, min_units=256).prepare(model)
-
-
-@pytest.mark.parametrize("amount", [0.0, 0.1, 1.0])
-def test_label_smoothing_is_cross_entropy_against_smoothed_targets(amount: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    outputs = torch.randn(20, 5, generator=generator, dtype=torch.float64)
-    targets = torch.randint(5, (20,), generator=generator)
-    smooth = (1 - amount) * functional.one_hot(targets, 5) + amount / 5
-    expected = -(smooth * outputs.log_softmax(1)).sum(1).mean()
-    criterion = LabelSmoothing(amount=amount).criterion(functional.cross_entropy)
-    torch.testing.assert_close(criterion(outputs, targets), expected)
 
 
 @pytest.mark.parametrize("norm", [0.05, 1.0, 1e6])
@@ -403,36 +356,45 @@ def test_ema_does_not_change_the_training() -> None:
     assert torch.equal(averaged.parameters, plain.parameters)
 
 
-@pytest.mark.parametrize(
-    ("monitor", "scores", "patience", "min_delta", "stops_after"),
-    [
-        ("val/loss", [3, 2, 1, 1, 1, 1], 2, 0.0, 5),
-        ("val/loss", [3, 2, 1, 2, 0.5, 2, 2], 2, 0.0, 7),
-        ("val/loss", [1, 2], 1, 0.0, 2),
-        ("val/loss", [5, 4, 3, 2, 1, 0], 1, 0.0, None),
-        ("val/accuracy", [0.1, 0.2, 0.3, 0.3, 0.2], 2, 0.0, 5),
-        ("val/accuracy", [0.1, 0.2, 0.3, 0.4, 0.5], 1, 0.0, None),
-        ("val/accuracy", [0.5, 0.4, 0.3], 2, 0.0, 3),
-        ("val/accuracy", [0.50, 0.51, 0.52, 0.53], 2, 0.1, 3),
-        ("val/accuracy", [0.5, 0.55, 0.65, 0.7], 2, 0.1, None),
-        ("train/loss", [1, 1, 1, 1], 3, 0.0, 4),
-        ("val/loss", [1, math.nan, math.nan], 2, 0.0, 3),
-    ],
-)
-def test_early_stopping_stops_when_patience_is_over(
-    monitor: Any, scores: list[float], patience: int, min_delta: float, stops_after: int | None
-) -> None:
-    rule = EarlyStopping(monitor=monitor, patience=patience, min_delta=min_delta)
-    # the other scores say the opposite
-    other = "val/accuracy" if monitor.endswith("loss") else "val/loss"
-    stops = [rule.after_epoch({monitor: score, other: score}) for score in scores]
-    assert (stops.index(True) + 1 if True in stops else None) == stops_after
+def test_swa_is_torchs_average_of_the_weights_at_the_ends_of_epochs() -> None:
+    net, average = small_net(), StochasticWeightAveraging(start=3)
+    theirs = AveragedModel(net.module, use_buffers=True)
+    ends = []
+    for epoch in range(1, 8):
+        train(net, None, 2)
+        average.end_epoch(net)
+        ends.append(net.parameters.clone())
+        if epoch >= 3:
+            theirs.update_parameters(net.module)
+            torch.testing.assert_close(average.state["parameters"], torch.stack(ends[2:]).mean(0))
+        before = {name: value.clone() for name, value in net.module.state_dict().items()}
+        average.swap(net)
+        expected = theirs.module.state_dict() if epoch >= 3 else before
+        for name, value in net.module.state_dict().items():
+            if name != "norm.num_batches_tracked":  # a count is nothing to average
+                torch.testing.assert_close(value, expected[name], msg=lambda text, n=name: f"{n}: {text}")
+        average.swap(net)
+        assert all(torch.equal(value, before[name]) for name, value in net.module.state_dict().items())
+    net.assert_views()
 
 
-def test_what_early_stopping_remembers_survives_a_checkpoint() -> None:
-    first, second = (EarlyStopping(monitor="val/loss", patience=2, min_delta=0.0) for _ in range(2))
-    assert [first.after_epoch({"val/loss": score}) for score in (1.0, 2.0)] == [False, False]
-    saved = dict(first.state)
-    second.state.clear()
-    second.state.update(saved)
-    assert second.after_epoch({"val/loss": 3.0})
+def test_swa_has_nothing_to_exchange_before_its_first_epoch() -> None:
+    net, average = small_net(), StochasticWeightAveraging(start=2)
+    average.end_epoch(net)
+    before = net.parameters.clone()
+    net.parameters.add_(1)
+    average.swap(net)
+    assert torch.equal(net.parameters, before + 1)
+    assert average.state == {"epochs": 1}
+
+
+@pytest.mark.parametrize(("epochs", "remedy"), [(9, 6), (1, 1)])
+def test_swa_that_would_never_start_is_refused(epochs: int, remedy: int) -> None:
+    tip = StochasticWeightAveraging(start=10)
+    with pytest.raises(ConfigError) as caught:
+        tip.plan(epochs)
+    assert str(caught.value) == (
+        f"regularization.swa.start: epoch 10 comes after the last of {epochs}; write regularization.swa.start={remedy}"
+    )
+    tip.plan(10)
+    tip.plan(0)  # nothing is trained, and nothing left out

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dltips.card import card
 from dltips.net import Net
-from dltips.registry import Fraction
+from dltips.registry import ConfigError, Fraction, Size
 from dltips.tips.regularization.base import Regularization, regularization
 
 
-@regularization.named("ema")
-class ExponentialMovingAverage(Regularization):
-    """Validates and keeps an exponential moving average of the weights and of batch norm's statistics."""
+class Average(Regularization):
+    """A running average of the weights and of batch norm's statistics, which takes the net's place in validations."""
 
-    def __init__(self, *, decay: Fraction) -> None:
-        super().__init__()
-        self.decay = decay
-
-    def after_step(self, net: Net) -> None:
-        if not self.state:
+    def mix_in(self, net: Net, share: float) -> None:
+        """average += share * (net - average); the first call begins with the net."""
+        if "parameters" not in self.state:
             self.state["parameters"] = net.parameters.clone()
             self.state |= {name: buffer.clone() for name, buffer in self._buffers(net)}
             return
-        self.state["parameters"].lerp_(net.parameters, 1 - self.decay)
+        self.state["parameters"].lerp_(net.parameters, share)
         for name, buffer in self._buffers(net):
-            self.state[name].lerp_(buffer, 1 - self.decay)
+            self.state[name].lerp_(buffer, share)
 
     def swap(self, net: Net) -> None:
         """Exchange the average with the net's own values; a second call exchanges them back."""
-        if self.state:
+        if "parameters" in self.state:
             _exchange(self.state["parameters"], net.parameters)
             for name, buffer in self._buffers(net):
                 _exchange(self.state[name], buffer)
@@ -36,6 +33,70 @@ class ExponentialMovingAverage(Regularization):
     @staticmethod
     def _buffers(net: Net) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in net.module.named_buffers() if buffer.is_floating_point()]
+
+
+@regularization.named("ema")
+@card(
+    when="nearly always at the end of a training with a high rate: the average is calmer than any single step's"
+    " weights",
+    formula="average = decay * average + (1 - decay) * w after each step",
+    source="Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging; Tarvainen and Valpola"
+    " 2017, arXiv 1703.01780",
+    recommends="a decay of 0.99 while the net learns quickly, 0.999 later (Tarvainen and Valpola)",
+    costs="a second copy of the weights, one pass over them per step",
+    avoid={
+        "regularization=swa": "both take the net's place in validations, and the later one in the list wins; take one"
+    },
+)
+class ExponentialMovingAverage(Average):
+    """Validates and keeps an exponential moving average of the weights and of batch norm's statistics."""
+
+    def __init__(self, *, decay: Fraction) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def after_step(self, net: Net) -> None:
+        self.mix_in(net, 1 - self.decay)
+
+
+@regularization.named("swa")
+@card(
+    when="the last quarter of a training whose rate stays up: the epochs' weights lie around a flat optimum, their mean"
+    " in it",
+    formula="average = mean of w over the ends of the epochs from number `start` on; batch norm's statistics are"
+    " averaged likewise, not computed anew over the training set as in the paper",
+    source="Izmailov et al. 2018, arXiv 1803.05407",
+    recommends="start after 75 % of the epochs, at a constant or cyclical rate",
+    costs="a second copy of the weights, one pass over them per epoch",
+    avoid={
+        "schedule=cosine": "the rate falls to 0, so that the epochs that are averaged hardly differ; take"
+        " schedule=constant or step",
+        "schedule=linear": "the rate falls to 0, so that the epochs that are averaged hardly differ; take"
+        " schedule=constant or step",
+        "schedule=one_cycle": "the rate falls to 0, so that the epochs that are averaged hardly differ; take"
+        " schedule=constant or step",
+    },
+    try_with=("regularization.swa.start=1",),
+)
+class StochasticWeightAveraging(Average):
+    """Validates and keeps the mean of the weights at the ends of epochs, from epoch `start` on (Izmailov 2018)."""
+
+    def __init__(self, *, start: Size) -> None:
+        super().__init__()
+        self.start = start
+
+    def plan(self, epochs: int) -> None:
+        """Errors: ConfigError."""
+        if 0 < epochs < self.start:
+            raise ConfigError(
+                f"regularization.swa.start: epoch {self.start} comes after the last of {epochs}; write"
+                f" regularization.swa.start={max(1, epochs * 3 // 4)}"
+            )
+
+    def end_epoch(self, net: Net) -> None:
+        self.state["epochs"] = self.state.get("epochs", 0) + 1
+        if self.state["epochs"] >= self.start:
+            self.mix_in(net, 1 / (self.state["epochs"] - self.start + 1))
 
 
 def _exchange(a: Tensor, b: Tensor) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dltips.card import card
 from dltips.registry import family
 
 regularization = family("regularization")
@@ -24,5 +25,11 @@ class Regularization:
 
 
 @regularization.named("none")
+@card(
+    when="first, to see the gap between training and validation; a net that does not overfit needs no more",
+    formula="objective = mean loss",
+    source="the control",
+    costs="nothing",
+)
 class Nothing(Regularization):
     """No regularization."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from dltips.card import card
 from dltips.metrics import Progress, Score
 from dltips.net import Net
 from dltips.registry import NonNegative, Positive, Size
@@ -13,6 +14,16 @@ from dltips.tips.regularization.base import Regularization, regularization
 
 
 @regularization.named("clip_gradient")
+@card(
+    when="recurrent nets, and losses that jump: one steep step cannot throw the net away",
+    formula="g *= min(1, norm / |g|), |g| over all parameters together",
+    source="Pascanu et al. 2013, arXiv 1211.5063",
+    costs="two passes over the gradient per step",
+    avoid={
+        "optimizer.reduction=sum": "the norm of a sum over the batch grows with batch_size; multiply"
+        " regularization.clip_gradient.norm by it, or write optimizer.reduction=mean",
+    },
+)
 class ClipGradient(Regularization):
     """Scales the gradient back to `norm`, over all parameters together (Pascanu et al. 2013)."""
 
@@ -27,6 +38,21 @@ class ClipGradient(Regularization):
 
 
 @regularization.named("early_stopping")
+@card(
+    when="nets that overfit, and when time is short; with patience, since single epochs' scores jump",
+    formula="stop when `monitor` has not improved by more than min_delta for `patience` epochs",
+    source="tip T; Prechelt 1998, Early Stopping - But When?",
+    recommends="as soon as the validation error rises (T): patience 1",
+    costs="nothing: it saves epochs",
+    avoid={
+        "schedule=cosine": "the best epochs of this schedule are its last ones, and stopping early misses them; take"
+        " fewer epochs instead",
+        "schedule=linear": "the best epochs of this schedule are its last ones, and stopping early misses them; take"
+        " fewer epochs instead",
+        "schedule=one_cycle": "the best epochs of this schedule are its last ones, and stopping early misses them; take"
+        " fewer epochs instead",
+    },
+)
 class EarlyStopping(Regularization):
     """Stops when the monitored score has not improved for `patience` epochs; the best weights are kept in any case."""
 

@@ -1,43 +1,30 @@
-"""Noise in the net, in the targets, in the gradient."""
+"""Noise in the targets and in the gradient."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from dltips.net import weighted_layers
-from dltips.registry import ConfigError, Fraction, Size
+from dltips.card import card
+from dltips.net import Net
+from dltips.registry import Fraction, NonNegative, Positive
 from dltips.tips.regularization.base import Criterion, Regularization, regularization
 
-
-@regularization.named("dropout")
-class Dropout(Regularization):
-    """Zeroes a share p of the outputs while training, after hidden layers with at least min_units (Srivastava 2014)."""
-
-    def __init__(self, *, p: Fraction, min_units: Size) -> None:
-        super().__init__()
-        self.p = p
-        self.min_units = min_units
-
-    def prepare(self, model: nn.Module) -> None:
-        layers = weighted_layers(model)[:-1]
-        large = [name for name, layer in layers if layer.get_parameter("weight").shape[0] >= self.min_units]
-        blocks = {name.rpartition(".")[0] for name in large}
-        for name in blocks:
-            place = model.get_submodule(name)
-            if not isinstance(place, nn.Sequential) or not name:
-                raise ConfigError("regularization.dropout: this model has no blocks after which it could be placed")
-            place.add_module("dropout", nn.Dropout(self.p))
-        if not blocks:
-            widest = max((layer.get_parameter("weight").shape[0] for _, layer in layers), default=0)
-            raise ConfigError(
-                f"regularization.dropout.min_units: {self.min_units} is reached by no hidden layer (the widest has"
-                f" {widest} outputs); write regularization.dropout.min_units={widest}, or widen the model"
-            )
+SALT = 0x6E6F697365  # what else is drawn from the epoch's seed must not be drawn again
 
 
 @regularization.named("label_smoothing")
+@card(
+    when="many classes, labels that are not all right, and nets that grow too sure; not where probabilities are to rank"
+    " what is not in any class",
+    formula="cross-entropy against (1 - amount) * target + amount / K, with K classes",
+    source="Szegedy et al. 2016, arXiv 1512.00567",
+    recommends="amount 0.1",
+    costs="nothing that could be measured; the training loss no longer goes to 0",
+)
 class LabelSmoothing(Regularization):
     """Trains towards 1 - amount for the right class, the rest spread over all (Szegedy et al. 2016)."""
 
@@ -47,3 +34,42 @@ class LabelSmoothing(Regularization):
 
     def criterion(self, criterion: Criterion) -> Criterion:
         return partial(criterion, label_smoothing=self.amount)
+
+
+@regularization.named("gradient_noise")
+@card(
+    when="very deep or badly initialized nets that get stuck; elsewhere it mostly costs: its norm grows with the"
+    " square root of the number of parameters",
+    formula="g += N(0, eta / (1 + t)^gamma), t counting the steps",
+    source="Neelakantan et al. 2015, arXiv 1511.06807",
+    recommends="eta 0.01, 0.3 or 1.0, gamma 0.55",
+    costs="one draw per parameter and step",
+    avoid={
+        "optimizer.reduction=sum": "the noise is for a mean gradient: a sum over the batch drowns it; write"
+        " optimizer.reduction=mean",
+        "optimizer=lion": "where gradients are small lion's signs become those of the noise; take another optimizer",
+    },
+)
+class GradientNoise(Regularization):
+    """Adds noise to the gradient that fades with the steps: N(0, eta / (1 + t)^gamma) (Neelakantan et al. 2015)."""
+
+    def __init__(self, *, eta: Positive, gamma: NonNegative) -> None:
+        super().__init__()
+        self.eta = eta
+        self.gamma = gamma
+        self.mask: Tensor | None = None
+        self.generator: torch.Generator | None = None
+
+    def on_gradient(self, net: Net) -> None:
+        if self.mask is None or self.generator is None:
+            self.mask = net.decay_mask(spare=False)  # what got no gradient gets no noise either
+            self.generator = torch.Generator(net.gradients.device)
+        if not self.state:
+            # torch's global stream has the run's seed; it is not drawn from, so that dropout stays as it is
+            self.state["generator"] = self.generator.manual_seed(torch.initial_seed() ^ SALT).get_state()
+            self.state["step"] = 0
+        self.generator.set_state(self.state["generator"].cpu())
+        noise = torch.empty_like(net.gradients).normal_(generator=self.generator)
+        self.state["generator"] = self.generator.get_state()
+        net.gradients.addcmul_(noise, self.mask, value=math.sqrt(self.eta / (1 + self.state["step"]) ** self.gamma))
+        self.state["step"] += 1
