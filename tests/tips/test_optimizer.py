@@ -36,6 +36,22 @@ def rates(step: int) -> float:
     return RATE * (1 + step % 3) / 2
 
 
+class PapersLion(torch.optim.Optimizer):
+    """Algorithm 2 of Chen et al. 2023, which torch.optim does not have."""
+
+    def __init__(self, parameters: Any, lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                first, second = group["betas"]
+                m = self.state[parameter].setdefault("m", torch.zeros_like(parameter))
+                parameter -= group["lr"] * torch.sign(first * m + (1 - first) * parameter.grad)
+                m.copy_(second * m + (1 - second) * parameter.grad)
+
+
 RULES: dict[str, tuple[Callable[[Net], Rule], Callable[[Any], torch.optim.Optimizer]]] = {
     "sgd": (
         lambda net: optimizer.sgd(net, lr=RATE, momentum=0.0, nesterov=False),
@@ -60,6 +76,14 @@ RULES: dict[str, tuple[Callable[[Net], Rule], Callable[[Any], torch.optim.Optimi
     "adamw": (
         lambda net: optimizer.adamw(net, lr=RATE, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.3),
         lambda parameters: torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.3),
+    ),
+    "nadam": (
+        lambda net: optimizer.nadam(net, lr=RATE, betas=(0.8, 0.95), epsilon=1e-7, momentum_decay=0.1),
+        lambda parameters: torch.optim.NAdam(parameters, lr=RATE, betas=(0.8, 0.95), eps=1e-7, momentum_decay=0.1),
+    ),
+    "lion": (
+        lambda net: optimizer.lion(net, lr=RATE, betas=(0.8, 0.95)),
+        lambda parameters: PapersLion(parameters, lr=RATE, betas=(0.8, 0.95)),
     ),
     "rmsprop": (
         lambda net: optimizer.rmsprop(net, lr=RATE, alpha=0.95, epsilon=1e-7, momentum=0.0),
@@ -196,9 +220,11 @@ def test_adamw_does_not_decay_what_got_no_gradient() -> None:
     assert torch.equal(model.get_parameter("unused.weight"), kept)
 
 
-@pytest.mark.parametrize("cls", ["LBFGS", "SparseAdam"])
-def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^optimizer.cls: {cls} cannot work on one flat parameter; choose another"):
+@pytest.mark.parametrize(
+    ("cls", "remedy"), [("LBFGS", "choose another"), ("SparseAdam", "choose another"), ("Muon", "write optimizer=muon")]
+)
+def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^optimizer.cls: {cls} cannot work on one flat parameter; {remedy}"):
         torch_rule(cls, {})(Net(small_model()))
 
 
@@ -246,6 +272,8 @@ def test_betas_are_two_numbers_below_1(betas: tuple[float, ...]) -> None:
     for make in (
         lambda net: optimizer.adam(net, lr=RATE, betas=betas, epsilon=1e-8),
         lambda net: optimizer.adamw(net, lr=RATE, betas=betas, epsilon=1e-8, weight_decay=0.0),
+        lambda net: optimizer.nadam(net, lr=RATE, betas=betas, epsilon=1e-8, momentum_decay=0.0),
+        lambda net: optimizer.lion(net, lr=RATE, betas=betas),
     ):
         with pytest.raises(ConfigError, match=r"^optimizer.betas: \[.*\] is not two numbers below 1$"):
             make(Net(small_model()))

@@ -126,6 +126,6 @@ def _score(
         for swap in training.swaps:
             swap(training.net)
         best = Best(metrics, Weights.of(training.net))
-        for swap in training.swaps:
+        for swap in reversed(training.swaps):
             swap(training.net)
     return record, best

@@ -206,7 +206,7 @@ def validate(training: Training) -> dict[str, float]:
     try:
         return score(training, training.val)
     finally:
-        for swap in training.swaps:
+        for swap in reversed(training.swaps):
             swap(training.net)
 
 

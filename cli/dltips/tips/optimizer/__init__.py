@@ -3,9 +3,25 @@
 Constructing any torch.optim.Optimizer imports torch._dynamo, about two seconds; only `torch` does.
 """
 
-from dltips.tips.optimizer.adaptive import adagrad, adam, adamw, rmsprop
+from dltips.tips.optimizer.adaptive import adagrad, adam, adamw, nadam, rmsprop
 from dltips.tips.optimizer.base import Common, Rule, optimizer, with_rates
-from dltips.tips.optimizer.descent import sgd
+from dltips.tips.optimizer.descent import lion, sgd
 from dltips.tips.optimizer.library import torch_class
+from dltips.tips.optimizer.orthogonal import muon, orthogonal
 
-__all__ = ["Common", "Rule", "adagrad", "adam", "adamw", "optimizer", "rmsprop", "sgd", "torch_class", "with_rates"]
+__all__ = [
+    "Common",
+    "Rule",
+    "adagrad",
+    "adam",
+    "adamw",
+    "lion",
+    "muon",
+    "nadam",
+    "optimizer",
+    "orthogonal",
+    "rmsprop",
+    "sgd",
+    "torch_class",
+    "with_rates",
+]

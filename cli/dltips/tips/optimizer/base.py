@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,13 +37,14 @@ def with_rates(rule: Rule, net: Net, rates: Mapping[str, Any]) -> Rule:
     """The rule with its step times a factor per parameter: `{head: 10, stage1: 0.1, bias: 2}`.
 
     A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
-    `bias` before all. 0 freezes. Exact for every rule whose step is proportional to the rate, as all of these are.
-    Errors: ConfigError for a name that fits nothing.
+    `bias` before all. `{stage1: {conv1: 2}}` is `{stage1.conv1: 2}`, as the command line writes it. 0 freezes. Exact
+    for every rule whose step is proportional to the rate, as all of these are. Errors: ConfigError for a name that
+    fits nothing.
     """
     if not rates:
         return rule
     factors = torch.ones_like(net.parameters)
-    checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in rates.items()}
+    checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in _flat(rates)}
     for key in sorted(checked, key=lambda key: (key == "bias", len(key))):
         found = [segment for segment in net.segments if _fits(segment, key)]
         if not found:
@@ -61,8 +62,18 @@ def with_rates(rule: Rule, net: Net, rates: Mapping[str, Any]) -> Rule:
     return Rule(rule.learning_rate, step, rule.state)
 
 
+def _flat(rates: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in rates.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _fits(segment: Segment, key: str) -> bool:
-    return key in _prefixes(segment.name) or (key == "bias" and segment.name.endswith("bias"))
+    # bias, and a recurrent layer's bias_ih_l0
+    is_bias = segment.name.rpartition(".")[2].startswith("bias")
+    return is_bias if key == "bias" else key in _prefixes(segment.name)
 
 
 def _prefixes(name: str) -> list[str]:
@@ -78,6 +89,12 @@ def descend(net: Net, direction: Tensor, rate: float) -> None:
 def buffers(net: Net, count: int) -> list[Tensor]:
     """So many flat tensors of zeros."""
     return [torch.zeros_like(net.parameters) for _ in range(count)]
+
+
+def check_nesterov(nesterov: bool, momentum: float) -> None:
+    """Errors: ConfigError."""
+    if nesterov and momentum == 0:
+        raise ConfigError("optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9")
 
 
 def two_below_one(key: str, values: tuple[float, ...]) -> tuple[float, float]:

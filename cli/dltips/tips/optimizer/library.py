@@ -8,12 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltips.card import card
 from dltips.net import Net
 from dltips.registry import ConfigError, Positive, suggest
 from dltips.tips.optimizer.base import Rule, optimizer
 
 
 @optimizer.named("torch")
+@card(
+    when="a rule that has no option here: RAdam, Adafactor, ASGD, Rprop",
+    formula="that of the class, over all parameters as one tensor",
+    source="torch.optim's documentation",
+    costs="two seconds at the start, to import torch's compiler; memory as the class needs it",
+    avoid={
+        "optimizer.cls=Adafactor": "one flat tensor has no rows and columns, whose means Adafactor would keep instead"
+        " of a number per parameter: no memory is saved",
+    },
+)
 def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) -> Rule:
     """Any class of torch.optim, on the flat parameter as one tensor; what it takes besides lr goes in options."""
     known = {
@@ -25,7 +36,8 @@ def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) ->
         raise ConfigError(f"optimizer.cls: {cls!r} is no class of torch.optim{suggest(cls, known)}")
     if cls in ("LBFGS", "SparseAdam", "Muon"):
         # a closure per step, sparse gradients, and matrices, in this order
-        raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; choose another class")
+        remedy = "write optimizer=muon" if cls == "Muon" else "choose another class"
+        raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; {remedy}")
     parameter = torch.nn.Parameter(net.parameters)
     parameter.grad = net.gradients
     kept = net.parameters.clone()

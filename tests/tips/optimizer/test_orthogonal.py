@@ -1,0 +1,169 @@
+import copy
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dltips.net import Net
+from dltips.registry import ConfigError
+from dltips.tips.optimizer import Rule, muon, orthogonal
+from dltips.train.snapshot import Snapshot
+
+RATE, REST = 0.05, 0.01
+STEPS = 12
+
+
+class Small(nn.Module):
+    """Filters, a norm, a tall and a wide matrix, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.tall = nn.Linear(6, 10)
+        self.wide = nn.Linear(10, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = torch.tanh(self.norm(self.convolution(inputs))).mean((2, 3))
+        outputs: Tensor = self.head(torch.tanh(self.wide(torch.tanh(self.tall(features)))))
+        return outputs
+
+
+MATRICES = {"convolution.weight", "tall.weight", "wide.weight"}
+
+
+def rule_for(net: Net, *, nesterov: bool = True, momentum: float = 0.9) -> Rule:
+    return muon(
+        net,
+        lr=RATE,
+        momentum=momentum,
+        nesterov=nesterov,
+        steps=5,
+        rest_lr=REST,
+        betas=(0.9, 0.95),
+        epsilon=1e-8,
+    )
+
+
+def backward(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(model.parameters()).dtype
+    inputs = torch.randn(16, 2, 5, 5, generator=generator, dtype=dtype)
+    functional.cross_entropy(model(inputs), torch.randint(3, (16,), generator=generator)).backward()
+
+
+def descend(net: Net, seed: int) -> None:
+    net.gradients.zero_()
+    backward(net.module, seed)
+    net.settle()
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_torchs_for_matrices_and_filters_and_adam_for_the_rest(
+    nesterov: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "bfloat16", torch.float64)  # torch's would round to three digits
+    model = Small().double()
+    reference, net = copy.deepcopy(model), Net(model)
+    rule = rule_for(net, nesterov=nesterov)
+    assert rule.learning_rate == RATE
+    named = dict(reference.named_parameters())
+    # torch's takes matrices alone: views of the filters, which share their memory
+    flat = {name: nn.Parameter(named[name].data.flatten(1)) for name in MATRICES}
+    matrices = torch.optim.Muon(flat.values(), lr=RATE, weight_decay=0.0, momentum=0.9, nesterov=nesterov)
+    others = torch.optim.Adam([named[name] for name in named if name not in MATRICES], lr=REST, betas=(0.9, 0.95))
+    for step in range(STEPS):
+        share = (1 + step % 3) / 2  # a schedule's, on both rates
+        descend(net, step)
+        rule.step(RATE * share)
+        reference.zero_grad()
+        backward(reference, step)
+        for name, matrix in flat.items():
+            gradient = named[name].grad
+            assert gradient is not None
+            matrix.grad = gradient.flatten(1)
+        matrices.param_groups[0]["lr"], others.param_groups[0]["lr"] = RATE * share, REST * share
+        matrices.step()
+        others.step()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter, named[name], rtol=1e-8, atol=1e-10, msg=lambda t, n=name: f"{n}: {t}")
+    net.assert_views()
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (40, 10), (10, 40), (1, 7)])
+def test_orthogonal_is_near_u_v_transposed(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonal(matrix, 5)
+    # the same singular vectors: in their base only the diagonal is left
+    base = u.T @ found @ v.T
+    values = base.diagonal()
+    torch.testing.assert_close(base, torch.diag(values), rtol=0, atol=1e-9)
+    assert 0.65 < float(values.min()) <= float(values.max()) < 1.25
+    torch.testing.assert_close(orthogonal(matrix.T, 5), found.T)
+    torch.testing.assert_close(orthogonal(1000 * matrix, 5), found)  # the size of a gradient means nothing
+
+
+def test_a_gradient_of_zero_moves_nothing() -> None:
+    assert not orthogonal(torch.zeros(3, 4), 5).any()
+    net = Net(Small())
+    before = net.parameters.clone()
+    rule_for(net).step(RATE)
+    assert torch.equal(net.parameters, before)
+
+
+def test_an_update_has_the_same_length_whatever_the_layers_width() -> None:
+    net = Net(Small())
+    descend(net, 0)
+    before = net.parameters.clone()
+    rule_for(net, momentum=0.0, nesterov=False).step(RATE)
+    for segment, update in net.views((net.parameters - before) / RATE):
+        if segment.name in MATRICES:
+            rows, columns = update.flatten(1).shape
+            norm = torch.linalg.matrix_norm(update.flatten(1), 2)
+            assert 0.6 < float(norm) / math.sqrt(max(1, rows / columns)) < 1.25, segment.name
+
+
+def test_the_memory_format_of_filters_is_no_matter() -> None:
+    nets = [Net(Small().double()), Net(Small().double().to(memory_format=torch.channels_last))]
+    nets[1].module.load_state_dict(nets[0].module.state_dict())
+    for net in nets:
+        rule = rule_for(net)
+        for step in range(3):
+            descend(net, step)
+            rule.step(RATE)
+        net.assert_views()
+    for name in MATRICES:
+        one, other = (net.module.get_parameter(name) for net in nets)
+        torch.testing.assert_close(one, other)
+
+
+def test_muons_state_is_all_that_it_remembers() -> None:
+    def training(net: Net, rule: Rule) -> Any:
+        return SimpleNamespace(net=net, rule=rule, schedule=SimpleNamespace(state={}))
+
+    one, two = Net(Small()), Net(Small())
+    rule, continued = rule_for(one), rule_for(two)
+    for step in range(STEPS):
+        if step == STEPS // 2:
+            Snapshot.take(training(one, rule), [], 0, 0.0, None).put_back(training(two, continued), [])
+        for net, chosen in ((one, rule), (two, continued)):
+            if net is one or step >= STEPS // 2:
+                descend(net, step)
+                chosen.step(RATE)
+    assert torch.equal(one.parameters, two.parameters)
+
+
+def test_a_model_without_hidden_matrices_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer: muon finds no hidden layer's matrix .*; write optimizer=adam$"):
+        rule_for(Net(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9$"):
+        rule_for(Net(Small()), momentum=0.0)
