@@ -23,7 +23,7 @@ init = family("init")
 
 
 @init
-def mine(model, generator_for, *, std: NonNegative, biases: bool) -> None:
+def mine(model, generator_for, inputs, *, std: NonNegative, biases: bool) -> None:
     """Every parameter from one normal distribution, the biases only if asked."""
     if std == 13:
         raise ConfigError("init.std: 13 brings bad luck; take another")
