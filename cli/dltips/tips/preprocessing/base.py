@@ -1,0 +1,59 @@
+"""What a preprocessing is made of: steps that a checkpoint can hold."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dltips.registry import ConfigError, family, suggest
+
+preprocessing = family("preprocessing")
+
+
+class Step(nn.Module):
+    """One fitted step: made from tensors alone, its buffers, by which a checkpoint saves it and makes it again."""
+
+    kinds: ClassVar[dict[str, type[Step]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Step.kinds[cls.__name__] = cls
+
+    def __init__(self, **buffers: Tensor) -> None:
+        super().__init__()
+        for name, value in buffers.items():
+            self.register_buffer(name, value.float())
+
+
+class Fill(Step):
+    """What is missing (NaN) becomes `value`: the mean of the training split, per feature."""
+
+    value: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.where(inputs.isnan(), self.value, inputs)
+
+
+Saved = list[tuple[str, dict[str, Tensor]]]
+
+
+def save(module: nn.Module) -> Saved:
+    """The steps of a fitted preprocessing, one or an nn.Sequential of them, as plain tensors."""
+    steps = list(module) if isinstance(module, nn.Sequential) else [module]
+    for step in steps:
+        if not isinstance(step, Step):
+            raise ConfigError(
+                f"preprocessing: {type(step).__name__} is no Step, so that no checkpoint could hold it; derive it from"
+                " dltips.tips.preprocessing.Step"
+            )
+    return [(type(step).__name__, dict(step.named_buffers())) for step in steps]
+
+
+def restore(saved: Saved) -> nn.Module:
+    """The preprocessing that was saved. Errors: ConfigError for a step that nobody has defined."""
+    for kind, _ in saved:
+        if kind not in Step.kinds:
+            raise ConfigError(f"preprocessing: the checkpoint has a step {kind!r}{suggest(kind, Step.kinds)}")
+    steps = [Step.kinds[kind](**buffers) for kind, buffers in saved]
+    return steps[0] if len(steps) == 1 else nn.Sequential(*steps)
