@@ -1,16 +1,30 @@
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 
 from dltips.metrics import Score
-from dltips.tips.schedule import Schedule, Steps, constant, cosine, plateau, schedule, step, warm_up
+from dltips.tips.schedule import (
+    Schedule,
+    Steps,
+    constant,
+    cosine,
+    linear,
+    one_cycle,
+    plateau,
+    schedule,
+    step,
+    warm_up,
+)
 
 STEPS = Steps(total=100, per_epoch=10)
 MAKE: dict[str, Callable[[], Schedule]] = {
     "constant": lambda: constant(STEPS),
     "cosine": lambda: cosine(STEPS, floor=0.1),
+    "linear": lambda: linear(STEPS, floor=0.1),
+    "one_cycle": lambda: one_cycle(STEPS, rise=0.3, start=0.04, end=4e-6, anneal="cosine"),
     "step": lambda: step(STEPS, every=3, factor=0.1),
     "plateau": lambda: halve(2),
 }
@@ -39,18 +53,82 @@ def test_cosine_falls_from_the_rate_to_the_floor(floor: float) -> None:
     assert shares == sorted(shares, reverse=True)
 
 
-def test_cosine_is_torchs() -> None:
+@pytest.mark.parametrize("floor", [0.0, 0.1, 1.0])
+def test_linear_falls_by_equal_steps_to_the_floor(floor: float) -> None:
+    factor = linear(STEPS, floor=floor).factor
+    assert [factor(index) for index in (0, 25, 50, 100)] == pytest.approx(
+        [1, 0.75 + 0.25 * floor, 0.5 + 0.5 * floor, floor]
+    )
+
+
+Torch = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+schedulers = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (cosine(STEPS, floor=0.1), lambda each: schedulers.CosineAnnealingLR(each, T_max=100, eta_min=0.2)),
+        (linear(STEPS, floor=0.1), lambda each: schedulers.LinearLR(each, 1.0, 0.1, total_iters=100)),
+        (step(STEPS, every=3, factor=0.2), lambda each: schedulers.StepLR(each, 30, 0.2)),
+        (constant(STEPS), lambda each: schedulers.ConstantLR(each, 1.0)),
+        (
+            warm_up(constant(STEPS), STEPS, warmup=2.0),
+            lambda each: schedulers.LinearLR(each, 1 / 20, 1.0, total_iters=19),
+        ),
+    ],
+)
+def test_each_is_torchs_step_by_step(ours: Schedule, theirs: Torch) -> None:
+    assert_same(ours, theirs, 100)
+
+
+def assert_same(ours: Schedule, theirs: Torch, count: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0.2)
-    ours = cosine(STEPS, floor=0.1).factor
-    for index in range(100):
-        assert 2 * ours(index) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+    scheduler = theirs(optimizer)
+    for index in range(count):
+        assert 2 * ours.factor(index) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), index
         optimizer.step()
-        theirs.step()
+        scheduler.step()
 
 
-def test_a_run_of_no_steps_has_a_rate() -> None:
-    assert cosine(Steps(0, 10), floor=0.0).factor(0) == 1
+@pytest.mark.parametrize("anneal", ["cosine", "linear"])
+@pytest.mark.parametrize("rise", [0.1, 0.3, 0.77])
+@pytest.mark.parametrize("total", [20, 100, 101])
+def test_one_cycle_is_torchs_step_by_step(total: int, rise: float, anneal: Literal["cosine", "linear"]) -> None:
+    ours = one_cycle(Steps(total, 10), rise=rise, start=0.04, end=1e-3, anneal=anneal)
+
+    def theirs(optimizer: torch.optim.Optimizer) -> schedulers.LRScheduler:
+        return schedulers.OneCycleLR(
+            optimizer,
+            max_lr=2.0,
+            total_steps=total,
+            pct_start=rise,
+            anneal_strategy="cos" if anneal == "cosine" else "linear",
+            cycle_momentum=False,
+            div_factor=25,
+            final_div_factor=40,
+        )
+
+    assert_same(ours, theirs, total - 1)  # torch refuses a step beyond the last
+    assert ours.factor(total - 1) == pytest.approx(1e-3)
+    assert max(ours.factor(index) for index in range(total)) <= 1
+
+
+@pytest.mark.parametrize("rise", [0.0, 0.01, 0.5, 1.0])
+@pytest.mark.parametrize("total", [0, 1, 2, 3, 10])
+def test_one_cycle_stays_in_its_bounds_however_short_the_run(total: int, rise: float) -> None:
+    factor = one_cycle(Steps(total, 1), rise=rise, start=0.1, end=0.01, anneal="linear").factor
+    shares = [factor(index) for index in range(max(1, total))]
+    assert all(0.01 <= share <= 1 for share in shares)
+    if rise == 0.0:
+        assert shares[0] == 1
+    if rise == 1.0 and total > 1:
+        assert (shares[0], shares[-1]) == (pytest.approx(0.1), 1)
+
+
+@pytest.mark.parametrize("tip", [cosine, linear])
+def test_a_run_of_no_steps_has_a_rate(tip: Callable[..., Schedule]) -> None:
+    assert tip(Steps(0, 10), floor=0.0).factor(0) == 1
 
 
 def test_step_multiplies_every_so_many_epochs() -> None:
@@ -58,8 +136,8 @@ def test_step_multiplies_every_so_many_epochs() -> None:
     assert [factor(index) for index in (0, 29, 30, 59, 60, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
 
 
-def test_only_cosine_depends_on_the_runs_length() -> None:
-    assert {name for name, make in MAKE.items() if make().needs_length} == {"cosine"}
+def test_which_depend_on_the_runs_length() -> None:
+    assert {name for name, make in MAKE.items() if make().needs_length} == {"cosine", "linear", "one_cycle"}
     for name, make in MAKE.items():
         assert warm_up(make(), STEPS, warmup=1.0).needs_length == make().needs_length, name
 

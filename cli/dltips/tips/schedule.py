@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from dltips.card import card
 from dltips.metrics import Progress, Score
 from dltips.registry import Count, Fraction, NonNegative, Size, family
 
@@ -44,26 +46,95 @@ def warm_up(chosen: Schedule, steps: Steps, *, warmup: NonNegative) -> Schedule:
 
 
 @schedule
+@card(
+    when="short runs, and as the yardstick for the others",
+    formula="lr",
+    source="tip K for where to start",
+    recommends="optimizer.lr=0.1 (K, for SGD)",
+    costs="nothing; what a lower rate at the end would gain is left",
+)
 def constant(steps: Steps) -> Schedule:
     """The same rate throughout."""
     return Schedule(lambda step: 1.0)
 
 
 @schedule
+@card(
+    when="the length of the run is known: nothing else to choose",
+    formula="lr * (floor + (1 - floor) * (1 + cos(pi * step / steps)) / 2)",
+    source="Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts",
+    costs="the run cannot be made longer afterwards",
+)
 def cosine(steps: Steps, *, floor: Fraction) -> Schedule:
     """Half a cosine from the rate down to floor times the rate (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    return Schedule(
-        lambda step: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / max(1, steps.total))), needs_length=True
-    )
+    return Schedule(lambda step: _anneal("cosine", 1.0, floor, step / max(1, steps.total)), needs_length=True)
 
 
 @schedule
+@card(
+    when="the length of the run is known, short runs above all",
+    formula="lr * (1 + (floor - 1) * step / steps)",
+    source="Defazio et al. 2023, arXiv 2310.07831, which finds it the best of the usual ones",
+    recommends="floor 0",
+    costs="the run cannot be made longer afterwards",
+)
+def linear(steps: Steps, *, floor: Fraction) -> Schedule:
+    """A straight line from the rate down to floor times the rate."""
+    return Schedule(lambda step: _anneal("linear", 1.0, floor, step / max(1, steps.total)), needs_length=True)
+
+
+@schedule
+@card(
+    when="few epochs at a rate that would be too high from the start; find the peak with a range test",
+    formula="from lr * start up to lr in the first share `rise` of the steps, then down to lr * end",
+    source="Smith 2018, arXiv 1803.09820; Smith and Topin 2017, arXiv 1708.07120",
+    recommends="a rise of 0.3, 1/25 at the start: fastai's and torch's",
+    costs="the run cannot be made longer afterwards",
+)
+def one_cycle(
+    steps: Steps, *, rise: Fraction, start: Fraction, end: Fraction, anneal: Literal["cosine", "linear"]
+) -> Schedule:
+    """Up to the rate, then down to almost nothing, in one run: optimizer.lr is the peak (Smith 2018).
+
+    Steps as torch's OneCycleLR takes them, in two phases. Momentum, which Smith lowers while the rate rises, stays.
+    """
+    peak, last = rise * steps.total - 1, steps.total - 1
+
+    def factor(step: int) -> float:
+        if step <= peak:
+            return _anneal(anneal, start, 1.0, step / peak if peak > 0 else 1.0)
+        down = max(0.0, peak)
+        return _anneal(anneal, 1.0, end, (step - down) / max(1.0, last - down))
+
+    return Schedule(factor, needs_length=True)
+
+
+def _anneal(shape: Literal["cosine", "linear"], first: float, last: float, share: float) -> float:
+    """Where a curve from `first` to `last` is after that share of its way."""
+    return last + (first - last) * (0.5 * (1 + math.cos(math.pi * share)) if shape == "cosine" else 1 - share)
+
+
+@schedule
+@card(
+    when="the epochs at which a rate has done its work are known from earlier runs",
+    formula="lr * factor^(epoch // every)",
+    source="Krizhevsky et al. 2012 and He et al. 2015, arXiv 1512.03385, who divide by 10",
+    recommends="factor 0.1",
+    costs="two knobs that depend on the data and the model",
+)
 def step(steps: Steps, *, every: Size, factor: Fraction) -> Schedule:
     """Times `factor` every so many epochs."""
     return Schedule(lambda step: factor ** (step // (every * steps.per_epoch)))
 
 
 @schedule
+@card(
+    when="nothing is known about how long a rate does its work: the validation score says it",
+    formula="lr * factor^n, n the number of times that the score stood still for more than `patience` epochs",
+    source="tips K and S",
+    recommends="divide by 2, or by 5",
+    costs="`patience` epochs at each rate that has done its work",
+)
 def plateau(steps: Steps, *, factor: Fraction, patience: Count, monitor: Score, min_delta: NonNegative) -> Schedule:
     """Times `factor` (1/2, or 1/5) when the score has not improved for more than `patience` epochs."""
     progress = Progress(monitor, min_delta)
