@@ -5,14 +5,28 @@ import torch
 from torch import Generator, Tensor
 
 from dltips.registry import ConfigError
-from dltips.tips.augmentation import Batch, augmentation, crop, flip, none
+from dltips.tips.augmentation import (
+    Batch,
+    Cutmix,
+    FancyPca,
+    Mixup,
+    Samples,
+    Whiten,
+    augmentation,
+    blur,
+    color_jitter,
+    contrast,
+    crop,
+    drop_pixels,
+    erase,
+    flip,
+    noise,
+    none,
+    rotate,
+)
 
 Augment = Callable[[Tensor, Tensor, Generator], Batch]
-TIPS: dict[str, Augment] = {
-    "none": none,
-    "flip": lambda inputs, targets, generator: flip(inputs, targets, generator, p=0.5),
-    "crop": lambda inputs, targets, generator: crop(inputs, targets, generator, padding=4),
-}
+CLASSES = 10
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -21,121 +35,126 @@ def seeded(seed: int = 0) -> Generator:
 
 def batch(count: int = 32, channels: int = 3, height: int = 8, width: int = 10) -> Batch:
     generator = seeded(99)
-    # above zero, so that padded black can be told from the image
     return (
         torch.rand(count, channels, height, width, generator=generator) * 0.9 + 0.1,
-        torch.randint(10, (count,), generator=generator),
+        torch.randint(CLASSES, (count,), generator=generator),
     )
 
 
-def test_there_is_a_case_for_every_augmentation() -> None:
-    assert set(TIPS) == set(augmentation.tips)
+def samples(channels: int) -> Samples:
+    """A training split of images whose channels and neighbours are alike."""
+    pixels = torch.rand(100, 1, 4, 5, generator=seeded()) + 0.5 * torch.rand(100, channels, 4, 5, generator=seeded(1))
+    images = pixels.mul(170).byte().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return Samples(images, torch.zeros(100, dtype=torch.int64), CLASSES)
 
 
+def with_knobs(function: Callable[..., Batch], **knobs: object) -> Callable[[int], Augment]:
+    return lambda channels: lambda inputs, targets, generator: function(inputs, targets, generator, **knobs)
+
+
+# name -> the augmentation for images of so many channels
+TIPS: dict[str, Callable[[int], Augment]] = {
+    "none": with_knobs(none),
+    "flip": with_knobs(flip, p=0.5),
+    "crop": with_knobs(crop, padding=4),
+    "rotate": with_knobs(rotate, degrees=15.0),
+    "color_jitter": with_knobs(color_jitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    "contrast": with_knobs(contrast, strength=0.4),
+    "noise": with_knobs(noise, std=0.05),
+    "blur": with_knobs(blur, kernel_size=5, sigma=(0.3, 1.5)),
+    "drop_pixels": with_knobs(drop_pixels, p=0.1),
+    "erase": with_knobs(erase, p=0.5, scale=(0.02, 0.33), ratio=(0.3, 3.3)),
+    "fancy_pca": lambda channels: FancyPca(samples(channels), std=0.1),
+    "whiten": lambda channels: Whiten(samples(channels), strength=0.5, kernel_size=5, epsilon=0.01),
+    "mixup": lambda channels: Mixup(samples(channels), alpha=1.0),
+    "cutmix": lambda channels: Cutmix(samples(channels), p=0.5, alpha=1.0),
+}
+# how many of 64 identical images differ afterwards, at least; the others draw from ever so many possibilities
+DIFFERENT = {"none": 1, "flip": 2, "crop": 30, "erase": 20}
+MIXING = ("mixup", "cutmix")
+LABELS_STAY = [name for name in TIPS if name not in MIXING]
+
+
+def test_there_is_a_case_for_every_augmentation_of_images() -> None:
+    own = {name for name, tip in augmentation.tips.items() if tip.__module__.startswith("dltips.tips.augmentation.")}
+    of_sounds = {name for name in own if augmentation.tips[name].__module__.endswith(".audio")}
+    assert set(TIPS) == own - of_sounds
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", TIPS)
-def test_labels_shape_type_and_range_stay(name: str) -> None:
-    inputs, targets = batch()
+def test_shape_type_and_range_stay(name: str, channels: int) -> None:
+    inputs, targets = batch(channels=channels)
     kept, labels = inputs.clone(), targets.clone()
-    outputs, same = TIPS[name](inputs, targets, seeded())
-    assert torch.equal(same, labels)
+    outputs, _ = TIPS[name](channels)(inputs, targets, seeded())
     assert outputs.shape == inputs.shape
     assert outputs.dtype == inputs.dtype
     assert 0 <= float(outputs.min()) <= float(outputs.max()) <= 1
     assert torch.equal(inputs, kept)  # the resident store is not written to
+    assert torch.equal(targets, labels)
+
+
+@pytest.mark.parametrize("name", LABELS_STAY)
+def test_labels_stay(name: str) -> None:
+    inputs, targets = batch()
+    _, same = TIPS[name](3)(inputs, targets, seeded())
+    assert torch.equal(same, targets)
+    assert not getattr(augmentation.tips[name], "after_preprocessing", False)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_what_mixes_comes_after_the_preprocessing(name: str) -> None:
+    assert augmentation.tips[name].after_preprocessing is True
 
 
 @pytest.mark.parametrize("name", TIPS)
 def test_the_generator_alone_decides(name: str) -> None:
     inputs, targets = batch()
     before = torch.get_rng_state()
-    first, again, other = (TIPS[name](inputs, targets, seeded(seed))[0] for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert torch.equal(first, other) == (name == "none")
+    first, again, other = (TIPS[name](3)(inputs, targets, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert torch.equal(first[0], other[0]) == (name == "none")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", TIPS)
 def test_the_memory_format_changes_no_value(name: str) -> None:
     inputs, targets = batch()
-    plain, _ = TIPS[name](inputs, targets, seeded())
-    channels_last, _ = TIPS[name](inputs.contiguous(memory_format=torch.channels_last), targets, seeded())
+    plain, _ = TIPS[name](3)(inputs, targets, seeded())
+    channels_last, _ = TIPS[name](3)(inputs.contiguous(memory_format=torch.channels_last), targets, seeded())
     assert torch.equal(plain, channels_last)
 
 
-def test_flip_never_always_and_sometimes() -> None:
-    inputs, targets = batch()
-    assert torch.equal(flip(inputs, targets, seeded(), p=0.0)[0], inputs)
-    assert torch.equal(flip(inputs, targets, seeded(), p=1.0)[0], inputs.flip(3))
-    outputs, _ = flip(inputs, targets, seeded(), p=0.5)
-    mirrored = [torch.equal(output, image.flip(2)) for output, image in zip(outputs, inputs, strict=True)]
-    as_it_was = [torch.equal(output, image) for output, image in zip(outputs, inputs, strict=True)]
-    assert [a != b for a, b in zip(mirrored, as_it_was, strict=True)] == [True] * len(inputs)
+@pytest.mark.parametrize("name", LABELS_STAY)
+def test_of_64_identical_images_each_draws_its_own(name: str) -> None:
+    inputs, targets = batch(count=1, height=12, width=12)
+    outputs, _ = TIPS[name](3)(inputs.repeat(64, 1, 1, 1), targets.repeat(64), seeded())
+    different = len(torch.unique(outputs, dim=0))
+    assert different >= DIFFERENT.get(name, 64)
+    assert name not in ("none", "flip") or different == DIFFERENT[name]
 
 
-def test_flip_mirrors_a_share_p_of_the_samples() -> None:
-    inputs, targets = torch.zeros(4000, 1, 1, 2), torch.zeros(4000, dtype=torch.int64)
-    inputs[..., 0] = 1
-    outputs, _ = flip(inputs, targets, seeded(), p=0.2)
-    assert float(outputs[..., 1].mean()) == pytest.approx(0.2, abs=0.02)
+@pytest.mark.parametrize("name", MIXING)
+def test_each_of_64_samples_is_mixed_by_a_share_of_its_own(name: str) -> None:
+    inputs, _ = batch(count=64, height=24, width=24)
+    _, shares = TIPS[name](3)(inputs, torch.arange(64) % CLASSES, seeded())
+    assert len(shares.amax(1).unique()) >= 20
 
 
-def test_64_identical_images_meet_both_sides_of_flip() -> None:
-    image, targets = torch.rand(1, 3, 6, 6, generator=seeded()), torch.zeros(64, dtype=torch.int64)
-    outputs, _ = flip(image.repeat(64, 1, 1, 1), targets, seeded(), p=0.5)
-    assert len(torch.unique(outputs, dim=0)) == 2
-
-
-def test_64_identical_images_are_cropped_at_many_places() -> None:
-    image, targets = torch.rand(1, 1, 9, 9, generator=seeded()), torch.zeros(64, dtype=torch.int64)
-    outputs, _ = crop(image.repeat(64, 1, 1, 1), targets, seeded(), padding=4)
-    # 81 places; 64 draws meet 44 of them on average
-    assert len(torch.unique(outputs, dim=0)) >= 30
-
-
-@pytest.mark.parametrize("padding", [1, 4, 12])
-def test_crop_is_the_slow_crop_of_each_sample(padding: int) -> None:
-    inputs, targets = batch(count=200)
-    outputs, _ = crop(inputs, targets, seeded(), padding=padding)
-    height, width = inputs.shape[2:]
-    met = set()
-    for image, output in zip(inputs, outputs, strict=True):
-        found = None
-        for down in range(-padding, padding + 1):
-            for right in range(-padding, padding + 1):
-                if found is None and torch.equal(shifted(image, down, right), output):
-                    found = (down, right)
-        assert found is not None
-        met.add(found)
-    if padding < min(height, width):  # else all that is left may be black
-        for shifts in zip(*met, strict=True):
-            assert set(shifts) == set(range(-padding, padding + 1))
-
-
-def shifted(image: Tensor, down: int, right: int) -> Tensor:
-    """The image moved by whole pixels, black where it left, one pixel at a time."""
-    _, height, width = image.shape
-    result = torch.zeros_like(image)
-    rows, columns = (
-        slice(max(0, down), max(0, height + min(0, down))),
-        slice(max(0, right), max(0, width + min(0, right))),
-    )
-    from_rows, from_columns = (
-        slice(max(0, -down), max(0, height - max(0, down))),
-        slice(max(0, -right), max(0, width - max(0, right))),
-    )
-    result[:, rows, columns] = image[:, from_rows, from_columns]
-    return result
-
-
-def test_crop_pads_with_black() -> None:
-    outputs, _ = crop(torch.ones(256, 1, 5, 5), torch.zeros(256, dtype=torch.int64), seeded(), padding=2)
-    assert set(outputs.unique().tolist()) == {0.0, 1.0}
-    # a shift by two both ways leaves 3 x 3 of 5 x 5
-    assert outputs.flatten(1).sum(1).min() == 9
-    assert outputs.flatten(1).sum(1).max() == 25
-
-
-@pytest.mark.parametrize("name", ["flip", "crop"])
+@pytest.mark.parametrize("name", [name for name in TIPS if name not in ("none", "mixup", "fancy_pca", "whiten")])
 def test_vectors_are_refused_with_a_remedy(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^augmentation: {name} takes images, but a sample's shape is \(7,\);"):
-        TIPS[name](torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64), seeded())
+        TIPS[name](3)(torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64), seeded())
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("fancy_pca", lambda vectors: FancyPca(vectors, std=0.1)),
+        ("whiten", lambda vectors: Whiten(vectors, strength=0.5, kernel_size=5, epsilon=0.01)),
+    ],
+)
+def test_what_learns_refuses_vectors_before_the_first_step(name: str, make: Callable[[Samples], Augment]) -> None:
+    with pytest.raises(ConfigError, match=rf"^augmentation: {name} takes images, but a sample's shape is \(7,\);"):
+        make(Samples(torch.zeros(4, 7), torch.zeros(4, dtype=torch.int64), CLASSES))

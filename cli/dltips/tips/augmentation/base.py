@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from dltips.card import card
@@ -42,3 +44,41 @@ def check_images(name: str, inputs: Tensor) -> None:
         raise ConfigError(
             f"augmentation: {name} takes images, but a sample's shape is {shape}; write augmentation=none"
         )
+
+
+def check_range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
+    """The two ends of a range. Errors: ConfigError if there are not two, or the first is the larger."""
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ConfigError(f"augmentation.{key}: {list(bounds)} is no range; write [smallest, largest]")
+    return bounds[0], bounds[1]
+
+
+def check_kernel_size(key: str, kernel_size: int, inputs: Tensor) -> None:
+    """Errors: ConfigError if a kernel has no middle, or half of it is not smaller than the image, which it mirrors."""
+    height, width = inputs.shape[2:]
+    if kernel_size % 2 == 0:
+        raise ConfigError(f"augmentation.{key}: {kernel_size} has no middle; take {kernel_size + 1}, an odd number")
+    if kernel_size // 2 >= min(height, width):
+        largest = 2 * min(height, width) - 1
+        raise ConfigError(f"augmentation.{key}: {kernel_size} is too wide for {height}x{width}; take {largest} or less")
+
+
+def uniform(inputs: Tensor, lowest: float, highest: float, generator: Generator) -> Tensor:
+    """One number for each sample, (N,), of the inputs' type and on their device."""
+    drawn = torch.rand(len(inputs), generator=generator, device=inputs.device, dtype=inputs.dtype)
+    return drawn.mul_(highest - lowest).add_(lowest)
+
+
+def per_sample(numbers: Tensor, inputs: Tensor) -> Tensor:
+    """(N,) as (N, 1, 1, ...), so that it broadcasts over the inputs."""
+    return numbers.view(-1, *(1,) * (inputs.dim() - 1))
+
+
+def box_masks(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, images: Tensor) -> Tensor:
+    """1 inside of rows top .. bottom - 1 and columns left .. right - 1, else 0; (N,) each, to (N, 1, H, W)."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    inside_rows = (rows >= top[:, None]) & (rows < bottom[:, None])  # (N, H)
+    inside_columns = (columns >= left[:, None]) & (columns < right[:, None])  # (N, W)
+    return inside_rows.to(images.dtype)[:, None, :, None] * inside_columns.to(images.dtype)[:, None, None, :]
