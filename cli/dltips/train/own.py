@@ -6,13 +6,14 @@ them all the same; one that is fitted has `fit(inputs, targets)`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dltips import paths
-from dltips.config import Config
+from dltips.config import Config, to_plain
 from dltips.feed.batches import to_float
 from dltips.feed.splits import Split
 from dltips.registry import ConfigError
@@ -27,33 +28,44 @@ def kept(model: nn.Module) -> Sequence[str]:
 
 
 def notes(model: nn.Module, config: Config) -> list[str]:
-    """One line if the model keeps something. Errors: ConfigError if something else was chosen than the defaults."""
+    """One line if the model leaves families out. Errors: ConfigError if something else than the default was chosen."""
     families, name = kept(model), config.tip("model").name
     if not families:
         return []
     remedy = getattr(model, "remedy", "")
     for family in families:
-        chosen = config.tip(family).name
-        if chosen != _default(family):
-            raise ConfigError(f"{family}: {chosen} cannot be had with model={name}, which keeps its own{remedy}")
-    return [f"model={name} keeps its own {' and '.join(families)}{remedy}"]
+        chosen, (default, knobs) = config.tip(family), _default(family)
+        if chosen.name != default:
+            raise ConfigError(f"{family}: {chosen.name} cannot be had with model={name}{remedy}")
+        for knob, value in chosen.knobs.items():
+            if value != knobs[knob]:
+                raise ConfigError(f"{family}.{knob}: {value} cannot be had with model={name}{remedy}")
+    return [f"model={name} takes {' and '.join(f'no {family}' for family in families)}{remedy}"]
 
 
-def _default(family: str) -> str:
+def _default(family: str) -> tuple[str, Mapping[str, Any]]:
+    """The option that a run has if nobody chooses, and its knobs."""
     from omegaconf import OmegaConf
 
-    primary = OmegaConf.load(paths.shipped("configs") / "config.yaml")
-    return next(str(entry[family]) for entry in primary.defaults if not isinstance(entry, str) and family in entry)
+    folder = paths.shipped("configs")
+    defaults = OmegaConf.load(folder / "config.yaml").defaults
+    name = next(str(entry[family]) for entry in defaults if not isinstance(entry, str) and family in entry)
+    return name, to_plain(OmegaConf.load(folder / family / f"{name}.yaml"))
 
 
 def fit(model: nn.Module, config: Config, preprocess: nn.Module, split: Split) -> None:
     """Hand the preprocessed training split to a model that is fitted. Errors: ConfigError."""
+    name, common = config.tip("model").name, config.common["data"]()
     augmentations = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
-    if augmentations and not config.common["data"]().expand:
-        name = config.tip("model").name
+    if augmentations and not common.expand:
         raise ConfigError(
             f"augmentation: model={name} is fitted once and sees no new draws; freeze copies with data.expand=4, or"
             " write augmentation=none"
+        )
+    if common.balance != "none":
+        raise ConfigError(
+            f"data.balance: model={name} is fitted to the samples as they are, not to {common.balance}; write"
+            " data.balance=none"
         )
     device = next(preprocess.buffers()).device
     with torch.no_grad():

@@ -91,7 +91,7 @@ class LayerStatistics:
                 handle.remove()
             net.gradients.zero_()
             net.module.train(was_training)
-        return dict(zip(names, torch.stack(values).tolist(), strict=True))
+        return dict(zip(names, torch.stack(values).tolist(), strict=True)) if values else {}
 
 
 def _saturated(module: nn.Module, output: Tensor) -> Tensor | None:

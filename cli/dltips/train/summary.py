@@ -78,6 +78,7 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "parameters": run.size.parameters,
         "size_mb": run.size.size_mb,
         "flops_per_sample": run.size.flops_per_sample,
+        "receptive_field": run.size.receptive_field,
         "seconds": round(seconds, 3),
         "samples_per_second": round(samples / training_seconds, 1) if training_seconds else None,
         "peak_memory_mb": round(peak_memory(device) / 1e6, 1),
@@ -87,6 +88,22 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "code_version": code_version(),
         "test_reads": run.test_reads,
     }
+
+
+def parameters(count: int) -> str:
+    return f"{count:,} parameter{'' if count == 1 else 's'}"
+
+
+def _sight(run: Run) -> str:
+    """How much of a sample a unit of the last feature map sees; "" for nets without one."""
+    seen, there = run.size.receptive_field, run.input_shape[1:]
+    if seen is None:
+        return ""
+    return f", receptive field {_by(seen)} on {_by(there)} {'pixels' if len(there) == 2 else 'values'}"
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(str(side) for side in sides)
 
 
 def _divergence(result: Result | None) -> dict[str, Any] | None:
@@ -123,8 +140,8 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
         )
     speed = f", {summary['samples_per_second']:,.0f} samples/s" if summary["samples_per_second"] else ""
     lines += [
-        f"net       {summary['parameters']:,} parameters, {summary['size_mb']:.3g} MB,"
-        f" {summary['flops_per_sample']:,} FLOPs per sample",
+        f"net       {parameters(summary['parameters'])}, {summary['size_mb']:.3g} MB,"
+        f" {summary['flops_per_sample']:,} FLOPs per sample{_sight(run)}",
         f"time      {summary['seconds']:.1f} s of training{speed}, {summary['peak_memory_mb']:,.0f} MB at the peak",
         f"folder    {path}",
     ]

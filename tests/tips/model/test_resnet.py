@@ -1,0 +1,108 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dltips.registry import ConfigError
+from dltips.tips.model import resnet
+from dltips.tips.model.blocks import Residual
+
+USUAL: dict[str, Any] = {
+    "depth": 8,
+    "stem": "cifar",
+    "width": 0.5,
+    "shortcut": "projection",
+    "norm": "batch",
+    "groups": None,
+}
+
+
+def small(**knobs: Any) -> nn.Module:
+    return resnet((3, 16, 16), 10, nn.ReLU, **{**USUAL, **knobs})
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_the_layers_and_parameters_are_torchvision_s(depth: int) -> None:
+    with torch.device("meta"):
+        model = resnet((3, 64, 64), 1000, nn.ReLU, **{**USUAL, "depth": depth, "stem": "imagenet", "width": 1.0})
+        theirs = getattr(torchvision.models, f"resnet{depth}")()
+    assert [tuple(value.shape) for value in model.state_dict().values()] == [
+        tuple(value.shape) for value in theirs.state_dict().values()
+    ]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_outputs_are_torchvision_s(depth: int) -> None:
+    model = resnet((3, 64, 64), 10, nn.ReLU, **{**USUAL, "depth": depth, "stem": "imagenet", "width": 1.0}).eval()
+    theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=10).eval()
+    model.load_state_dict(dict(zip(model.state_dict(), theirs.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(model(images), theirs(images))
+
+
+# He et al. 2016, table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million parameters
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+def test_the_nets_for_cifar_have_the_paper_s_parameters_and_layers(depth: int, millions: float) -> None:
+    with torch.device("meta"):
+        model = resnet((3, 32, 32), 10, nn.ReLU, **{**USUAL, "depth": depth, "width": 1.0, "shortcut": "pad"})
+    assert round(count(model) / 1e6, 1 if depth == 110 else 2) == millions
+    assert sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()) == depth
+
+
+def test_a_projection_adds_two_convolutions_to_resnet20() -> None:
+    sizes = {kind: count(small(depth=20, width=1.0, shortcut=kind)) for kind in ("pad", "projection")}
+    assert sizes == {"pad": 269_722, "projection": 269_722 + (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)}
+
+
+@pytest.mark.parametrize("shortcut", ["projection", "pad"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
+@pytest.mark.parametrize(("depth", "stem"), [(8, "cifar"), (14, "imagenet"), (18, "cifar"), (50, "imagenet")])
+def test_resnet_has_its_shape_stages_and_gradients(depth: int, stem: str, norm: str, shortcut: str) -> None:
+    model = small(depth=depth, stem=stem, norm=norm, shortcut=shortcut, width=0.125)
+    outputs = model(torch.randn(2, 3, 16, 16))
+    assert outputs.shape == (2, 10)
+    stages = [f"stage{number}" for number in range(1, 4 if depth in (8, 14) else 5)]
+    assert list(dict(model.named_children())) == ["stem", *stages, "pool", "flatten", "head"]
+    outputs.square().sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_channels_last_computes_the_same() -> None:
+    model = small(shortcut="pad").eval()
+    images = torch.randn(2, 3, 16, 16)
+    outputs = copy.deepcopy(model).to(memory_format=torch.channels_last)(
+        images.contiguous(memory_format=torch.channels_last)
+    )
+    assert torch.allclose(outputs, model(images), atol=1e-5)
+
+
+def test_a_net_whose_bodies_are_all_dropped_is_its_stem_and_shortcuts() -> None:
+    model = small(shortcut="pad")
+    for layer in model.modules():
+        if isinstance(layer, Residual):
+            layer.drop = 1.0
+    images = torch.randn(4, 3, 16, 16)
+    maps = model.get_submodule("stem")(images)
+    for number in (1, 2, 3):
+        maps = model.get_submodule(f"stage{number}.block1.shortcut")(maps)
+    expected = model.get_submodule("head")(maps.mean((2, 3)))
+    assert torch.allclose(model(images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("depth", "remedy"), [(21, 20), (7, 8), (1, 8), (49, 44)])
+def test_a_depth_of_neither_layout_is_refused(depth: int, remedy: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^model.depth: {depth} is neither 6n\+2 .*; write model.depth={remedy}$"):
+        small(depth=depth)
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model: resnet takes images"):
+        resnet((64,), 10, nn.ReLU, **USUAL)
