@@ -1,13 +1,17 @@
 """Every option has one line that says what it is, found without importing anything."""
 
-import re
+import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from dltips import catalog, paths, registry
-from dltips.registry import FAMILIES
+from dltips.card import Card, card_of
+from dltips.catalog import Knob
+from dltips.registry import FAMILIES, STACKABLE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -32,26 +36,105 @@ def test_ten_families_with_a_line_each() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_knobs_of_an_option_are_its_yaml(family: str) -> None:
+def test_the_cards_are_those_that_the_functions_have(family: str) -> None:
+    """Read from the sources and attached on import: the same, also where a card is continued over several lines."""
+    functions = registry.load()[family].tips
+    assert catalog.cards(family) == {name: card_of(functions[name]) for name in catalog.options(family)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_entry_is_what_the_function_and_its_yaml_have(family: str) -> None:
     for name in catalog.options(family):
-        assert re.search(rf"^\s*name: {name}$", catalog.knobs(family, name), re.MULTILINE)
-    assert catalog.knobs(family, "nosuch") == ""
+        entry, function = catalog.entry(family, name), registry.load()[family].tips[name]
+        assert (entry.switch, entry.docstring) == (f"{family}={name}", inspect.getdoc(function))
+        assert entry.card == card_of(function)
+        section: Any = OmegaConf.to_container(OmegaConf.load(paths.shipped("configs") / family / f"{name}.yaml"))
+        prefix = f"{family}.{name}" if family in STACKABLE else family
+        knobs = section[name] if family in STACKABLE else section
+        assert {knob.key: knob.default for knob in entry.knobs} == {
+            f"{prefix}.{key}": value for key, value in knobs.items() if key != "name"
+        }
+        for knob in entry.knobs:
+            assert OmegaConf.create(f"x: {knob.written}").x == knob.default
+            assert "#" not in knob.written and not knob.comment.startswith("#")
 
 
-def test_lines_are_read_from_the_source_and_nothing_is_imported(
+def test_all_tips_of_all_families() -> None:
+    tips = catalog.tips()
+    assert tips["init=he"] == catalog.options("init")["he"]
+    assert len(tips) == sum(len(catalog.options(family)) for family in FAMILIES)
+
+
+YAML = """\
+decay:
+  name: decay
+  rate: 1e-3     # per step,
+                 # not per epoch
+  kind: "a b"
+  widths: [1, 2]   # one each
+  block:
+    - 1
+"""
+
+
+def test_knobs_have_their_comments_and_are_shown_as_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "configs" / "init").mkdir(parents=True)
-    (tmp_path / "configs" / "init" / "exploding.yaml").write_text("name: exploding\n")
-    (tmp_path / "configs" / "init" / "silent.yaml").write_text("name: silent\n")
-    (tmp_path / "own.py").write_text(
-        "from dltips.registry import family\n"
-        "init = family('init')\n"
-        "raise SystemExit('was imported')\n"
-        "@init\ndef exploding(model, generator_for):\n    '''Weights that explode.'''\n"
-        "@init.named('silent')\ndef other(model, generator_for): ...\n"
+    (tmp_path / "configs" / "regularization").mkdir(parents=True)
+    (tmp_path / "configs" / "regularization" / "decay.yaml").write_text(YAML)
+    (tmp_path / "own.py").write_text("")
+    monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
+    assert catalog.knobs("regularization", "decay") == (
+        Knob("regularization.decay.rate", 0.001, "1e-3", "per step, not per epoch"),
+        Knob("regularization.decay.kind", "a b", '"a b"', ""),
+        Knob("regularization.decay.widths", [1, 2], "[1, 2]", "one each"),
+        Knob("regularization.decay.block", [1], "[1]", ""),
     )
+    assert catalog.yaml_of("regularization", "decay") == YAML
+    assert catalog.yaml_of("regularization", "nosuch") == "" and catalog.knobs("regularization", "nosuch") == ()
+
+
+OWN = """\
+from dltips.card import card
+from dltips.registry import family
+init = family('init')
+raise SystemExit('was imported')
+@init
+@card(when="now " "and then", formula="x", source="-", costs="much", avoid={"model=mlp": "it explodes"})
+def exploding(model, generator_for):
+    '''Weights that explode.
+
+    Soon.
+    '''
+@init.named('silent')
+def other(model, generator_for): ...
+@init
+@card(when=str(3), formula="x", source="-", costs="much")
+def computed(model, generator_for): ...
+@init
+@card(when="now", nosuch="x")
+def wrong(model, generator_for): ...
+"""
+
+
+def test_the_sources_are_read_and_nothing_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs" / "init").mkdir(parents=True)
+    for name in ("exploding", "silent", "computed", "wrong"):
+        (tmp_path / "configs" / "init" / f"{name}.yaml").write_text(f"name: {name}\n")
+    (tmp_path / "own.py").write_text(OWN)
     monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
     options = catalog.options("init")
     assert options["exploding"] == "Weights that explode." and options["silent"] == ""
+    assert catalog.entry("init", "exploding").docstring == "Weights that explode.\n\nSoon."
+    assert catalog.cards("init")["exploding"] == Card(
+        when="now and then", formula="x", source="-", costs="much", avoid={"model=mlp": "it explodes"}
+    )
+    # without a card, or with one that cannot be read without running it, a tip of the user's is listed all the same
+    assert [catalog.cards("init")[name] for name in ("silent", "computed", "wrong")] == [None, None, None]
     assert "he" in options and "dltips_user_own" not in sys.modules
+
+
+def test_a_user_s_file_that_cannot_be_read_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text("def (")
+    monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
+    assert "he" in catalog.options("init")

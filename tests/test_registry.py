@@ -1,13 +1,16 @@
 import ast
 import inspect
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
-from dltips import catalog, paths, registry
+from dltips import catalog, paths, registry, seed
+from dltips.card import card_of
+from dltips.config import Settings
 from dltips.registry import (
     FAMILIES,
     STACKABLE,
@@ -188,11 +191,12 @@ def test_yaml_and_signature_agree(family: str, name: str) -> None:
         assert list(section) == [name]
         section = section[name]
     assert section.pop("name") == name
-    schema = knobs_of(REGISTRIES[family].tips[name])
+    # a knob that the whole family has may be named once more, to be handed over: its default stands in _common.yaml
+    common = REGISTRIES[family].common_knobs()
+    schema = {key: kind for key, kind in knobs_of(REGISTRIES[family].tips[name]).items() if key not in common}
     assert list(section) == list(schema)
     checked = check_knobs(family, section, schema, f"{family}={name}")
     assert all(checked[key] == (tuple(value) if isinstance(value, list) else value) for key, value in section.items())
-    assert not set(section) & REGISTRIES[family].common_knobs()
 
 
 @pytest.mark.parametrize("family", COMMON)
@@ -220,6 +224,63 @@ def test_every_tip_says_in_one_sentence_what_it_does(family: str, name: str) -> 
     assert first.endswith(".")
     # what `dltips ls` shows without importing anything
     assert catalog.options(family)[name] == first
+
+
+@pytest.mark.parametrize(("family", "name"), OPTIONS)
+def test_every_tip_has_a_card(family: str, name: str) -> None:
+    card = card_of(REGISTRIES[family].tips[name])
+    assert card is not None, f"{family}={name} has no card"
+    for text in (card.when, card.formula, card.source, card.costs):
+        assert text, card
+    for text in (card.when, card.formula, card.source, card.costs, card.recommends, *card.avoid.values()):
+        assert text == " ".join(text.split()) and not text.endswith((",", ";", ":"))
+        assert not text.endswith(".") or text.endswith("...")
+        assert text.count("(") == text.count(")") or "[" in text  # a half-open interval has one of each
+    assert bool(seed.cited(card.source)) == bool(re.search(r"\btips?\b", card.source)), card.source
+
+
+@pytest.mark.parametrize(("family", "name"), OPTIONS)
+def test_a_card_warns_of_what_there_is_and_says_why(family: str, name: str) -> None:
+    card = card_of(REGISTRIES[family].tips[name])
+    for switch, reason in (card.avoid if card else {}).items():
+        assert_switch(switch)
+        assert len(reason) > 10 and switch != f"{family}={name}"
+
+
+@pytest.mark.parametrize(("family", "name"), OPTIONS)
+def test_what_a_tip_wants_beside_it_is_there(family: str, name: str) -> None:
+    card = card_of(REGISTRIES[family].tips[name])
+    for override in card.try_with if card else ():
+        assert_switch(override)
+
+
+def assert_switch(switch: str) -> None:
+    """`family=option`, or `family.knob=value` with a knob that some option has and a value that it takes."""
+    key, separator, written = switch.partition("=")
+    value: Any = OmegaConf.create(f"value: {written}").value if written != "???" else None
+    assert separator, switch
+    family, *path = key.split(".")
+    if not path:
+        if family in FAMILIES:
+            for option in value if isinstance(value, ListConfig) else [value]:
+                assert str(option) in REGISTRIES[family].tips, switch
+        else:
+            assert family in knobs_of(Settings), switch
+        return
+    tips = REGISTRIES[family].tips
+    owners = [tips[path[0]]] if family in STACKABLE else [*tips.values(), REGISTRIES[family].shared]
+    annotations = [knobs_of(owner)[path[-1]] for owner in owners if owner and path[-1] in knobs_of(owner)]
+    assert annotations, f"{switch}: no option has this knob"
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    assert any(accepts(switch, plain, annotation) for annotation in annotations), f"{switch}: no option takes this"
+
+
+def accepts(key: str, value: Any, annotation: Any) -> bool:
+    try:
+        check_value(key, value, annotation)
+    except ConfigError:
+        return False
+    return True
 
 
 def test_an_option_is_registered_by_a_module_of_its_own_family() -> None:

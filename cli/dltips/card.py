@@ -11,7 +11,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a docstring's first line, which says what the tip does, leaves open. Literals only: read without import."""
+    """What a docstring's first line, which says what the tip does, leaves open. Literals only: read without import.
+
+    It is its own decorator: `@init` above `@card(...)` above the function.
+    """
 
     when: str  # when it helps, and when it does not
     formula: str
@@ -23,36 +26,13 @@ class Card:
     # overrides with which the tip is at home, where the digits and an mlp are not enough: `model=cnn`
     try_with: Sequence[str] = ()
 
-
-_cards: dict[Any, Card] = {}
-
-
-def card(
-    *,
-    when: str,
-    formula: str,
-    source: str,
-    costs: str,
-    recommends: str = "",
-    avoid: Mapping[str, str] | None = None,
-    try_with: Sequence[str] = (),
-) -> Callable[[Function], Function]:
-    """Gives a tip its card: `@init` above `@card(...)` above the function."""
-    record = Card(
-        when=when,
-        formula=formula,
-        source=source,
-        costs=costs,
-        recommends=recommends,
-        avoid=avoid or {},
-        try_with=tuple(try_with),
-    )
-
-    def attach(function: Function) -> Function:
-        _cards[function] = record
+    def __call__(self, function: Function) -> Function:
+        _cards[function] = self
         return function
 
-    return attach
+
+card = Card
+_cards: dict[Any, Card] = {}
 
 
 def card_of(function: Callable[..., Any]) -> Card | None:

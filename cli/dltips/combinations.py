@@ -12,14 +12,14 @@ from dltips.registry import FAMILIES
 
 def warnings(config: Config) -> list[str]:
     """One line for each chosen tip and each switch of the same run that its card warns of, with the reason."""
-    found = []
+    found: dict[frozenset[str], str] = {}  # by the pair: of two tips that warn of each other the first is heard
     for family, tips in config.tips.items():
         for tip in tips:
-            card = card_of(tip.function)
+            card, chosen = card_of(tip.function), f"{family}={tip.name}"
             for switch, reason in (card.avoid if card else {}).items():
                 if is_on(config, switch):
-                    found.append(f"{family}={tip.name} with {switch}: {reason}")
-    return found
+                    found.setdefault(frozenset((chosen, switch)), f"{chosen} with {switch}: {reason}")
+    return list(found.values())
 
 
 def is_on(config: Config, switch: str) -> bool:
@@ -32,4 +32,4 @@ def is_on(config: Config, switch: str) -> bool:
         if not isinstance(found, Mapping) or part not in found:
             return False
         found = found[part]
-    return str(found).lower() == value.lower()
+    return ("null" if found is None else str(found).lower()) == value.lower()

@@ -11,8 +11,10 @@ from dataclasses import fields
 from typing import Any
 
 import hydra._internal.hydra as hydra_entry
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import create_config_search_path
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +24,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dltips import paths, recipe
@@ -344,3 +347,43 @@ def installed() -> Iterator[None]:
             yield
     finally:
         setattr(hydra_entry, "ConfigLoaderImpl", theirs)  # noqa: B010
+
+
+@contextmanager
+def errors_of_one_line() -> Iterator[None]:
+    """Within, what Hydra and OmegaConf complain of is a ConfigError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+    except ValueError as error:
+        if _is_hydras(error):
+            raise ConfigError(_one_line(error)) from error
+        raise
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    return next((line.strip() for line in text.splitlines() if line.strip()), text)
+
+
+def _is_hydras(error: BaseException) -> bool:
+    frames: list[str] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(str(traceback.tb_frame.f_globals.get("__name__", "")))
+        traceback = traceback.tb_next
+    return frames[-1].startswith(("hydra.", "omegaconf."))
+
+
+def compose(overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config that `dltips train` would run with these overrides, and what its recipes left out, in words.
+
+    Errors: ConfigError, the same as of `dltips train`.
+    """
+    version.setbase("1.3")
+    with errors_of_one_line(), installed():
+        loader = Loader(create_config_search_path(f"file://{paths.shipped('configs')}"))
+        config = loader.load_configuration("config", overrides, RunMode.RUN)
+        composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return composed, loader.left_out

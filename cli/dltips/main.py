@@ -12,7 +12,10 @@ from dltips import __version__
 VERBS = {
     "train": "train a net: one run, or a grid of runs with -m",
     "evaluate": "test-set loss and accuracy of a run, per class, with the confusion matrix",
-    "ls": "list families, the options of a family, or the recipes",
+    "predict": "the likeliest classes of new images, npz and csv files, or sounds",
+    "show": "a picture of training samples before and after their augmentations",
+    "ls": "list families, the options of a family, all tips, or the recipes",
+    "explain": "a tip's card: what it does, when it helps, formula, source, costs, knobs",
     "cat": "print a recipe",
     "cp": "copy a recipe, to make it your own",
     "doctor": "what this machine and installation can do",

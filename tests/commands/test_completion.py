@@ -21,17 +21,26 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("line", "expected"),
     [
         ("dltips tr", ["train"]),
-        ("dltips train init=x", ["init=xavier"]),
-        ("dltips train augmentation=", ["augmentation=crop", "augmentation=flip", "augmentation=none"]),
+        ("dltips train init=xavier_", ["init=xavier_fc_gaussian_conv"]),
+        ("dltips train augmentation=fli", ["augmentation=flip"]),
         ("dltips train optimizer.mom", ["optimizer.momentum="]),
-        ("dltips train optimizer=adam optimizer.", ["optimizer.betas=", "optimizer.epsilon=", "optimizer.lr="]),
+        ("dltips train optimizer=adam optimizer.b", ["optimizer.betas="]),
+        ("dltips train optimizer=sgd optimizer.b", []),
         ("dltips train +recipe=q", ["+recipe=quickstart"]),
         ("dltips train recipe=q", ["recipe=quickstart"]),
         ("dltips train +recipe=quickstart model.w", ["model.widths="]),
         ("dltips train epo", ["epochs="]),
         ("dltips train init=nonsense optimizer.", []),
+        ("dltips show init=nonsens", []),
+        ("dltips show +recipe=q", ["+recipe=quickstart"]),
         ("dltips cat q", ["quickstart"]),
         ("dltips ls opt", ["optimizer"]),
+        ("dltips ls ti", ["tips"]),
+        ("dltips explain init=x", ["init=xavier", "init=xavier_fc_gaussian_conv"]),
+        ("dltips explain early_s", ["early_stopping"]),
+        ("dltips explain optimizer=s", ["optimizer=sgd"]),
+        ("dltips explain half_", ["half_positive"]),
+        ("dltips explain he he", []),
         ("dltips completion z", ["zsh"]),
     ],
 )
@@ -48,7 +57,7 @@ def test_all_verbs_and_the_users_own_recipes_and_runs_are_offered() -> None:
     for name in ("config.yaml", "summary.json"):
         (Path("outputs/run") / name).touch()
     assert words("dltips train resume=") == ["resume=last", "resume=outputs/run"]
-    assert words("dltips evaluate ") == ["outputs/run"]
+    assert words("dltips evaluate ") == words("dltips predict ") == ["outputs/run"]
 
 
 def test_what_is_offered_for_train_is_every_family_and_setting_and_none_of_hydras() -> None:
@@ -58,13 +67,13 @@ def test_what_is_offered_for_train_is_every_family_and_setting_and_none_of_hydra
 
 
 ASK = {
-    "bash": 'eval "$(dltips completion bash)"\nCOMP_LINE="dltips train init=xa" COMP_POINT=20\n_dltips\n'
+    "bash": 'eval "$(dltips completion bash)"\nCOMP_LINE="dltips train init=ca" COMP_POINT=20\n_dltips\n'
     'echo "${COMPREPLY[@]}"',
-    "fish": 'dltips completion fish | source\ncomplete -C "dltips train init=xa"',
+    "fish": 'dltips completion fish | source\ncomplete -C "dltips train init=ca"',
 }
 
 
-@pytest.mark.parametrize(("shell", "said"), [("bash", "xavier"), ("fish", "init=xavier")])
+@pytest.mark.parametrize(("shell", "said"), [("bash", "calibrated"), ("fish", "init=calibrated")])
 def test_the_script_works_in_its_shell(shell: str, said: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")

@@ -41,13 +41,21 @@ def test_json_holds_the_same(capsys: Output) -> None:
     assert json.loads(capsys.readouterr().out) == {"init": listing["init"]}
 
 
+def test_tips_are_the_options_of_all_families_a_line_each(capsys: Output) -> None:
+    assert main(["ls", "tips"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert dict(line.split(maxsplit=1) for line in lines) == catalog.tips()
+    assert main(["ls", "tips", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"tips": catalog.tips()}
+
+
 def test_recipes_are_listed_with_the_first_line_of_their_header(capsys: Output) -> None:
     Path("recipes/claims").mkdir(parents=True)
     Path("recipes/mine.yaml").write_text("# @package _global_\n# My own words.\n# More of them.\nepochs: 1\n")
     Path("recipes/claims/silent.yaml").write_text("epochs: 1\n")
     assert main(["ls", "recipes", "--json"]) == 0
     recipes = json.loads(capsys.readouterr().out)["recipes"]
-    assert list(recipes) == ["claims/silent", "mine", "quickstart"]
+    assert list(recipes) == sorted(recipes) and {"claims/silent", "mine", "quickstart"} <= set(recipes)
     assert recipes["mine"] == "My own words." and recipes["claims/silent"] == ""
     assert recipes["quickstart"].endswith(".")
 
@@ -56,7 +64,10 @@ def test_the_user_s_own_recipe_is_listed_for_the_shipped_one(capsys: Output) -> 
     Path("recipes").mkdir()
     Path("recipes/quickstart.yaml").write_text("# Mine.\nepochs: 1\n")
     assert main(["ls", "recipes"]) == 0
-    assert capsys.readouterr().out == "  quickstart  Mine.\n"
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed["quickstart"] == "Mine." and all(
+        text != "Mine." for name, text in listed.items() if name != "quickstart"
+    )
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"{", b""])
@@ -70,8 +81,9 @@ def test_a_broken_recipe_does_not_hide_the_others(content: bytes, capsys: Output
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("ls inti", "ls: 'inti' is neither a family nor `recipes`; did you mean init?"),
-        ("ls recipe", "ls: 'recipe' is neither a family nor `recipes`; did you mean recipes?"),
+        ("ls inti", "ls: 'inti' is neither a family nor `tips` nor `recipes`; did you mean init?"),
+        ("ls recipe", "ls: 'recipe' is neither a family nor `tips` nor `recipes`; did you mean recipes?"),
+        ("ls init --seed", "ls: --seed lists tips, not init; write dltips ls tips --seed"),
         ("ls init he", "dltips ls: unrecognized arguments: he; see dltips ls --help"),
         ("ls --jsno", "dltips ls: unrecognized arguments: --jsno; see dltips ls --help"),
     ],

@@ -49,7 +49,7 @@ function __dltips_words
     dltips completion --words (commandline --cut-at-cursor | string collect) 2>/dev/null
 end
 complete -c dltips -f -a '(__dltips_words)'
-complete -c dltips -n '__fish_seen_subcommand_from evaluate cp' -F
+complete -c dltips -n '__fish_seen_subcommand_from evaluate predict cp' -F
 """
 
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
@@ -72,16 +72,18 @@ def words(line: str) -> list[str]:
     if not typed:
         return _starting(word, VERBS)
     verb = typed[0]
-    if verb == "train":
+    if verb in ("train", "show"):
         return _train(typed[1:], word)
     choices: list[str] = []
     if verb in ("cat", "cp") and len(typed) == 1:
         choices = _recipes()
     elif verb == "ls" and len(typed) == 1:
-        from dltips.registry import FAMILIES
+        from dltips.commands.ls import WORDS
 
-        choices = [*FAMILIES, "recipes"]
-    elif verb == "evaluate" and len(typed) == 1:
+        choices = list(WORDS)
+    elif verb == "explain" and len(typed) == 1:
+        choices = _explained()
+    elif verb in ("evaluate", "predict") and len(typed) == 1:
         choices = [str(path.parent) for path in paths.OUTPUTS.glob("*/summary.json")]
     elif verb == "completion":
         choices = list(SCRIPTS)
@@ -92,6 +94,17 @@ def _recipes() -> list[str]:
     from dltips import recipe
 
     return recipe.names()
+
+
+def _explained() -> list[str]:
+    """Options with and without their family, families, and the names of the articles' tips."""
+    from dltips import catalog, seed
+    from dltips.registry import FAMILIES
+
+    switches = list(catalog.tips())
+    return list(
+        {*switches, *FAMILIES, *(switch.partition("=")[2] for switch in switches), *(row.id for row in seed.ROWS)}
+    )
 
 
 def _starting(word: str, choices: Iterable[str]) -> list[str]:

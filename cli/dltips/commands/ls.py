@@ -9,20 +9,27 @@ from dltips.commands.arguments import Parser
 from dltips.main import EXIT_OK
 from dltips.registry import FAMILIES, ConfigError, suggest, user_file
 
+WORDS = (*FAMILIES, "tips", "recipes")
+
 
 def run(arguments: list[str]) -> int:
     parser = Parser(prog="dltips ls", description="List families, options and recipes.")
-    parser.add_argument("what", nargs="?", help="a family, or `recipes`; nothing: everything")
+    parser.add_argument("what", nargs="?", help="a family, `tips` (all families) or `recipes`; nothing: everything")
+    parser.add_argument("--seed", action="store_true", help="the articles' tips and claims, and what switches each")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
-    if chosen.what not in (None, "recipes", *FAMILIES):
+    if chosen.what not in (None, *WORDS):
         raise ConfigError(
-            f"ls: {chosen.what!r} is neither a family nor `recipes`{suggest(chosen.what, [*FAMILIES, 'recipes'])}"
+            f"ls: {chosen.what!r} is neither a family nor `tips` nor `recipes`{suggest(chosen.what, WORDS)}"
         )
+    if chosen.seed and chosen.what not in (None, "tips"):
+        raise ConfigError(f"ls: --seed lists tips, not {chosen.what}; write dltips ls tips --seed")
     for module in paths.user_modules():
         user_file(module)
+    if chosen.seed:
+        return _seed(chosen.json)
     wanted = (*FAMILIES, "recipes") if chosen.what is None else (chosen.what,)
-    listing = {name: _recipes() if name == "recipes" else catalog.options(name) for name in wanted}
+    listing = {name: _listed(name) for name in wanted}
     if chosen.json:
         print(json.dumps(listing, indent=2))
         return EXIT_OK
@@ -32,6 +39,39 @@ def run(arguments: list[str]) -> int:
         width = max(map(len, options), default=0)
         for option, text in options.items():
             print(f"  {option:<{width}}  {text}".rstrip())
+    return EXIT_OK
+
+
+def _listed(name: str) -> dict[str, str]:
+    if name == "tips":
+        return catalog.tips()
+    return _recipes() if name == "recipes" else catalog.options(name)
+
+
+def _seed(as_json: bool) -> int:
+    """Every tip and claim of the articles, by its name, with what switches it on and whether that is there yet."""
+    from dltips import seed
+
+    if as_json:
+        listed = [
+            {"id": row.id, "switch": row.switch, "claim": row.says, "state": row.state}
+            | {"section": section, "articles": list(row.letters), "try": row.command}
+            for section, rows in seed.TABLE.items()
+            for row in rows
+        ]
+        print(json.dumps(listed, indent=2))
+        return EXIT_OK
+    for section, rows in seed.TABLE.items():
+        print(f"\n{section}")
+        # the wider column comes last
+        columns = sorted(
+            ([row.switch for row in rows], [row.says for row in rows]), key=lambda texts: max(map(len, texts))
+        )
+        columns.insert(0, [row.id for row in rows])
+        widths = [max(map(len, texts)) for texts in columns[:2]]
+        for row, *texts in zip(rows, *columns, strict=True):
+            later = "  (not yet)" if row.later else ""
+            print(f"  {texts[0]:<{widths[0]}}  {texts[1]:<{widths[1]}}  {texts[2]}{later}")
     return EXIT_OK
 
 

@@ -10,12 +10,10 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dltips import paths
-from dltips.compose import Loader, installed
+from dltips.compose import Loader, errors_of_one_line, installed
 from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.registry import ConfigError
 
@@ -34,6 +32,7 @@ def run(arguments: list[str]) -> int:
     _check_flags(arguments)
     codes: list[int] = []
     failures: list[Exception] = []
+    said: set[str] = set()  # what the runs of a grid have in common is said once
 
     @hydra.main(config_path=str(paths.shipped("configs")), config_name="config", version_base="1.3")
     def task(composed: DictConfig) -> None:
@@ -41,7 +40,7 @@ def run(arguments: list[str]) -> int:
         if EXIT_INTERRUPTED in codes:
             return  # who stops one run of a grid stops the grid
         try:
-            codes.append(_one_run(composed))
+            codes.append(_one_run(composed, said))
         except ConfigError as error:
             codes.append(fail(str(error)))
         except Exception as error:
@@ -52,14 +51,8 @@ def run(arguments: list[str]) -> int:
     sys.argv = ["dltips train", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with installed():
+        with errors_of_one_line(), installed():
             task()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
-    except ValueError as error:
-        if _is_hydras(error):
-            raise ConfigError(_one_line(error)) from error
-        raise
     finally:
         sys.argv = theirs
     if failures:
@@ -80,25 +73,11 @@ def _check_flags(arguments: list[str]) -> None:
     parser.parse_args([argument for argument in arguments if argument not in ("--help", "-h", "--version")])
 
 
-def _one_run(composed: DictConfig) -> int:
+def _one_run(composed: DictConfig, said: set[str]) -> int:
     from dltips.train.run import train  # torch comes with it: only now
 
     # as they were typed: an interpolation in them is validated before anyone resolves it
     overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, Loader)
-    return train(composed, overrides, loader.left_out)
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error) or str(error.__cause__ or type(error).__name__)
-    return next((line.strip() for line in text.splitlines() if line.strip()), text)
-
-
-def _is_hydras(error: BaseException) -> bool:
-    frames: list[str] = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        frames.append(str(traceback.tb_frame.f_globals.get("__name__", "")))
-        traceback = traceback.tb_next
-    return frames[-1].startswith(("hydra.", "omegaconf."))
+    return train(composed, overrides, loader.left_out, said)

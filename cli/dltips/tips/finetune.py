@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from dltips.card import card
 from dltips.registry import family
 
 finetune = family("finetune")
@@ -24,6 +25,12 @@ class Plan:
 
 
 @finetune
+@card(
+    when="enough data to learn all weights from them; as the control for the others",
+    formula="every parameter trains",
+    source="-",
+    costs="nothing",
+)
 def none(model: nn.Module, train_inputs: Tensor) -> Plan:
     """No fine-tuning: every parameter trains, from the init scheme's weights."""
     return Plan()

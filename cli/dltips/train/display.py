@@ -42,9 +42,10 @@ class Display:
         self.started = time.perf_counter()
         self.first_epoch: int | None = None
 
-    def say(self, text: str) -> None:
-        """A line for the person and for run.log."""
-        self.write(text)
+    def say(self, text: str, *, heard: bool = False) -> None:
+        """A line for the person, unless heard before, and for run.log."""
+        if not heard:
+            self.write(text)
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write(self, text: str) -> None:

@@ -25,24 +25,27 @@ from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
-from dltips.train.summary import environment, report, summarize
+from dltips.train.summary import environment, parameters, report, summarize
 
 if TYPE_CHECKING:
     from dltips.train.resume import Continuation
 
 
-def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
-    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind."""
+def train(composed: DictConfig, overrides: list[str], notes: list[str], said: set[str]) -> int:
+    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind.
+
+    Of the notes, those that the person has heard go to run.log alone; the others are added to what was said.
+    """
     folder.check_writable()
     if composed.get("resume") is not None:
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        return _train(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes])
-    return _train(validate(composed), None, typed_keys(overrides), notes)
+        return _train(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes], said)
+    return _train(validate(composed), None, typed_keys(overrides), notes, said)
 
 
-def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str]) -> int:
+def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str], said: set[str]) -> int:
     run = prepare(config, resumed.threads if resumed else None)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     run.test_reads = resumed.test_reads if resumed else 0
@@ -59,7 +62,8 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
     with contextlib.closing(display), contextlib.closing(recorder):
         for note in (*notes, *run.notes):
-            display.say(note)
+            display.say(note, heard=note in said)
+            said.add(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
             gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
@@ -87,7 +91,7 @@ def _headline(run: Run) -> str:
     splits, data = run.splits, run.config.tip("data").name
     return (
         f"{data} ({run.training.train.count:,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
-        f", {run.config.tip('model').name} with {run.size.parameters:,} parameters, on {run.training.device}"
+        f", {run.config.tip('model').name} with {parameters(run.size.parameters)}, on {run.training.device}"
     )
 
 

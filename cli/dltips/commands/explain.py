@@ -1,0 +1,280 @@
+"""dltips explain TIP: a tip's card, its docstring and its knobs, for a person."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from dltips import catalog, paths, seed
+from dltips.commands.arguments import Parser
+from dltips.main import EXIT_OK
+from dltips.registry import FAMILIES, ConfigError, suggest, user_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDEST = 100  # longer lines are hard to read
+LABEL = 15
+NARROWEST = 24
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(prog="dltips explain", description="A tip's card: what, when, formula, source, costs, knobs.")
+    parser.add_argument(
+        "tip", help="an option (he, init=he), a family, a knob (model.norm), or a name from `dltips ls tips --seed`"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    chosen = parser.parse_args(arguments)
+    for module in paths.user_modules():
+        user_file(module)
+    found, show = _found(chosen.tip)
+    if chosen.json:
+        print(json.dumps(found, indent=2))
+        return EXIT_OK
+    from rich.console import Console
+
+    show(Console(highlight=False, soft_wrap=True), found)
+    return EXIT_OK
+
+
+def _found(name: str) -> tuple[dict[str, Any], Any]:
+    """What there is to say, and who says it. Errors: ConfigError."""
+    if name in FAMILIES:
+        return about_family(name), _show_family
+    if name.partition(".")[0] in FAMILIES and "." in name:
+        return about_knob(name.partition("=")[0]), _show_knob
+    options = {family: catalog.options(family) for family in FAMILIES}
+    family, separator, option = re.sub(r"[\[\]'\"]", "", name).replace("/", "=", 1).rpartition("=")
+    if separator and family in FAMILIES:
+        if option not in options[family]:
+            owners = [other for other in FAMILIES if option in options[other]]
+            hint = f"; did you mean {owners[0]}={option}?" if owners else suggest(option, options[family])
+            raise ConfigError(f"explain: {option!r} is no option of {family}{hint}")
+        return about_tip(family, option), _show_tip
+    owners = [family for family in FAMILIES if name in options[family]]
+    if len(owners) > 1:
+        ways = ", ".join(f"{family}={name}" for family in owners)
+        raise ConfigError(f"explain: {name!r} is an option of {len(owners)} families; say which: {ways}")
+    if owners:
+        return about_tip(owners[0], name), _show_tip
+    row = seed.row(name)
+    if row is not None:
+        return about_row(row), _show_row
+    known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in seed.ROWS)}
+    hint = suggest(name, known)
+    raise ConfigError(f"explain: {name!r} is no tip{hint if 'did you' in hint else '; `dltips ls tips` lists them'}")
+
+
+# What there is to say
+
+
+def about_tip(family: str, option: str) -> dict[str, Any]:
+    """A tip's card and what goes with it, as plain data."""
+    entry = catalog.entry(family, option)
+    card = entry.card
+    found: dict[str, Any] = {"tip": entry.switch, "family": family, "what": entry.docstring}
+    if card is not None:
+        found |= {"when": card.when, "formula": card.formula, "recommends": card.recommends, "costs": card.costs}
+        found |= {"source": card.source, "articles": seed.cited(card.source), "avoid": dict(card.avoid)}
+    found["avoided_by"] = {
+        f"{other}={name}": record.avoid[entry.switch]
+        for other in FAMILIES
+        for name, record in catalog.cards(other).items()
+        if record is not None and entry.switch in record.avoid
+    }
+    found["knobs"] = _knobs(family, option)
+    found["shared_knobs"] = [knob["key"] for knob in _knobs(family, "_common")]
+    found["try"] = f"dltips train +recipe=quickstart {shlex.join([entry.switch, *entry.at_home])}"
+    found["claims"] = {
+        row.says: row.command for row in seed.ROWS if row.command.startswith("dltips train -m") and _names(row, entry)
+    }
+    return found
+
+
+def _names(row: seed.Row, entry: catalog.Entry) -> bool:
+    """Whether a comparison has this option as one of its arms."""
+    choices = dict(override.split("=", 1) for override in row.overrides)
+    return entry.name in re.findall(r"\w+", choices.get(entry.family, "")) and "," in choices[entry.family]
+
+
+def about_family(family: str) -> dict[str, Any]:
+    return {
+        "family": family,
+        "what": catalog.module_docstring(family),
+        "options": catalog.options(family),
+        "shared_knobs": _knobs(family, "_common"),
+    }
+
+
+def about_knob(key: str) -> dict[str, Any]:
+    """A knob in each option that has it. Errors: ConfigError."""
+    family = key.partition(".")[0]
+    knobs = {option: _knobs(family, option) for option in [*catalog.options(family), "_common"]}
+    found = {option: knob for option, listed in knobs.items() for knob in listed if knob["key"] == key}
+    if not found:
+        known = {knob["key"] for listed in knobs.values() for knob in listed}
+        hint = suggest(key, known)
+        hint = hint if "did you" in hint else f"; `dltips explain {family}` lists its options"
+        raise ConfigError(f"explain: {key!r} is no knob of {family}{hint}")
+    commands = {row.says: row.command for row in seed.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
+    return {"knob": key, "options": found, "tips": commands}
+
+
+def about_row(row: seed.Row) -> dict[str, Any]:
+    """A tip of the articles that is no option of its own: a knob's value, a verb, a comparison."""
+    found = {
+        "tip": row.id,
+        "what": row.says,
+        "switch": row.switch,
+        "articles": {letter: seed.SOURCES[letter] for letter in row.letters},
+    }
+    return found | {"state": row.state, "try": row.command}
+
+
+def _knobs(family: str, option: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": knob.key,
+            "default": knob.default,
+            "override": f"{knob.key}={knob.written.replace(', ', ',')}",
+            "comment": knob.comment,
+        }
+        for knob in catalog.knobs(family, option)
+    ]
+
+
+# Who says it
+
+
+def _show_tip(console: Console, found: dict[str, Any]) -> None:
+    console.print(found["tip"], style="bold")
+    _show_text(console, found["what"] or "Says nothing of itself.")
+    console.print()
+    if "when" not in found:
+        _row(console, "card", "none: it stands above the function, as @card(when=..., formula=..., ...)")
+    for label, key in (
+        ("when it helps", "when"),
+        ("formula", "formula"),
+        ("recommended", "recommends"),
+        ("costs", "costs"),
+        ("source", "source"),
+    ):
+        if found.get(key):
+            _row(console, label, found[key])
+    for letter, title in found.get("articles", {}).items():
+        _row(console, "", f"{letter}: {title}", style="dim")
+    label, warnings = "not with", found.get("avoid", {}) | found["avoided_by"]
+    for reason in dict.fromkeys(warnings.values()):
+        switches = ", ".join(switch for switch in warnings if warnings[switch] == reason)
+        _row(console, label, f"{switches}: {reason}")
+        label = ""
+    _show_knobs(console, "knobs", found["knobs"])
+    if found["shared_knobs"]:
+        shared = ", ".join(key.partition(".")[2] for key in found["shared_knobs"])
+        text = f"every {found['family']} option also has {shared}: dltips explain {found['family']}"
+        _row(console, "" if found["knobs"] else "knobs", text, style="dim")
+    label = "try"
+    for what, command in {"": found["try"], **found["claims"]}.items():
+        if what:
+            _row(console, "to settle" if label else "", what)
+        _command(console, label if not what else "", command)
+        label = "" if what else label
+
+
+def _show_family(console: Console, found: dict[str, Any]) -> None:
+    console.print(f"{found['family']}=", style="bold")
+    _show_text(console, found["what"])
+    console.print()
+    width = max(map(len, found["options"]))
+    for option, line in found["options"].items():
+        _hanging(console, f"  {option:<{width}}  ", line, "cyan")
+    if found["shared_knobs"]:
+        console.print()
+        _show_knobs(console, "all of them", found["shared_knobs"])
+
+
+def _show_knob(console: Console, found: dict[str, Any]) -> None:
+    console.print(found["knob"], style="bold")
+    console.print()
+    names = {option: "every option" if option == "_common" else option for option in found["options"]}
+    width = max(LABEL - 2, *map(len, names.values()))
+    for option, knob in found["options"].items():
+        comment = f"  {knob['comment']}" if knob["comment"] else ""
+        _hanging(console, f"{names[option]:<{width}}  ", f"{knob['override']}{comment}", "cyan")
+    label = "try"
+    for says, command in found["tips"].items():
+        _row(console, label, says)
+        _command(console, "", command)
+        label = ""
+
+
+def _show_row(console: Console, found: dict[str, Any]) -> None:
+    console.print(found["tip"], style="bold")
+    _show_text(console, f"{found['what'][0].upper()}{found['what'][1:]}.")
+    console.print()
+    _row(console, "switch", found["switch"] + ("" if found["state"] == "available" else " (not yet)"))
+    label = "source"
+    for letter, title in found["articles"].items():
+        _row(console, label, f"{letter}: {title}")
+        label = ""
+    if found["try"]:
+        _command(console, "try", found["try"])
+
+
+def _show_knobs(console: Console, label: str, knobs: list[dict[str, Any]]) -> None:
+    width = max((len(knob["override"]) for knob in knobs), default=0)
+    beside = LABEL + width + 2 + NARROWEST <= console.width
+    for knob in knobs:
+        if knob["comment"] and beside:
+            _hanging(console, f"{label:<{LABEL}}{knob['override']:<{width}}  ", knob["comment"], "cyan", LABEL)
+        else:
+            _row(console, label, knob["override"])
+            if knob["comment"]:
+                _row(console, "", f"  {knob['comment']}")
+        label = ""
+
+
+def _show_text(console: Console, text: str) -> None:
+    """A docstring: its paragraphs filled anew, what is indented left as it stands."""
+    for index, paragraph in enumerate(re.split(r"\n\s*\n", text)):
+        if index:
+            console.print()
+        if re.search(r"^ ", paragraph, re.MULTILINE):
+            console.print(paragraph, markup=False)
+        else:
+            _hanging(console, "", " ".join(paragraph.split()))
+
+
+def _row(console: Console, label: str, text: str, style: str = "") -> None:
+    _hanging(console, f"{label:<{LABEL}}", text, "cyan", text_style=style)
+
+
+def _command(console: Console, label: str, command: str) -> None:
+    """On one line, however long: it is there to be copied."""
+    _print(console, f"{label:<{LABEL}}", command, "cyan", "green")
+
+
+def _hanging(
+    console: Console, lead: str, text: str, style: str = "", styled: int | None = None, text_style: str = ""
+) -> None:
+    """Text filled to the right of its lead, whose first characters are styled."""
+    width = min(console.width, WIDEST)
+    lines = textwrap.wrap(text, max(NARROWEST, width - len(lead)), break_long_words=False, break_on_hyphens=False) or [
+        ""
+    ]
+    for index, line in enumerate(lines):
+        _print(console, lead if index == 0 else " " * len(lead), line, style, text_style, styled)
+
+
+def _print(
+    console: Console, lead: str, text: str, style: str = "", text_style: str = "", styled: int | None = None
+) -> None:
+    from rich.text import Text
+
+    styled = len(lead) if styled is None else styled
+    line = Text.assemble((lead[:styled], style), lead[styled:], (text, text_style))
+    line.rstrip()
+    console.print(line)
