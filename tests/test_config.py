@@ -111,7 +111,8 @@ def test_every_value_of_the_config_is_checked(composed: DictConfig) -> None:
     assert len(keys) > 25
     for key in keys:
         assert message(without(composed, key)) == f"{key}: is missing; give it a value"
-        assert message(changed(composed, key, {"a": {"b": 1}})).startswith(f"{key}: ")
+        if key != "optimizer.rates":  # a mapping, whose names only the net can judge
+            assert message(changed(composed, key, {"a": {"b": 1}})).startswith(f"{key}: ")
         assert message(changed(composed, f"{key}x", 1)).startswith(f"{key}x: ")
 
 
@@ -185,7 +186,7 @@ def test_the_hash_is_of_values_not_of_how_they_are_written(
     composed: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DLTIPS_TEST_CLASS", "NAdam")
-    rule = {"name": "torch", "cls": "NAdam", "lr": 0.1, "options": {}}
+    rule = {"name": "torch", "cls": "NAdam", "lr": 0.1, "options": {}, "reduction": "mean", "rates": {}}
     written = changed(composed, "optimizer", rule)
     named = changed(written, "optimizer.cls", "${oc.env:DLTIPS_TEST_CLASS}")
     assert validate(named).hash == validate(written).hash

@@ -1,23 +1,78 @@
+import json
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+from sklearn import metrics
+from torch import Tensor
+from torch.nn import functional
 
-from dltips.config import Metric
-from dltips.metrics import Progress, Score, higher_is_better, is_better
+from dltips.feed.splits import split
+from dltips.main import main
+from dltips.metrics import Progress, Score, class_scores, higher_is_better, is_better
+from dltips.train import checkpoint, trained
 
 
-def test_losses_fall_and_accuracies_rise() -> None:
+def test_losses_fall_and_the_other_scores_rise() -> None:
     assert {name: higher_is_better(name) for name in get_args(Score)} == {
         "val/accuracy": True,
+        "val/balanced_accuracy": True,
+        "val/macro_f1": True,
         "train/accuracy": True,
         "val/loss": False,
         "train/loss": False,
     }
 
 
-def test_what_decides_a_run_is_one_of_the_scores() -> None:
-    assert set(get_args(Metric)) == set(get_args(Score))
+def counts(targets: Tensor, predicted: Tensor, classes: int) -> tuple[list[int], list[int], list[int]]:
+    """Right, truly there and said to be there, per class."""
+    right = targets[targets == predicted]
+    hits, actual, claimed = (torch.bincount(labels, minlength=classes) for labels in (right, targets, predicted))
+    return hits.tolist(), actual.tolist(), claimed.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+def test_the_scores_per_class_are_scikit_learn_s_also_where_classes_are_absent() -> None:
+    absent = never_claimed = 0
+    for _ in range(200):
+        classes, samples = int(torch.randint(1, 12, ())), int(torch.randint(1, 40, ()))
+        # a share of the classes alone occurs, and another share is claimed
+        there, said = (torch.randperm(classes)[: int(torch.randint(1, classes + 1, ()))] for _ in range(2))
+        targets, predicted = (some[torch.randint(len(some), (samples,))] for some in (there, said))
+        predicted = torch.where(torch.rand(samples) < 0.5, targets, predicted)
+        hits, actual, claimed = counts(targets, predicted, classes)
+        balanced_accuracy, macro_f1 = class_scores(hits, actual, claimed)
+        assert balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(targets, predicted), rel=1e-14)
+        assert macro_f1 == pytest.approx(metrics.f1_score(targets, predicted, average="macro"), rel=1e-14)
+        absent += any(there == 0 and said > 0 for there, said in zip(actual, claimed, strict=True))
+        never_claimed += any(there > 0 and said == 0 for there, said in zip(actual, claimed, strict=True))
+    assert absent > 20 and never_claimed > 20
+
+
+def test_a_class_that_nobody_has_or_claims_changes_no_score() -> None:
+    assert class_scores([3, 0, 1], [4, 0, 2], [4, 0, 2]) == class_scores([3, 1], [4, 2], [4, 2]) == (0.625, 0.625)
+
+
+def test_what_a_run_logs_are_scikit_learn_s_scores_of_the_same_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ["log.tensorboard=false", "log.picture=false", "log.layers=false", "epochs=1", "data.subset=200"]
+    assert main(["train", *quick, "optimizer.lr=0.01"]) == 0
+    (path,) = Path("outputs").iterdir()
+    (record,) = (json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines())
+    config, payload = trained.read(path, checkpoint.LAST)
+    model, preprocess = trained.load_net(config, payload)
+    val = split(config.tip("data")(), config.common["data"]()).val.taken()
+    with torch.no_grad():
+        outputs = model.eval()(preprocess(val.inputs.float() / 255))
+    targets, predicted = val.targets, outputs.argmax(1)
+    assert record["val/accuracy"] == metrics.accuracy_score(targets, predicted) < 0.95
+    scores = metrics.balanced_accuracy_score(targets, predicted), metrics.f1_score(targets, predicted, average="macro")
+    assert (record["val/balanced_accuracy"], record["val/macro_f1"]) == pytest.approx(scores, rel=1e-14)
+    assert record["val/loss"] == pytest.approx(float(functional.cross_entropy(outputs, targets)), rel=1e-6)
 
 
 @pytest.mark.parametrize(

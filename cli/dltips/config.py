@@ -211,7 +211,10 @@ def _columns() -> dict[str, Scalar]:
         for folder in paths.configs():
             for file in sorted((folder / family).glob("*.yaml")):
                 found = leaves(_plain_yaml(file), f"{family}.")
-                columns |= {key: value for key, value in found if not key.endswith(".name") and key not in columns}
+                for key, value in found:
+                    if not key.endswith(".name"):
+                        # one key may be a number in one option and text in another: text holds both
+                        columns[key] = value if type(_example(columns.get(key, value))) is type(_example(value)) else ""
     return {key: _example(value) for key, value in columns.items()}
 
 

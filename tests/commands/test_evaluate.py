@@ -14,7 +14,8 @@ from dltips.config import validate
 from dltips.feed.splits import split
 from dltips.main import main
 from dltips.train import checkpoint, folder
-from dltips.train.evaluate import load_net, scores
+from dltips.train.evaluate import scores
+from dltips.train.trained import load_net
 
 Output = pytest.CaptureFixture[str]
 
@@ -80,6 +81,8 @@ def test_the_scores_are_those_of_the_checkpoint_s_predictions(which: str, run: s
     assert found["checkpoint"] == which and found["samples"] == len(targets) == 180
     assert found["accuracy"] == metrics.accuracy_score(targets, predicted)
     assert found["loss"] == loss
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(targets, predicted), rel=1e-14)
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(targets, predicted, average="macro"), rel=1e-14)
     assert found["confusion"] == metrics.confusion_matrix(targets, predicted, labels=range(10)).tolist()
     assert sum(map(sum, found["confusion"])) == found["samples"]
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -132,7 +135,9 @@ def test_a_person_reads_the_same_numbers(run: str, monkeypatch: pytest.MonkeyPat
     out, err = capsys.readouterr()
     assert err == "" and "\x1b" not in out
     first, *lines, last = out.splitlines()
-    assert first.startswith(f"test loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}  (180 samples, best ")
+    numbers = [f"{found[name]:.4f}" for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1")]
+    expected = "test loss {}  accuracy {}  balanced {}  macro F1 {}  (180 samples, best checkpoint of epoch {})"
+    assert first == expected.format(*numbers, found["epoch"])
     assert last.startswith("the test split of this run has been read 2 times: ")
     rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in found["classes"]]
     assert [[int(cell) for cell in row[1:]] for row in rows[10:]] == found["confusion"]

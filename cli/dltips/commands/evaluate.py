@@ -28,6 +28,7 @@ def run(arguments: list[str]) -> int:
 
 def _show(scores: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -41,11 +42,11 @@ def _show(scores: dict[str, Any]) -> None:
         column.justify = "right"
     for entry in scores["per_class"]:
         numbers = ["-" if entry[name] is None else f"{entry[name]:.4f}" for name in ("precision", "recall", "f1")]
-        per_class.add_row(entry["class"], f"{entry['samples']:,}", *numbers)
+        per_class.add_row(escape(entry["class"]), f"{entry['samples']:,}", *numbers)
     console.print(per_class)
     names, matrix = scores["classes"], scores["confusion"]
     if len(names) <= 20:
-        confusion = Table("true \\ predicted", *names, box=None, header_style="bold")
+        confusion = Table("true \\ predicted", *map(escape, names), box=None, header_style="bold")
         for column in confusion.columns[1:]:
             column.justify = "right"
         for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
@@ -53,7 +54,7 @@ def _show(scores: dict[str, Any]) -> None:
                 f"[bold green]{count}[/]" if at == index and count else f"[red]{count}[/]" if count else "[dim]0[/]"
                 for at, count in enumerate(row)
             ]
-            confusion.add_row(name, *cells)
+            confusion.add_row(escape(name), *cells)
         console.print(confusion)
     else:
         pairs = [
@@ -64,7 +65,7 @@ def _show(scores: dict[str, Any]) -> None:
         ]
         console.print("most confused:")
         for count, true, predicted in sorted(pairs, reverse=True)[:10]:
-            console.print(f"  {count:>5}  {true} taken for {predicted}")
+            console.print(f"  {count:>5}  {escape(true)} taken for {escape(predicted)}")
     reads = scores["test_reads"]
     note = "" if reads == 1 else ": the more often it decides something, the less it is a test"
     console.print(f"the test split of this run has been read {reads} time{'s' if reads != 1 else ''}{note}")

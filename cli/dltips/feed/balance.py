@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from dltips.registry import ConfigError
 
@@ -22,6 +26,18 @@ def balanced_order(targets: Tensor, classes: int, generator: Generator) -> Tenso
     cumulated = weights.cumsum(0)
     drawn = torch.rand(len(targets), generator=generator, dtype=torch.float64) * cumulated[-1]
     return torch.searchsorted(cumulated, drawn, right=True).clamp(max=len(targets) - 1)
+
+
+def weighted_loss(weights: Tensor) -> Callable[..., Tensor]:
+    """Cross-entropy, each sample times its class's weight, as the mean over the samples.
+
+    Not torch's weighted mean, which divides by the weights of the samples at hand: parts of a batch would not add up.
+    """
+
+    def loss(outputs: Tensor, targets: Tensor, **options: Any) -> Tensor:
+        return functional.cross_entropy(outputs, targets, weight=weights, reduction="none", **options).mean()
+
+    return loss
 
 
 def check(balance: str, shuffle: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from dltips.feed.placement import place
 from dltips.feed.splits import Split, Splits, split
 from dltips.net import Net
 from dltips.registry import ConfigError, Tip
+from dltips.spectrogram import check_sample_rate
 from dltips.tips.augmentation import Samples
 from dltips.tips.data import Common, Source
 from dltips.tips.optimizer import Common as Optimizing
@@ -76,14 +76,17 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
         config.tips["augmentation"], Samples(train_split.inputs, train_split.targets, classes)
     )
     augmentations.try_on(train_split)
-    preprocess = fit_preprocessing(config.tip("preprocessing"), train_split.inputs).to(device)
+    preprocess = fit_preprocessing(config.tip("preprocessing"), train_split.inputs, lacks_values(source)).to(device)
     if common.expand:
         train_split, augmentations = augmentations.frozen(
             train_split, common.expand, lambda name, copy: seeds.generator(settings.seed, "expand", name, copy)
         )
     _check_batch_size(config, len(train_split))
     regularizations = [tip() for tip in config.tips["regularization"]]
+    for plan in _hooks(regularizations, "plan"):
+        plan(settings.epochs)
     model = build_model(config, tuple(train_split.inputs.shape[1:]), classes, regularizations)
+    check_sample_rate(model, source.reader.get("sample_rate"))
     probe = preprocess(to_float(train_split.inputs[:PROBE].to(device)))
     notes = [*source.notes, *warnings(config), *own.notes(model, config)]
     if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
@@ -115,7 +118,7 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
         batch_size=settings.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=settings.seed,
-        order=_order(common, settings.seed, train_split, classes),
+        order=epoch_order(common, settings.seed, train_split, classes),
         augmentation_names=augmentations.names,
         criterion=_criterion(common, train_split, classes, device, regularizations),
         autocast=autocast,
@@ -163,17 +166,24 @@ def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
     if "init" not in own.kept(model):
         seed = config.settings.seed
         config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
-    if hasattr(model, "look"):  # a model with a layer that is set from data
-        model.look(inputs)
+    look = getattr(model, "look", None)
+    if callable(look):  # a layer is set from data
+        look(inputs)
 
 
-def fit_preprocessing(tip: Tip, train_inputs: Tensor) -> nn.Module:
-    """The preprocessing, fitted; in front of it, where values are missing, their features' means.
+def lacks_values(source: Source) -> bool:
+    """Whether a number is missing (NaN) anywhere: one sample for validation is enough."""
+    parts = (source.inputs, source.val_inputs, source.test_inputs)
+    return any(part is not None and part.is_floating_point() and bool(part.isnan().any()) for part in parts)
+
+
+def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Module:
+    """The preprocessing, fitted; in front of it, where values are missing, their features' means over training.
 
     Errors: ConfigError.
     """
     fill = None
-    if train_inputs.is_floating_point() and bool(train_inputs.isnan().any()):
+    if missing:
         fill = Fill(value=train_inputs.nanmean(0).nan_to_num(0.0))
         train_inputs = fill(train_inputs)
     fitted: nn.Module = tip(train_inputs)
@@ -193,7 +203,7 @@ def _hear(schedule: Schedule) -> Any:
     return hear
 
 
-def _order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
+def epoch_order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
     """The order of an epoch's samples, from the epoch."""
     count, targets = len(train_split), train_split.targets
     if common.balance == "sampling":
@@ -212,8 +222,7 @@ def _criterion(
 ) -> Criterion:
     criterion: Criterion = functional.cross_entropy
     if common.balance == "loss":
-        weight = balance.class_weights(train_split.targets, classes).to(device)
-        criterion = partial(functional.cross_entropy, weight=weight)
+        criterion = balance.weighted_loss(balance.class_weights(train_split.targets, classes).to(device))
     for wrap in _hooks(regularizations, "criterion"):
         criterion = wrap(criterion)
     return criterion
