@@ -6,13 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from dltips.registry import ConfigError
 from dltips.tips.data import Common, Source
-
-CHUNK = 1024  # images resized at a time
+from dltips.tips.data.pictures import resize
 
 
 def load(tip: Any, common: Common) -> Source:
@@ -26,18 +23,8 @@ def load(tip: Any, common: Common) -> Source:
         raise ConfigError(f"data.image_size: is for images, but a sample's shape is {shape}; leave it out")
     return replace(
         source,
-        inputs=resize(source.inputs, size),
-        val_inputs=None if source.val_inputs is None else resize(source.val_inputs, size),
-        test_inputs=None if source.test_inputs is None else resize(source.test_inputs, size),
+        inputs=resize(source.inputs, (size, size)),
+        val_inputs=None if source.val_inputs is None else resize(source.val_inputs, (size, size)),
+        test_inputs=None if source.test_inputs is None else resize(source.test_inputs, (size, size)),
         hash=f"{source.hash}-{size}",
     )
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """(N, C, H, W) uint8 images at size x size pixels, bilinear, antialiased where they shrink."""
-    resized = torch.empty((*images.shape[:2], size, size), dtype=images.dtype)
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK].float()
-        part = functional.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        resized[start : start + CHUNK] = part.round_().clamp_(0, 255)
-    return resized

@@ -8,9 +8,7 @@ import torch
 from dltips import paths
 from dltips.tips.data import Source
 from dltips.tips.data.digits import digits
-from dltips.tips.data.source import Arrays, cached
-
-Acquired = tuple[Arrays, tuple[str, ...]]
+from dltips.tips.data.source import Acquired, cached
 
 
 class Acquire:
@@ -28,7 +26,7 @@ class Acquire:
 
     def __call__(self) -> Acquired:
         self.calls += 1
-        return self.arrays, ("a", "b", "c")
+        return Acquired(self.arrays, ("a", "b", "c"), {"kind": "image"}, ("a note",))
 
 
 @pytest.fixture
@@ -46,6 +44,8 @@ def files() -> dict[str, Path]:
 def check(source: Source, acquire: Acquire) -> None:
     """The source holds what was acquired."""
     assert source.classes == ("a", "b", "c")
+    assert source.reader == {"kind": "image"}
+    assert source.notes == ("a note",)
     assert source.test_inputs is not None
     assert source.test_targets is not None
     found = {

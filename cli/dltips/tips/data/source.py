@@ -80,18 +80,33 @@ def cached(name: str, key: str, acquire: Callable[[], Acquired]) -> Source:
     if source is not None:
         return source
     acquired = acquire()
-    meta = {
+    meta = _meta(acquired)
+    try:
+        _write(folder, acquired.arrays, meta)
+    except OSError:
+        return _source(acquired.arrays, meta)
+    return _read(folder) or _source(acquired.arrays, meta)
+
+
+def uncached(acquired: Acquired) -> Source:
+    """For arrays that are made more quickly than read."""
+    return _source(acquired.arrays, _meta(acquired))
+
+
+def _meta(acquired: Acquired) -> dict[str, Any]:
+    return {
         "arrays": sorted(acquired.arrays),
         "classes": list(acquired.classes),
         "hash": _digest(acquired.arrays),
         "reader": dict(acquired.reader),
         "notes": list(acquired.notes),
     }
-    try:
-        _write(folder, acquired.arrays, meta)
-    except OSError:
-        return _source(acquired.arrays, meta)
-    return _read(folder) or _source(acquired.arrays, meta)
+
+
+def stamp(file: Path) -> str:
+    """What changes when the file does."""
+    status = file.stat()
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def _source(arrays: Arrays, meta: Mapping[str, Any]) -> Source:

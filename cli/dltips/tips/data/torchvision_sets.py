@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from dltips import paths
+from dltips.card import card
 from dltips.registry import ConfigError
 from dltips.tips.data.source import Acquired, Source, cached, data
 
@@ -20,24 +21,48 @@ CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batc
 
 
 @data
+@card(
+    when="to compare with the literature; too easy to tell good nets from better ones",
+    formula="60,000 training and 10,000 test samples (1, 28, 28), light on dark",
+    source="LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to document recognition",
+    costs="12 MB to download; 55 MB in memory",
+)
 def mnist(*, root: str | None, download: bool) -> Source:
     """Handwritten digits, 70,000 gray images of 28x28, 10 classes, official test set (LeCun et al. 1998)."""
     return _load("mnist", "MNIST", "MNIST/raw", IDX_FILES, root, download)
 
 
 @data
+@card(
+    when="the size and the form of MNIST, and harder: nets and tips can be told apart in minutes on a CPU",
+    formula="60,000 training and 10,000 test samples (1, 28, 28), light on dark",
+    source="Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747",
+    costs="31 MB to download; 55 MB in memory",
+)
 def fashion_mnist(*, root: str | None, download: bool) -> Source:
     """Articles of clothing, 70,000 gray images of 28x28, 10 classes, official test set (Xiao et al. 2017)."""
     return _load("fashion_mnist", "FashionMNIST", "FashionMNIST/raw", IDX_FILES, root, download)
 
 
 @data
+@card(
+    when="the usual yardstick for small convolutional nets; minutes on a GPU",
+    formula="50,000 training and 10,000 test samples (3, 32, 32), 6,000 of each class",
+    source="Krizhevsky 2009, Learning multiple layers of features from tiny images",
+    costs="170 MB to download; 184 MB in memory",
+)
 def cifar10(*, root: str | None, download: bool) -> Source:
     """Small photographs, 60,000 RGB images of 32x32, 10 classes, official test set (Krizhevsky 2009)."""
     return _load("cifar10", "CIFAR10", "cifar-10-batches-py", CIFAR10_FILES, root, download)
 
 
 @data
+@card(
+    when="many classes with few samples each, so that regularization and augmentation count",
+    formula="50,000 training and 10,000 test samples (3, 32, 32), 600 of each class",
+    source="Krizhevsky 2009, Learning multiple layers of features from tiny images",
+    costs="169 MB to download; 184 MB in memory",
+)
 def cifar100(*, root: str | None, download: bool) -> Source:
     """Small photographs, 60,000 RGB images of 32x32, 100 classes, official test set (Krizhevsky 2009)."""
     return _load("cifar100", "CIFAR100", "cifar-100-python", ("train", "test", "meta"), root, download)
@@ -58,7 +83,7 @@ def _load(name: str, cls: str, folder: str, files: Sequence[str], root: str | No
     if missing:
         _download(name, cls, base, missing[0], download)
     stamps = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in present]
-    return cached(name, "\n".join(["2", str(base.resolve()), *stamps]), lambda: _acquire(name, cls, base, present))
+    return cached(name, "\n".join(["3", str(base.resolve()), *stamps]), lambda: _acquire(name, cls, base, present))
 
 
 def _readable(where: str, file: Path) -> bool:
@@ -121,7 +146,7 @@ def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquir
                 f"data={name}: {file} is damaged (label {targets.max()} of {len(train.classes)} classes);"
                 " delete it, and it is fetched again"
             )
-    return Acquired(arrays, [str(label) for label in train.classes])
+    return Acquired(arrays, [str(label) for label in train.classes], {"kind": "image"})
 
 
 def _check_against_gzip(name: str, file: Path) -> None:

@@ -1,0 +1,174 @@
+"""Picture files as arrays: any format, mode and orientation that Pillow reads, cut and resized to one shape."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dltips.registry import ConfigError
+
+CHUNK = 1024  # images of a tensor resized at a time
+JPEG = (".jfif", ".jpe", ".jpeg", ".jpg")
+SUFFIXES = frozenset((*JPEG, ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
+GRAY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"))
+ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
+
+Result = TypeVar("Result")
+
+
+class UnreadableError(Exception):
+    """A file that gives no picture; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes tell."""
+
+    height: int
+    width: int
+    gray: bool
+
+
+def header(file: Path) -> Header:
+    """Errors: UnreadableError."""
+    with _opened(file) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION, 1) >= 5:
+            width, height = height, width
+        return Header(height, width, image.mode in GRAY)
+
+
+def pixels(file: Path, gray: bool, size: tuple[int, int] | None) -> numpy.ndarray:
+    """(1 or 3, H, W) uint8: of an animation the first frame, turned as EXIF says, what is transparent white.
+
+    With a size (H, W): the largest centred rectangle of that form, resized (bilinear, antialiased where it shrinks).
+    Errors: UnreadableError.
+    """
+    from PIL import ImageOps
+    from PIL.Image import Resampling
+
+    with _opened(file) as image:
+        if size is not None:
+            # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice the pixels asked for: several times as fast
+            image.draft(image.mode, (2 * max(size), 2 * max(size)))
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _plain(image, "L" if gray else "RGB")
+        if size is not None and (image.height, image.width) != size:
+            image = image.resize((size[1], size[0]), Resampling.BILINEAR, box=_centre(image.width, image.height, size))
+        array = numpy.asarray(image)
+    return array[None] if gray else array.transpose(2, 0, 1)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) uint8 images at the size (H, W), whole, bilinear, antialiased where they shrink."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    resized = torch.empty((*images.shape[:2], *size), dtype=images.dtype)
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK].float()
+        part = functional.interpolate(part, size, mode="bilinear", antialias=True)
+        resized[start : start + CHUNK] = part.round_().clamp_(0, 255)
+    return resized
+
+
+def in_threads(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | UnreadableError]:
+    """The function of each file, or what is wrong with it. Pillow decodes beside Python: threads help."""
+
+    def attempt(file: Path) -> Result | UnreadableError:
+        try:
+            return function(file)
+        except UnreadableError as error:
+            return error
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # of odd EXIF, and of pictures that are merely large
+        return list(pool.map(attempt, files))
+
+
+def listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The picture files in a folder and the folders within, sorted, and the other files; nothing hidden.
+
+    Errors: ConfigError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
+
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not hidden(name))
+        found += [Path(place, name) for name in names if not hidden(name)]
+    found.sort()
+    pictures = [file for file in found if file.suffix.lower() in SUFFIXES]
+    return pictures, [file for file in found if file.suffix.lower() not in SUFFIXES]
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's own making."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def few(names: Iterable[object], most: int = 3) -> str:
+    """The first few of a list, and how many more."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def _centre(width: int, height: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the largest centred rectangle of the size's form."""
+    scale = min(width / size[1], height / size[0])
+    across, down = (width - scale * size[1]) / 2, (height - scale * size[0]) / 2
+    return across, down, width - across, height - down
+
+
+def _plain(image: Any, mode: str) -> Any:
+    """Without palette, transparency or more than 8 bits."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise UnreadableError("its pixels are floats")
+    if image.mode.startswith("I"):
+        wide = numpy.asarray(image).astype(numpy.float32)
+        image = Image.fromarray(numpy.rint(wide / 257).clip(0, 255).astype(numpy.uint8))  # 65,535 is white
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+class _opened:
+    """`with _opened(file) as image`: whatever goes wrong inside is an UnreadableError."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.image: Any = None
+
+    def __enter__(self) -> Any:
+        from PIL import Image
+
+        try:
+            self.image = Image.open(self.file)
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
+            raise UnreadableError(_reason(error)) from error
+        return self.image
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.image.close()
+        if isinstance(error, Exception) and not isinstance(error, UnreadableError):
+            raise UnreadableError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no picture"  # Pillow's text repeats the path
+    return (getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__).rstrip(".")

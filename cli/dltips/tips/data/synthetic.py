@@ -1,0 +1,122 @@
+"""Samples drawn from a formula: the best possible classifier, and how often it is right, are known."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy
+
+from dltips.card import card
+from dltips.registry import Bounds, ConfigError, Count, NonNegative, Size
+from dltips.tips.data.source import Acquired, Source, data, uncached
+
+Ratio = Annotated[float, Bounds(least=1)]
+
+WAVE = 64  # samples of a waveform per unit of size: 16 gives 1,024
+BACKGROUND, HEIGHT = 0.25, 0.5  # of images and waves, so that noise up to 0.2 is hardly ever clipped
+
+
+@data
+@card(
+    when="to test a setting, a tip or an installation: what the best classifier reaches is known",
+    formula="x = signal of the class + noise * N(0, 1); right at best: E[Phi(z + sqrt(n) / noise)^(classes - 1)]",
+    source="signals in white noise, e.g. Van Trees 1968, Detection, Estimation, and Modulation Theory, part I",
+    costs="nothing: made in milliseconds, nothing to download",
+)
+def synthetic(
+    *,
+    kind: Literal["vector", "image", "waveform", "sequence"],
+    classes: Size,
+    samples: Size,
+    size: Size,
+    noise: NonNegative,
+    imbalance: Ratio,
+    seed: Count,
+) -> Source:
+    """Samples with a known answer: vectors, RGB images, waveforms or spectrogram-like sequences.
+
+    vector: (size,) floats; feature k is 1 higher in class k. The answer is the largest feature.
+    image: (3, size, size) uint8, sequence: (1, size, 2 size) uint8; the k-th of `classes` bands of rows, counted from
+    the top, is brighter. The answer is the brightest band; a flip of left and right keeps it.
+    waveform: (1, 64 size) floats; a sine of the class's frequency, of any phase. The answer is the largest Fourier
+    coefficient among those at frequencies(classes, 64 size).
+    Noise is normal, in units of the signal's height. n values make up a vector's or a band's signal: with classes of
+    one size, the answer is right with the probability E[Phi(z + sqrt(n) / noise)^(classes - 1)], z normal.
+    Class k has about imbalance^(-k / (classes - 1)) times as many samples as class 0. Errors: ConfigError.
+    """
+    if kind != "waveform" and size < classes:
+        raise ConfigError(f"data.size: {size} has no room for {classes} classes; raise it to at least {classes}")
+    counts = class_sizes(samples, classes, imbalance)
+    random = numpy.random.default_rng(seed)
+    targets = random.permutation(numpy.repeat(numpy.arange(classes), counts))
+    inputs = {"vector": _vectors, "image": _images, "sequence": _sequences, "waveform": _waveforms}[kind](
+        targets, classes, size, noise, random
+    )
+    readers = {"vector": {"kind": "vector"}, "image": {"kind": "image"}, "sequence": {"kind": "image"}}
+    names = [str(label) for label in range(classes)]
+    return uncached(Acquired({"inputs": inputs, "targets": targets}, names, readers.get(kind, {})))
+
+
+def class_sizes(samples: int, classes: int, imbalance: float) -> numpy.ndarray:
+    """(K,) falling geometrically from the largest, class 0, to the smallest; they add up. Errors: ConfigError."""
+    if classes < 2:
+        raise ConfigError(f"data.classes: {classes} leaves nothing to tell apart; raise it to at least 2")
+    shares = imbalance ** (-numpy.arange(classes) / (classes - 1))
+    # each boundary rounded: the sizes add up, and none is more than one off
+    bounds = numpy.rint(numpy.cumsum(shares) / shares.sum() * samples).astype(numpy.int64)
+    counts: numpy.ndarray = numpy.diff(bounds, prepend=0)
+    if counts.min() < 1:
+        raise ConfigError(f"data.samples: {samples} leaves a class of the {classes} without a sample; raise it")
+    return counts
+
+
+def frequencies(classes: int, length: int) -> numpy.ndarray:
+    """(K,) whole cycles in `length` samples, evenly between silence and the highest tone that fits."""
+    return numpy.arange(1, classes + 1) * (length // 2) // (classes + 1)
+
+
+def _vectors(
+    targets: numpy.ndarray, classes: int, size: int, noise: float, random: numpy.random.Generator
+) -> numpy.ndarray:
+    inputs = noise * random.standard_normal((len(targets), size))
+    inputs[numpy.arange(len(targets)), targets] += 1
+    return inputs.astype(numpy.float32)
+
+
+def _images(
+    targets: numpy.ndarray, classes: int, size: int, noise: float, random: numpy.random.Generator
+) -> numpy.ndarray:
+    return _bands(targets, classes, (3, size, size), noise, random)
+
+
+def _sequences(
+    targets: numpy.ndarray, classes: int, size: int, noise: float, random: numpy.random.Generator
+) -> numpy.ndarray:
+    return _bands(targets, classes, (1, size, 2 * size), noise, random)
+
+
+def _bands(
+    targets: numpy.ndarray, classes: int, shape: tuple[int, int, int], noise: float, random: numpy.random.Generator
+) -> numpy.ndarray:
+    rows = shape[1] // classes
+    inputs = random.standard_normal((len(targets), *shape), dtype=numpy.float32) * (noise * HEIGHT) + BACKGROUND
+    for label in range(classes):
+        chosen = numpy.flatnonzero(targets == label)
+        inputs[chosen, :, label * rows : (label + 1) * rows] += HEIGHT
+    levels: numpy.ndarray = numpy.rint(inputs.clip(0, 1) * 255)
+    return levels.astype(numpy.uint8)
+
+
+def _waveforms(
+    targets: numpy.ndarray, classes: int, size: int, noise: float, random: numpy.random.Generator
+) -> numpy.ndarray:
+    length = WAVE * size
+    if length // 2 <= classes:
+        least = classes // (WAVE // 2) + 1
+        raise ConfigError(f"data.size: {size} has no room for {classes} tones; raise it to at least {least}")
+    cycles = frequencies(classes, length)[targets][:, None]
+    phase = random.random((len(targets), 1))
+    waves = HEIGHT * numpy.sin(2 * numpy.pi * (cycles * numpy.arange(length) / length + phase))
+    waves += noise * HEIGHT * random.standard_normal(waves.shape)
+    within: numpy.ndarray = waves.clip(-1, 1)
+    return within.astype(numpy.float32)[:, None]

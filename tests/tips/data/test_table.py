@@ -1,0 +1,177 @@
+"""Tables as spreadsheets write them; what is wrong is told by line and column."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from dltips.registry import ConfigError
+from dltips.tips.data import Source
+from dltips.tips.data.table import csv
+
+PLAIN = "age,city,kind\n30,Oslo,a\n41,Rome,b\n,Oslo,a\n"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "my.csv"
+
+
+def load(file: Path, content: str | bytes, **knobs: Any) -> Source:
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    usual = {"label": "kind", "categorical": None, "ignore": (), "delimiter": None}
+    return csv(file=str(file), **{**usual, **knobs})
+
+
+def same(source: Source, rows: list[list[float]], targets: list[int], classes: tuple[str, ...] = ("a", "b")) -> None:
+    assert source.inputs.dtype == torch.float32 and source.targets.dtype == torch.int64
+    numpy.testing.assert_array_equal(source.inputs.numpy(), rows)
+    assert source.targets.tolist() == targets and source.classes == classes
+
+
+def test_numbers_are_features_and_categories_a_feature_per_level(file: Path) -> None:
+    source = load(file, PLAIN)
+    same(source, [[30, 1, 0], [41, 0, 1], [math.nan, 1, 0]], [0, 1, 0])
+    assert source.reader == {
+        "kind": "csv",
+        "columns": ["age", "city"],
+        "categories": {"city": ["Oslo", "Rome"]},
+        "delimiter": None,
+        "missing": True,
+    }
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_every_spreadsheet_s_dialect_is_the_same_table(file: Path, delimiter: str, end: str, mark: str) -> None:
+    content = mark + PLAIN.replace(",", delimiter).replace("\n", end)
+    source = load(file, content)
+    same(source, [[30, 1, 0], [41, 0, 1], [math.nan, 1, 0]], [0, 1, 0])
+    assert source.reader["columns"] == ["age", "city"]
+    same(load(file, content, delimiter=delimiter), [[30, 1, 0], [41, 0, 1], [math.nan, 1, 0]], [0, 1, 0])
+
+
+def test_quotes_hold_delimiters_quotes_and_line_ends(file: Path) -> None:
+    source = load(file, 'kind,"the, ""city"""\na,"x,\ny"\nb," z "\n\n  \na,"x,\ny"\n')
+    same(source, [[1, 0], [0, 1], [1, 0]], [0, 1, 0])
+    assert source.reader["categories"] == {'the, "city"': ["x,\ny", "z"]}
+
+
+def test_what_is_missing_is_nan_among_numbers_and_a_level_of_its_own_among_categories(file: Path) -> None:
+    rows = [f"{cell},{cell},a" for cell in ("", "?", "NA", "N/a", "NaN", "null", " ")]
+    source = load(file, "\n".join(["n,c,kind", "1,x,b", *rows]))
+    same(source, [[1, 0, 1]] + [[math.nan, 1, 0]] * 7, [1] + [0] * 7)
+    assert source.reader["categories"] == {"c": ["", "x"]}
+
+
+def test_listed_columns_are_categories_and_ignored_ones_are_not_there(file: Path) -> None:
+    content = "id,month,kind\n1,10,a\n2,9,b\n3,10,a\n"
+    same(load(file, content, categorical=("month",), ignore=("id",)), [[1, 0], [0, 1], [1, 0]], [0, 1, 0])
+    same(load(file, content), [[1, 10], [2, 9], [3, 10]], [0, 1, 0])
+
+
+def test_labels_that_are_numbers_are_in_the_order_of_numbers(file: Path) -> None:
+    same(load(file, "x,kind\n1,10\n2,9\n3,-1\n"), [[1], [2], [3]], [2, 1, 0], ("-1", "9", "10"))
+
+
+def test_a_changed_table_is_read_again(file: Path) -> None:
+    first = load(file, PLAIN)
+    second = load(file, PLAIN.replace("30", "31"))
+    assert first.hash != second.hash and float(second.inputs[0, 0]) == 31
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("age,city,knid\n1,b,a\n", "data.label: {file} has no column 'kind'; did you mean knid?"),
+        ("", "data.file: {file} is empty; its first line must name the columns"),
+        ("\n\n", "data.file: {file} is empty; its first line must name the columns"),
+        ("age,kind\n", "data.file: {file} has a header, but no rows"),
+        ("age,age,kind\n1,2,a\n", "data.file: {file} has two columns called age; its first line must name each column"),
+        ("age,,kind\n1,2,a\n", "data.file: {file} has no name for column 2; its first line must name each column"),
+        ("kind\na\nb\n", "data.file: {file} has no column beside the labels to learn from"),
+        ("age,kind\n1,a\n\n2,b,c\n", "data.file: {file}, line 4 has 3 cells, but the header 2"),
+        ('age,kind\n"1\n",a\n2\n', "data.file: {file}, line 4 has 1 cells, but the header 2"),
+        ("age,kind\n1,a\n2,a\n", "data.label: kind holds one class only (a); there must be two"),
+        ("age,kind\n1,a\n2,\n", "data.file: {file}, line 3: kind is empty; delete the row"),
+        (
+            'age,kind\n1,a\n"2"x,b\n',
+            "data.file: {file}, line 3 is no row of a table (',' expected after '\"'); mend its quotes",
+        ),
+        (
+            'age,kind\n1,a\n"2,b\n',
+            "data.file: {file}, line 3 is no row of a table (unexpected end of data); mend its quotes",
+        ),
+        (b"age,kind\n1,a\n2,\xe9\n", "data.file: {file}, line 3 is not UTF-8; save the table as UTF-8"),
+        (
+            "age,kind\n" + "1,a\n" * 20 + "4o,b\n",
+            "data.file: {file}, line 22: age is '4o', which is no number; mend or empty the cell, or list the column in"
+            " data.categorical",
+        ),
+        (
+            "age,kind\n" + "1,a\n" * 20 + "inf,b\n",
+            "data.file: {file}, line 22: age is 'inf', which is no number; mend or empty the cell, or list the"
+            " column in data.categorical",
+        ),
+        (
+            "name,kind\n" + "".join(f"n{row},{'ab'[row % 2]}\n" for row in range(30)),
+            "data.ignore: name has 30 different texts in 30 rows, which are no categories; leave the column out with"
+            " 'data.ignore=[name]', or list it in data.categorical",
+        ),
+        (
+            "age,kind\n" + "".join(f"{row},{row / 7}\n" for row in range(30)),
+            "data.label: kind has 30 different values in 30 rows, which are no classes; give another column",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(file: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, content)
+    assert str(caught.value) == message.format(file=file)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (
+            {"label": None},
+            "data.label: is missing; give the column to predict, data.label=NAME; there is: age, city, kind",
+        ),
+        ({"ignore": ("cty",)}, "data.ignore: {file} has no column 'cty'; did you mean city?"),
+        ({"categorical": ("cty",)}, "data.categorical: {file} has no column 'cty'; did you mean city?"),
+        ({"ignore": ("kind",)}, "data.ignore: kind is the column of the labels; take it off the list"),
+        ({"delimiter": "::"}, "data.delimiter: '::' is no single character; write data.delimiter=null"),
+        (
+            {"categorical": ()},
+            "data.file: {file}, line 2: city is 'Oslo', which is no number; mend or empty the cell, or list the"
+            " column in data.categorical",
+        ),
+    ],
+)
+def test_a_knob_that_does_not_fit_the_table(file: Path, knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, PLAIN, **knobs)
+    assert str(caught.value) == message.format(file=file)
+
+
+def test_a_label_that_stands_there_once_is_a_class(file: Path) -> None:
+    assert load(file, "x,kind\n1,a\n2,a\n3,b\n").classes == ("a", "b")
+
+
+def test_no_file(file: Path) -> None:
+    for value, message in (
+        (None, "data.file: is missing; give the table (.csv), data.file=PATH"),
+        (str(file), f"data.file: {file} does not exist; give the table (.csv)"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            csv(file=value, label="kind", categorical=None, ignore=(), delimiter=None)
+        assert str(caught.value) == message
