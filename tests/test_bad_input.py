@@ -46,6 +46,10 @@ def options(family: str) -> str:
     return ", ".join(sorted(catalog.options(family)))
 
 
+def owners(family: str, knob: str) -> str:
+    return ", ".join(name for name in catalog.options(family) if f"\n{knob}:" in catalog.yaml_of(family, name))
+
+
 RECIPES = ", ".join(sorted(recipe.names()))
 
 EXACT = [
@@ -60,6 +64,11 @@ EXACT = [
     (
         "train recipe=quickstart recipe=quickstart",
         "recipe: is given 2 times; write 'recipe=[quickstart,quickstart]', in which the later one wins",
+    ),
+    (
+        "train drop_last=true",
+        "drop_last: there is no such key; nothing is dropped: the last, smaller batch is trained on, and a single"
+        " sample joins its neighbour",
     ),
     ("train init=hee", "init: 'hee' is no option; did you mean he?"),
     (
@@ -98,8 +107,8 @@ EXACT = [
     ("train log.layer=true", "log.layer: there is no such key; did you mean log.layers?"),
     ("train init.scal=2", "init.scal: init=he has no such knob; did you mean scale?"),
     ("train +init.scal=2", "init.scal: init=he has no such knob; did you mean scale?"),
-    ("train ++init.foo=2", "init.foo: init=he has no such knob; there is: distribution, mode, scale"),
-    ("train init.name=xavier", "init.name: init=he has no such knob; there is: distribution, mode, scale"),
+    ("train ++init.foo=2", "init.foo: init=he has no such knob; there is: distribution, gain, mode, scale"),
+    ("train init.name=xavier", "init.name: init=he has no such knob; there is: distribution, gain, mode, scale"),
     (
         "train regularization=l2 regularization.l2.name=l1",
         "regularization.l2.name: regularization=l2 has no such knob; there is: l2.strength",
@@ -177,7 +186,11 @@ EXACT = [
     ),
     ("train name=3", "name: 3 is not a text"),
     ("train log.layers=yes_please", "log.layers: 'yes_please' is not true or false"),
-    ("train metric=val/f1", "metric: 'val/f1' is none of val/accuracy, val/loss, train/accuracy, train/loss"),
+    (
+        "train metric=val/f1",
+        "metric: 'val/f1' is none of val/accuracy, val/loss, val/balanced_accuracy, val/macro_f1, train/accuracy,"
+        " train/loss; did you mean val/macro_f1?",
+    ),
     ("train device=gpu", "device: 'gpu' is no device; there is: auto, cpu, cuda, cuda:N, mps"),
     ("train device=", "device: '' is no device; there is: auto, cpu, cuda, cuda:N, mps"),
     ("train device=cuda:99", "device: 'cuda:99' is not on this machine; write device=auto, and see dltips doctor"),
@@ -196,12 +209,16 @@ EXACT = [
     ("train augmentation.flip.p=1", "augmentation.flip.p: flip is not switched on; write 'augmentation=[flip]'"),
     (
         "train init=zeros init.scale=2",
-        "init.scale: init=zeros has no such knob, but calibrated and he and small_random"
-        " and xavier have: write init=calibrated",
+        "init.scale: 2 times 0 is 0, so that it changes nothing; take another init scheme",
+    ),
+    (
+        "train init=zeros init.mode=fan_out",
+        "init.mode: init=zeros has no such knob; it belongs to he: write init=he",
     ),
     (
         "train optimizer=adam optimizer.nesterov=true",
-        "optimizer.nesterov: optimizer=adam has no such knob, but sgd has: write optimizer=sgd",
+        f"optimizer.nesterov: optimizer=adam has no such knob; it belongs to {owners('optimizer', 'nesterov')}: write"
+        " optimizer=OPTION",
     ),
     (
         "train optimizer.weight_decay=1e-4",
@@ -210,8 +227,7 @@ EXACT = [
     ),
     (
         "train data.root=x",
-        "data.root: data=digits has no such knob, but cifar10 and cifar100 and fashion_mnist and mnist have: write"
-        " data=cifar10",
+        f"data.root: data=digits has no such knob; it belongs to {owners('data', 'root')}: write data=OPTION",
     ),
     (
         "train data.val_fraction=0.95",

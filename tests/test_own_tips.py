@@ -97,7 +97,7 @@ def test_it_changes_the_weights(own: Path) -> None:
         ("init.std=-1", "init.std: -1.0 is out of range; it must be at least 0"),
         ("init.std=wide", "init.std: 'wide' is not a number"),
         ("init.std=13", "init.std: 13 brings bad luck; take another"),
-        ("init.mode=fan_in", "init.mode: init=mine has no such knob, but he has: write init=he"),
+        ("init.mode=fan_in", "init.mode: init=mine has no such knob; it belongs to he: write init=he"),
     ],
 )
 def test_its_knobs_are_checked_like_ours(override: str, message: str, own: Path, capsys: Output) -> None:

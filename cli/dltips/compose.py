@@ -33,6 +33,14 @@ from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
 
+# What other tools have a key for, and where it is here.
+ELSEWHERE = {
+    "drop_last": "nothing is dropped: the last, smaller batch is trained on, and a single sample joins its neighbour",
+    "weight_decay": "write regularization=weight_decay",
+    "num_workers": "data live on the device; what does not fit is streamed, see data.placement",
+}
+
+
 class Repository(ConfigRepository):
     """Hydra's repository, but what our checks have parsed Hydra does not parse again."""
 
@@ -213,6 +221,8 @@ class Loader(ConfigLoaderImpl):
             owners = [family for family, chosen in final.items() if self._has_knob(family, chosen, head)]
             if len(owners) == 1 and not rest:
                 hint = f"; did you mean {owners[0]}.{head}?"
+            if key.split(".")[-1] in ELSEWHERE:
+                raise ConfigError(f"{key}: there is no such key; {ELSEWHERE[key.split('.')[-1]]}")
             raise ConfigError(
                 f"{key}: there is no such key{hint if 'did you' in hint else '; see dltips train --help'}"
             )
@@ -230,8 +240,8 @@ class Loader(ConfigLoaderImpl):
             switched_on = ",".join([*(name for name in chosen if name != "none"), *owners])
             return f"{rest[0]} is not switched on; write '{family}=[{switched_on}]'"
         if owners:
-            have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
-            return f"{on} has no such knob, but {have}: write {family}={owners[0]}"
+            choice = owners[0] if len(owners) == 1 else "OPTION"
+            return f"{on} has no such knob; it belongs to {', '.join(owners)}: write {family}={choice}"
         return f"{on} has no such knob{suggest('.'.join(rest), _dotted(known))}"
 
     def _options(self, family: str) -> list[str]:
