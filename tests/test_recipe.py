@@ -76,7 +76,7 @@ def test_with_a_plus_and_without(typed: str, write: Write, composed: Callable[..
 def test_what_is_typed_wins_over_the_recipe(write: Write, composed: Callable[..., Any]) -> None:
     write("x", "defaults:\n  - init: xavier\nepochs: 7\n")
     config = composed("+recipe=x", "epochs=3", "init=zeros")
-    assert config["epochs"] == 3 and config["init"] == {"name": "zeros"}
+    assert config["epochs"] == 3 and config["init"] == {"name": "zeros", "scale": 1.0}
     assert composed("epochs=3", "+recipe=x")["epochs"] == 3
 
 
