@@ -32,7 +32,6 @@ from dltips.config import validate
 from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
-
 # What other tools have a key for, and where it is here.
 ELSEWHERE = {
     "drop_last": "nothing is dropped: the last, smaller batch is trained on, and a single sample joins its neighbour",
