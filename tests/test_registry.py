@@ -2,6 +2,7 @@ import ast
 import inspect
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -299,3 +300,20 @@ def test_tips_know_neither_hydra_nor_the_run_folder() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [n for n in names if n.startswith(("hydra", "omegaconf", "dltips.train", "dltips.insight"))]
+
+
+def test_a_new_module_of_a_family_s_package_is_found_without_being_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dltips.tips.model as package
+
+    (tmp_path / "newcomer.py").write_text(
+        "from dltips.tips.model.blocks import model\n\n\n@model\ndef newcomer(shape, classes, activation): ...\n"
+    )
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    tips = registry.family("model").tips
+    try:
+        assert "newcomer" in registry.load()["model"].tips
+    finally:
+        tips.pop("newcomer", None)
+        sys.modules.pop("dltips.tips.model.newcomer", None)

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import pkgutil
 import sys
 import types
 import typing
@@ -146,9 +147,11 @@ def family(name: str) -> Registry:
 
 
 def load() -> Mapping[str, Registry]:
-    """Import every family's module and the user's own tips; the filled registries."""
+    """Import every family's module, or all modules of its package, and the user's own tips; the filled registries."""
     for name in FAMILIES:
-        importlib.import_module(f"dltips.tips.{name}")
+        module = importlib.import_module(f"dltips.tips.{name}")
+        for part in pkgutil.iter_modules(getattr(module, "__path__", ())):
+            importlib.import_module(f"{module.__name__}.{part.name}")
     for name in paths.user_modules():
         _import_user_module(name)
     return _registries
