@@ -77,7 +77,7 @@ EXACT = [
     ),
     ("train data=fashion-mnist", "data: 'fashion-mnist' is no option; did you mean fashion_mnist?"),
     ("train schedule=_common", f"schedule: '_common' is no option; there is: {options('schedule')}"),
-    ("train init=[he]", "init: takes one option, not a list; choose one of he"),
+    ("train init=[he]", "init: takes one option, not a list; write init=he"),
     (
         "train optimizer={lr:1}",
         "optimizer: {'lr': 1} is no option; it takes the name of one; there is: " + options("optimizer"),

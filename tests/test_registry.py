@@ -220,7 +220,9 @@ def test_no_signature_has_a_default(family: str, name: str) -> None:
 
 @pytest.mark.parametrize(("family", "name"), OPTIONS)
 def test_every_tip_says_in_one_sentence_what_it_does(family: str, name: str) -> None:
-    first = (REGISTRIES[family].tips[name].__doc__ or "").splitlines()[0]
+    lines = (REGISTRIES[family].tips[name].__doc__ or "").splitlines()
+    assert lines, f"{family}={name} has no docstring"
+    first = lines[0]
     assert len(first) > 10
     assert first.endswith(".")
     # what `dltips ls` shows without importing anything

@@ -188,7 +188,10 @@ class Loader(ConfigLoaderImpl):
     def _check_choice(self, where: str, family: str, choice: Any) -> None:
         options = self._options(family)
         if isinstance(choice, list) and family not in STACKABLE:
-            raise ConfigError(f"{where}: takes one option, not a list; choose one of {', '.join(choice)}")
+            remedy = (
+                f"write {family}={choice[0]}" if len(choice) == 1 else f"choose one of {', '.join(map(str, choice))}"
+            )
+            raise ConfigError(f"{where}: takes one option, not a list; {remedy}")
         names = choice if isinstance(choice, list) else [choice]
         if not names:
             raise ConfigError(f"{where}: an empty list chooses nothing; write {family}=none")

@@ -2,6 +2,7 @@ import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -343,3 +344,18 @@ def test_fashion_mnist_is_white() -> None:
     large = covariance.diagonal() > 0.99  # S well above epsilon
     assert int(large.sum()) > 300
     torch.testing.assert_close(covariance[large][:, large], torch.eye(int(large.sum())).double(), rtol=0, atol=0.01)
+
+
+def test_a_feature_that_never_varies_in_training_is_not_divided() -> None:
+    """A rare category that only validation has must not become 1 / epsilon."""
+    train = torch.stack([torch.randn(1000), torch.full((1000,), 0.1), torch.zeros(1000)], 1)
+    fitted = standardize(train, epsilon=1e-5)
+    outputs = fitted(torch.tensor([[0.0, 1.1, 1.0]]))
+    assert outputs[0, 1:].tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert torch.equal(fitted(train)[:, 2], torch.zeros(1000))
+
+
+@pytest.mark.parametrize("saved", [[("Affine", {"shift": torch.zeros(1)})], [("Affine", {"shift": 1, "scale": 2})]])
+def test_a_damaged_step_is_refused(saved: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^preprocessing: the checkpoint's step Affine lacks its statistics"):
+        restore(saved)

@@ -251,3 +251,15 @@ def test_a_run_that_was_killed_before_its_summary_only_catches_up_on_its_end(sto
     again = json.loads((folder / "summary.json").read_text())
     assert again["best"] == summary["best"] and again["stopped_early"] == summary["stopped_early"]
     assert (folder / "best.pt").exists()
+
+
+def test_the_preprocessing_is_kept_not_fitted_again() -> None:
+    """With other threads a covariance has other last bits, and the net would see other inputs."""
+    folder = train("epochs=1", "preprocessing=pca_whiten")
+    payload = torch.load(folder / "last.pt", weights_only=True)
+    kind, buffers = payload["preprocessing"][0]
+    buffers = {name: value + 0.01 for name, value in buffers.items()}
+    checkpoint.write(folder, {**payload, "preprocessing": [(kind, buffers)]})
+    assert main(["train", f"resume={folder}", "epochs=2"]) == 0
+    (after,) = torch.load(folder / "last.pt", weights_only=True)["preprocessing"]
+    assert all(torch.equal(after[1][name], value) for name, value in buffers.items())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
+from dltips import memory
 from dltips.feed.batches import Batches, Resident, Streaming
 from dltips.feed.splits import Split
 
@@ -20,8 +19,4 @@ def place(split: Split, placement: str, device: torch.device) -> Batches:
 
 def free_memory(device: torch.device) -> int:
     """Bytes that the device, or this machine, has left."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 8 * 2**30  # a machine that does not tell
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory.available()

@@ -9,7 +9,7 @@ from typing import Literal
 
 from dltips.card import card
 from dltips.metrics import Progress, Score
-from dltips.registry import Count, Fraction, NonNegative, Size, family
+from dltips.registry import ConfigError, Count, Fraction, NonNegative, Size, family
 
 schedule = family("schedule")
 
@@ -38,6 +38,12 @@ def warm_up(chosen: Schedule, steps: Steps, *, warmup: NonNegative) -> Schedule:
     length = round(warmup * steps.per_epoch)
     if length == 0:
         return chosen
+    if length >= steps.total > 0:
+        epochs = steps.total // steps.per_epoch
+        raise ConfigError(
+            f"schedule.warmup: {warmup:g} epochs leave nothing of the run's {epochs}; write schedule.warmup="
+            f"{epochs / 10:g}"
+        )
 
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / length) * chosen.factor(step)

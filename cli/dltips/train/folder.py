@@ -110,16 +110,21 @@ def test_reads(summary: Mapping[str, Any]) -> int:
     return reads if type(reads) is int else 0
 
 
-def find(chosen: str) -> Path:
-    """The folder that `resume=` or `dltips evaluate` names; `last` is the newest unfinished. Errors: ConfigError."""
+def find(chosen: str, *, to_resume: bool = False) -> Path:
+    """The folder that is named; `last` is the newest, or to resume the newest unfinished one. Errors: ConfigError."""
     if chosen == "last":
         runs = [path.parent for path in paths.OUTPUTS.glob(f"*/{CONFIG}")]
+        if not to_resume:
+            if not runs:
+                raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
+            return max(runs)
         open_runs = [run for run in sorted(runs) if (read_summary(run) or {"status": "failed"})["status"] in UNFINISHED]
         if not open_runs:
             raise ConfigError(f"resume: last finds no unfinished run under {paths.OUTPUTS.absolute()}")
         return open_runs[-1]
     if not chosen.strip():
-        raise ConfigError(f"resume: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
+        key = "resume" if to_resume else "run"
+        raise ConfigError(f"{key}: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
     folder = Path(chosen).expanduser()
     if not (folder / CONFIG).is_file():
         why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"

@@ -58,10 +58,10 @@ class Run:
         return tuple(self.splits.train.inputs.shape[1:])
 
 
-def prepare(config: Config, thread_count: int | None = None) -> Run:
+def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module | None = None) -> Run:
     """Load the data, build the net, bind the tips. Errors: ConfigError.
 
-    A thread count is given when a run is resumed: its bits depend on it.
+    A thread count, and the preprocessing as it was fitted, are given when a run is resumed: its bits depend on them.
     """
     settings = config.settings
     device = devices.choose(settings.device)
@@ -76,7 +76,8 @@ def prepare(config: Config, thread_count: int | None = None) -> Run:
         config.tips["augmentation"], Samples(train_split.inputs, train_split.targets, classes)
     )
     augmentations.try_on(train_split)
-    preprocess = fit_preprocessing(config.tip("preprocessing"), train_split.inputs, lacks_values(source)).to(device)
+    preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train_split.inputs, lacks_values(source))
+    preprocess = preprocess.to(device)
     if common.expand:
         train_split, augmentations = augmentations.frozen(
             train_split, common.expand, lambda name, copy: seeds.generator(settings.seed, "expand", name, copy)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from dltips.compose import typed_keys
 from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
 from dltips.registry import FAMILIES, STACKABLE, ConfigError
+from dltips.tips import preprocessing
 from dltips.train import checkpoint, folder
 from dltips.train.fit import Record
 from dltips.train.prepare import Run
-from dltips.train.snapshot import Snapshot
+from dltips.train.snapshot import FORMAT, Snapshot
 from dltips.train.summary import versions
 
 
@@ -30,6 +32,12 @@ class Continuation:
     data_hash: str | None
     test_reads: int  # of the run so far
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def fitted(self) -> nn.Module | None:
+        """The preprocessing as the run fitted it. Errors: ConfigError."""
+        known = self.payload is not None and self.payload.get("format") == FORMAT
+        return preprocessing.restore(self.payload["preprocessing"]) if self.payload is not None and known else None
 
     def restore(self, run: Run) -> tuple[Snapshot | None, list[Record]]:
         """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
@@ -53,7 +61,7 @@ class Continuation:
 
 def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     """What `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
-    path = folder.find(str(composed.resume))
+    path = folder.find(str(composed.resume), to_resume=True)
     stored = folder.read_config(path)
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)

@@ -46,7 +46,7 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str], said: se
 
 
 def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str], said: set[str]) -> int:
-    run = prepare(config, resumed.threads if resumed else None)
+    run = prepare(config, resumed.threads, resumed.fitted) if resumed else prepare(config)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     run.test_reads = resumed.test_reads if resumed else 0
     run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch

@@ -25,7 +25,10 @@ def seed_global_stream(seed: int, epoch: int, device: torch.device) -> None:
     """
     value = derive(seed, "global", epoch=epoch)
     torch.default_generator.manual_seed(value)
-    if device.type != "cpu":
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # else it is the stream of the first GPU that is seeded
+            torch.cuda.manual_seed(value)
+    elif device.type != "cpu":
         torch.get_device_module(device).manual_seed(value)
 
 

@@ -154,6 +154,18 @@ def test_the_amounts_of_one_clip_are_drawn_apart() -> None:
     assert abs(float(torch.corrcoef(torch.stack(amounts))[0, 1])) < 0.05
 
 
+def test_how_much_noise_a_clip_gets_hangs_on_none_of_its_other_amounts() -> None:
+    clips = 0.1 * waves(2000, 64)
+    off = dict.fromkeys(KNOBS, 0.0)
+    targets = torch.zeros(2000)
+    noisy = distort(clips, targets, seeded(), **{**off, "noise": 0.5})[0]
+    level = (noisy - clips).square().mean((1, 2)).sqrt()
+    for knob in ("gain", "clip", "speed"):
+        other = distort(clips, targets, seeded(), **{**off, knob: 0.5})[0]
+        changed = (other - clips).square().mean((1, 2)).sqrt()
+        assert abs(float(torch.corrcoef(torch.stack([level, changed]))[0, 1])) < 0.1, knob
+
+
 def test_noise_is_white_and_its_level_is_relative_to_the_clip_s() -> None:
     loud, quiet = waves(64, 4000), 0.1 * waves(64, 4000)
     for inputs in (0.1 * loud, quiet):  # far from 1, where all is cut

@@ -14,6 +14,7 @@ from torch.nn import functional
 from dltips.registry import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.image_folder import image_folder
+from dltips.tips.data.pictures import UnreadableError, header, pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -346,3 +347,20 @@ def test_a_class_that_only_val_has_is_refused(root: Path) -> None:
     assert str(caught.value) == (
         f"data.root: {root}/val/c is of a class that {root}/train does not have; there is: a, b"
     )
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xc5\xd0\xd3\xc6" + bytes(60)]
+)
+def test_a_file_that_would_start_another_program_is_no_picture(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    with pytest.raises(UnreadableError, match=r"^no picture$"):
+        pixels(file, False, None)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.new("1", (9_000, 9_000)).save(file)
+    with pytest.raises(UnreadableError, match=r"^its 9000x9000 pixels are more than 80,000,000; make it smaller$"):
+        header(file)

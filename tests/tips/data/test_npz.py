@@ -1,6 +1,8 @@
 """NumPy archives: the usual names and layouts are understood, anything else is one clear line."""
 
+import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 
 from dltips.registry import ConfigError
 from dltips.tips.data import Source
-from dltips.tips.data.npz import npz
+from dltips.tips.data.npz import npz, read_arrays
 
 RANDOM = numpy.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (10, 5, 7, 3), dtype=numpy.uint8)
@@ -203,3 +205,13 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     first = load(file, x=VECTORS, y=LABELS).hash
     assert load(file).hash == first
     assert load(file, x=VECTORS + 1, y=LABELS).hash != first
+
+
+def test_an_array_that_does_not_fit_is_refused_by_what_its_header_says(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    numpy.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**14,)})
+    file = tmp_path / "lie.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    with pytest.raises(ConfigError, match=r"lie.npz does not fit into this machine's memory|lie.npz is damaged"):
+        read_arrays(file, "data.file")

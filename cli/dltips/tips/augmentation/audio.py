@@ -21,7 +21,7 @@ from dltips.tips.augmentation.base import Batch, augmentation
 )
 def time_shift(inputs: Tensor, targets: Tensor, generator: Generator, *, shift: Fraction, circular: bool) -> Batch:
     """Move sound in time, along the last axis, by up to a share `shift` of its length, either way."""
-    if inputs.dim() < 3:
+    if inputs.dim() < 3 or inputs.shape[1] != 1:
         raise ConfigError(
             f"augmentation: time_shift takes sound, but a sample's shape is {tuple(inputs.shape[1:])}; write"
             " augmentation=none"

@@ -22,6 +22,7 @@ from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every recording be read again
 CHUNK = 256  # clips made spectrograms at a time
+RATES = range(1_000, 768_001)  # samples per second that a recording may have
 MELS = 40  # of a spectrogram, if no number is given
 FILE = re.compile(r"(\d)_(.+)_(\d+)\.wav")  # DIGIT_SPEAKER_INDEX.wav
 TEST_INDICES = range(5)  # the data set's official test split: the first 5 of the 50 recordings per speaker and digit
@@ -307,8 +308,10 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
     encoding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", header[:16])
     if encoding == 0xFFFE and len(header) >= 26:  # the extensible header says it further on
         encoding = int.from_bytes(header[24:26], "little")
-    if channels < 1 or rate < 1:
+    if channels < 1:
         raise UnreadableError("its header is damaged")
+    if rate not in RATES:
+        raise UnreadableError(f"its sample rate, {rate}, is not from {RATES[0]} to {RATES[-1]}")
     samples = _decoded(body, encoding, bits)
     samples = samples[: len(samples) // channels * channels].reshape(-1, channels)
     if not len(samples):

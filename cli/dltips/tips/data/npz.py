@@ -62,6 +62,8 @@ def read_arrays(path: Path, where: str) -> dict[str, numpy.ndarray]:
             stream.seek(0)
             archive = numpy.load(stream, allow_pickle=False)
             return {name: archive[name] for name in archive.files}
+    except MemoryError as error:
+        raise ConfigError(f"{where}: {path} does not fit into this machine's memory ({error}); split it") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, ValueError, NotImplementedError) as error:
         if "Object arrays" in str(error):
             raise ConfigError(

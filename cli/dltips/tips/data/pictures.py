@@ -20,6 +20,9 @@ from dltips.registry import ConfigError
 CHUNK = 1024  # images of a tensor resized at a time
 JPEG = (".jfif", ".jpe", ".jpeg", ".jpg")
 SUFFIXES = frozenset((*JPEG, ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
+# only what Pillow decodes itself: an EPS file, whatever its name, would start Ghostscript
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+LARGEST = 80_000_000  # pixels: 240 MB as RGB, and several are decoded at a time
 GRAY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"))
 ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
 
@@ -157,9 +160,13 @@ class _opened:
         from PIL import Image
 
         try:
-            self.image = Image.open(self.file)
+            self.image = Image.open(self.file, formats=FORMATS)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
             raise UnreadableError(_reason(error)) from error
+        if self.image.width * self.image.height > LARGEST:
+            raise UnreadableError(
+                f"its {self.image.width}x{self.image.height} pixels are more than {LARGEST:,}; make it smaller"
+            )
         return self.image
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:

@@ -38,8 +38,8 @@ def with_rates(rule: Rule, net: Net, rates: Mapping[str, Any]) -> Rule:
 
     A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
     `bias` before all. `{stage1: {conv1: 2}}` is `{stage1.conv1: 2}`, as the command line writes it. 0 freezes. Exact
-    for every rule whose step is proportional to the rate, as all of these are. Errors: ConfigError for a name that
-    fits nothing.
+    for every rule whose step is proportional to the rate, as all are but torch's Rprop. Errors: ConfigError for a name
+    that fits nothing.
     """
     if not rates:
         return rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import ClassVar
 
 import torch
@@ -51,9 +52,13 @@ def save(module: nn.Module) -> Saved:
 
 
 def restore(saved: Saved) -> nn.Module:
-    """The preprocessing that was saved. Errors: ConfigError for a step that nobody has defined."""
+    """The preprocessing that was saved. Errors: ConfigError for a step that is not known, or lacks tensors."""
     for kind, _ in saved:
         if kind not in Step.kinds:
             raise ConfigError(f"preprocessing: the checkpoint has a step {kind!r}{suggest(kind, Step.kinds)}")
+    for kind, buffers in saved:
+        declared = set(inspect.get_annotations(Step.kinds[kind]))
+        if not declared <= set(buffers) or not all(isinstance(value, Tensor) for value in buffers.values()):
+            raise ConfigError(f"preprocessing: the checkpoint's step {kind} lacks its statistics; take another one")
     steps = [Step.kinds[kind](**buffers) for kind, buffers in saved]
     return steps[0] if len(steps) == 1 else nn.Sequential(*steps)

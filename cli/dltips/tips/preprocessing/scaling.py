@@ -57,9 +57,15 @@ def none(train_inputs: Tensor) -> nn.Module:
     costs="one pass over the training split, one operation per value",
 )
 def standardize(train_inputs: Tensor, *, epsilon: Positive) -> nn.Module:
-    """Subtract the mean, divide by the standard deviation: per channel for images, per feature for vectors."""
+    """Subtract the mean, divide by the standard deviation: per channel for images, per feature for vectors.
+
+    A feature that never varies in the training split is not divided: a value that it has elsewhere, of a rare category
+    say, would else become 1 / epsilon.
+    """
     mean, variance = mean_and_variance(train_inputs)
-    return Affine(shift=mean, scale=variance.sqrt() + epsilon)
+    # what rounding makes of a constant: a relative error of a double's last digit
+    varies = variance > (1e-12 * mean).square()
+    return Affine(shift=mean, scale=torch.where(varies, variance.sqrt() + epsilon, 1.0))
 
 
 @preprocessing

@@ -1,0 +1,28 @@
+"""What this machine's memory can still hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dltips.registry import ConfigError
+
+
+def available() -> int:
+    """Bytes that can be had without swapping; what the system keeps files in counts as free."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 8 * 2**30  # a machine that does not tell
+
+
+def check(key: str, needed: int) -> None:
+    """Errors: ConfigError, naming the key, if so many bytes cannot be had: an allocation alone would not tell."""
+    free = available()
+    if needed > free:
+        raise ConfigError(f"{key}: takes {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free; lower it")
