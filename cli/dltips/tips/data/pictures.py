@@ -163,10 +163,10 @@ class _opened:
             self.image = Image.open(self.file, formats=FORMATS)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
             raise UnreadableError(_reason(error)) from error
-        if self.image.width * self.image.height > LARGEST:
-            raise UnreadableError(
-                f"its {self.image.width}x{self.image.height} pixels are more than {LARGEST:,}; make it smaller"
-            )
+        width, height = self.image.size
+        if width * height > LARGEST:
+            self.image.close()
+            raise UnreadableError(f"its {width}x{height} pixels are more than {LARGEST:,}; make it smaller")
         return self.image
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
