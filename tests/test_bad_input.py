@@ -97,7 +97,7 @@ EXACT = [
     ),
     ("train epoch=1", "epoch: there is no such key; did you mean epochs?"),
     ("train lr=1", "lr: there is no such key; did you mean optimizer.lr?"),
-    ("train optim.lr=1", "optim.lr: there is no such key; did you mean optimizer?"),
+    ("train optim.lr=1", "optim.lr: there is no such key; did you mean optimizer.lr?"),
     ("train foo=1", "foo: there is no such key; see dltips train --help"),
     ("train +foo=1", "foo: there is no such key; see dltips train --help"),
     ("train ++foo.bar=1", "foo.bar: there is no such key; see dltips train --help"),

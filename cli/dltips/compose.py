@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,11 @@ class Loader(ConfigLoaderImpl):
         # Hydra writes a grid's config there, with secrets, and leaves it when every run of the grid is refused
         config.hydra.sweep.dir = self.scratch
         return config
+
+    def get_group_options(self, group_name: str, *arguments: Any, **options: Any) -> list[str]:
+        """What help and completion show: without the knobs that a family's options share, which are no option."""
+        found = super().get_group_options(group_name, *arguments, **options)
+        return [name for name in found if not name.startswith("_")]
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """One run of a grid: Hydra asks for all of them before it starts the first, and so a bad one stops the grid."""
@@ -219,6 +225,9 @@ class Loader(ConfigLoaderImpl):
                 raise ConfigError(f"{key}: {self._why_unknown(head, rest, names, known)}")
         elif head not in FAMILIES and not _contains(self._knobs(config_name or "config"), [head, *rest]):
             keys = _dotted(self._knobs(config_name or "config"))
+            family = difflib.get_close_matches(head, FAMILIES, n=1)
+            if rest and family:  # the family is misspelt: what follows is looked at when it is right
+                raise ConfigError(f"{key}: there is no such key; did you mean {'.'.join([*family, *rest])}?")
             hint = suggest(key, [*keys, *FAMILIES])
             owners = [family for family, chosen in final.items() if self._has_knob(family, chosen, head)]
             if len(owners) == 1 and not rest:

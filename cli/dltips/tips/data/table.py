@@ -46,7 +46,7 @@ class Table:
 def csv(
     *,
     file: str | None,
-    label: str | None,
+    label: str | int | None,
     categorical: tuple[str, ...] | None,
     ignore: tuple[str, ...],
     delimiter: str | None,
@@ -58,6 +58,7 @@ def csv(
     those are the columns that are no numbers. Errors: ConfigError with line and column.
     """
     path = given(file, "table (.csv)")
+    label = None if label is None else str(label)  # a column may be called 3
     key = "\n".join([VERSION, stamp(path), repr((label, categorical, ignore, delimiter))])
     return cached("csv", key, lambda: _acquire(path, label, categorical, ignore, delimiter))
 
@@ -102,6 +103,8 @@ def is_missing(cell: str) -> bool:
 
 
 def _text(path: Path, where: str) -> str:
+    if path.is_dir():
+        raise ConfigError(f"{where}: {path} is a folder; give a .csv file")
     try:
         content = path.read_bytes()
     except OSError as error:
