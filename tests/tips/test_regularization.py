@@ -385,7 +385,7 @@ def test_swa_has_nothing_to_exchange_before_its_first_epoch() -> None:
     net.parameters.add_(1)
     average.swap(net)
     assert torch.equal(net.parameters, before + 1)
-    assert average.state == {"epochs": 1}
+    assert average.state == {"epochs": 1, "start": 2}
 
 
 @pytest.mark.parametrize(("epochs", "remedy"), [(9, 6), (1, 1)])
@@ -398,3 +398,19 @@ def test_swa_that_would_never_start_is_refused(epochs: int, remedy: int) -> None
     )
     tip.plan(10)
     tip.plan(0)  # nothing is trained, and nothing left out
+
+
+@pytest.mark.parametrize(("epochs", "start"), [(1, 1), (8, 6), (30, 22)])
+def test_swa_without_a_start_takes_the_last_quarter_and_keeps_it_when_the_run_is_made_longer(
+    epochs: int, start: int
+) -> None:
+    net, average = small_net(), StochasticWeightAveraging(start=None)
+    average.plan(epochs)
+    average.end_epoch(net)
+    assert average.state["start"] == start
+    longer = StochasticWeightAveraging(start=None)
+    longer.plan(10 * epochs)
+    longer.state |= average.state
+    longer.end_epoch(net)
+    assert longer.state["start"] == start
+    assert ("parameters" in longer.state) == (start <= 2)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dltips.card import card
 from dltips.registry import ConfigError, Fraction, Positive, Size
-from dltips.tips.model.blocks import Activation, model
+from dltips.tips.model.blocks import Activation, model, require_images
 
 WHITENED = 2  # side of the patches that the first layer whitens
 
@@ -91,8 +91,7 @@ def airbench(
     epsilon: Positive,
 ) -> nn.Module:
     """The net of the CIFAR-10 speed records: a fixed whitening layer, then stages that pool early (Jordan 2024)."""
-    if len(input_shape) != 3:
-        raise ConfigError(f"model: airbench takes images, but a sample's shape is {input_shape}; write model=mlp")
+    require_images("airbench", input_shape)
     needed = 3 * 2 ** len(widths) + 1
     if min(input_shape[1:]) < needed:
         raise ConfigError(

@@ -180,7 +180,8 @@ def require_images(name: str, input_shape: Sequence[int]) -> None:
     """Errors: ConfigError."""
     if len(input_shape) != 3:
         shape = tuple(input_shape)
-        raise ConfigError(f"model: {name} takes images, but a sample's shape is {shape}; write model=mlp")
+        remedy = "model=audio_cnn" if len(shape) == 2 else "model=mlp"  # (1, T) is a waveform
+        raise ConfigError(f"model: {name} takes images, but a sample's shape is {shape}; write {remedy}")
 
 
 def scaled(channels: int, width: float) -> int:

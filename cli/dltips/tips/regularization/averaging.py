@@ -76,17 +76,22 @@ class ExponentialMovingAverage(Average):
         "schedule=one_cycle": "the rate falls to 0, so that the epochs that are averaged hardly differ; take"
         " schedule=constant or step",
     },
-    try_with=("regularization.swa.start=1",),
 )
 class StochasticWeightAveraging(Average):
-    """Validates and keeps the mean of the weights at the ends of epochs, from epoch `start` on (Izmailov 2018)."""
+    """Validates and keeps the mean of the weights at the ends of epochs, from epoch `start` on (Izmailov 2018).
 
-    def __init__(self, *, start: Size) -> None:
+    Without a start it is the last quarter of the run, as it was planned first: a resumed run keeps its start.
+    """
+
+    def __init__(self, *, start: Size | None) -> None:
         super().__init__()
-        self.start = start
+        self.start = start or 1
+        self.is_given = start is not None
 
     def plan(self, epochs: int) -> None:
         """Errors: ConfigError."""
+        if not self.is_given:
+            self.start = max(1, epochs * 3 // 4)
         if 0 < epochs < self.start:
             raise ConfigError(
                 f"regularization.swa.start: epoch {self.start} comes after the last of {epochs}; write"
@@ -95,8 +100,9 @@ class StochasticWeightAveraging(Average):
 
     def end_epoch(self, net: Net) -> None:
         self.state["epochs"] = self.state.get("epochs", 0) + 1
-        if self.state["epochs"] >= self.start:
-            self.mix_in(net, 1 / (self.state["epochs"] - self.start + 1))
+        start = self.state.setdefault("start", self.start)
+        if self.state["epochs"] >= start:
+            self.mix_in(net, 1 / (self.state["epochs"] - start + 1))
 
 
 def _exchange(a: Tensor, b: Tensor) -> None:
