@@ -215,6 +215,13 @@ def test_the_columns_of_a_table_are_the_same_in_every_run(composed: DictConfig) 
     assert "regularization.l2.strength" not in first[1] and first[1]["optimizer.lr"] == 0.1
 
 
+def test_a_key_that_is_a_number_in_one_option_and_text_in_another_is_text(composed: DictConfig) -> None:
+    numeric = changed(composed, "init", {"name": "orthogonal", "gain": 1.5, "scale": 1})
+    columns, values = configs.hyperparameters(validate(numeric))
+    assert columns["init.gain"] == "" and values["init.gain"] == "1.5"
+    assert configs.hyperparameters(validate(composed))[1]["init.gain"] == "relu"
+
+
 # Secrets
 
 SECRETS = [
