@@ -7,9 +7,10 @@ import re
 import pytest
 
 from dltips import catalog, paths, seed
-from dltips.compose import compose, parse
+from dltips.compose import compose
 from dltips.config import validate
 from dltips.main import VERBS, main
+from dltips.overrides import parse
 from dltips.registry import FAMILIES
 from dltips.seed import ROWS, SOURCES, Row
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -30,6 +28,7 @@ from yaml import YAMLError
 
 from dltips import paths, recipe
 from dltips.config import validate
+from dltips.overrides import parse, recipe_names, refuse_sweeps, values, with_plus
 from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
@@ -118,7 +117,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool,
         validate_sweep_overrides: bool,
     ) -> DictConfig:
-        overrides = [_with_plus(override) for override in overrides]
+        overrides = [with_plus(override) for override in overrides]
         parsed = parse(overrides)
         sources = [source for source in self.repository.get_sources() if isinstance(source, RecipeSource)]
         assert sources, "the search path plugin is not registered"
@@ -126,7 +125,7 @@ class Loader(ConfigLoaderImpl):
         common = {family: set(self._knobs(f"{family}/_common")) for family in FAMILIES}
         overrides = [self._checked(override, config_name, final) for override in parsed]
         if run_mode == RunMode.RUN and validate_sweep_overrides:
-            _refuse_sweeps(parsed)
+            refuse_sweeps(parsed)
         parts = [part for name in recipe_names(parsed) for part in recipe.with_includes(name)]
         self.left_out = [text for part in parts for text in recipe.fit_to(part, primary, final, common).left_out]
         for source in sources:
@@ -176,7 +175,7 @@ class Loader(ConfigLoaderImpl):
         if override.is_delete():
             raise ConfigError(f"{line}: nothing can be left out; set it to another value")
         if key in FAMILIES:
-            for value in _values(override):
+            for value in values(override):
                 self._check_choice(key, key, value)
             if override.is_add() or override.is_force_add():
                 raise ConfigError(f"{line}: {key} is chosen already; write {line.lstrip('+')} without the plus")
@@ -269,65 +268,6 @@ class Loader(ConfigLoaderImpl):
         return {key: _without_name(value) if "/" in config_path else value for key, value in known.items()}
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's own grammar. Errors: ConfigError with the first line of its complaint."""
-    return [_parse(override) for override in overrides]
-
-
-def typed_keys(overrides: list[str]) -> list[str]:
-    """The keys and families that were set on the command line."""
-    return [override.key_or_group for override in parse(overrides)]
-
-
-@functools.cache  # half a millisecond each, and a run asks three times
-def _parse(override: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        complaint = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{override!r}: is not KEY=VALUE as Hydra reads it ({complaint}); quote it as in"
-            " 'model.widths=[128,128]' or 'name=\"a b\"'"
-        ) from error
-
-
-def recipe_names(overrides: list[Override]) -> list[str]:
-    """The recipes that were asked for, in order. Errors: ConfigError for a wrong name."""
-    found: list[str] = []
-    asked = [override for override in overrides if override.key_or_group == GROUP]
-    if len(asked) > 1:
-        typed = ",".join(str(override.get_value_string()).strip("[]") for override in asked)
-        raise ConfigError(f"recipe: is given {len(asked)} times; write 'recipe=[{typed}]', in which the later one wins")
-    for override in asked:
-        if override.is_delete():
-            raise ConfigError(f"{override.input_line}: leave the recipe out by not naming it")
-        for value in _values(override):
-            found += [str(name) for name in (value if isinstance(value, list) else [value])]
-    for name in found:
-        # all of them are read before the first run of a grid starts: one may hold what is refused
-        list(recipe.with_includes(name))
-    # a sweep over recipes names them all: each job then names its own
-    return [] if any(override.is_sweep_override() for override in asked) else found
-
-
-def _refuse_sweeps(overrides: list[Override]) -> None:
-    """Errors: ConfigError if one run is to have two values of a key."""
-    for override in overrides:
-        if override.is_sweep_override():
-            line = str(override.input_line).lstrip("+")
-            raise ConfigError(
-                f"{line}: several values are a grid of runs, which -m asks for: dltips train -m '{line}'"
-                " (a comma inside one value wants quotes)"
-            )
-
-
-def _values(override: Override) -> list[Any]:
-    value = override.value()
-    if isinstance(value, ChoiceSweep):
-        return list(value.list)
-    return [] if override.is_sweep_override() else [value]
-
-
 def _contains(tree: Mapping[str, Any], path: list[str]) -> bool:
     head, *rest = path
     if head not in tree:
@@ -346,11 +286,6 @@ def _dotted(tree: Mapping[str, Any]) -> list[str]:
         inner = [f"{key}.{name}" for name in _dotted(value) if name != "name"] if isinstance(value, dict) else []
         keys += inner or [key]
     return keys
-
-
-def _with_plus(override: str) -> str:
-    """recipe=x is +recipe=x: people type both, Hydra knows the second."""
-    return f"+{override}" if override.startswith(f"{GROUP}=") else override
 
 
 @contextmanager

@@ -38,11 +38,11 @@ def warm_up(chosen: Schedule, steps: Steps, *, warmup: NonNegative) -> Schedule:
     length = round(warmup * steps.per_epoch)
     if length == 0:
         return chosen
-    if length >= steps.total > 0:
+    if length > steps.total > 0:
         epochs = steps.total // steps.per_epoch
         raise ConfigError(
-            f"schedule.warmup: {warmup:g} epochs leave nothing of the run's {epochs}; write schedule.warmup="
-            f"{epochs / 10:g}"
+            f"schedule.warmup: {warmup:g} epochs are more than the run's {epochs}; write"
+            f" schedule.warmup={epochs / 10:g}"
         )
 
     def factor(step: int) -> float:

@@ -58,6 +58,36 @@ class Run:
         return tuple(self.splits.train.inputs.shape[1:])
 
 
+@dataclass(frozen=True)
+class Data:
+    """A run's samples, and what is done to them on their way to the net."""
+
+    common: Common
+    source: Source
+    splits: Splits
+    train: Split  # its samples copied out, or frozen augmented copies of them
+    augmentations: Augmentations
+    preprocess: nn.Module
+
+
+def prepare_data(config: Config, device: torch.device, fitted: nn.Module | None) -> Data:
+    """Load, split, fit what learns from the training split. Errors: ConfigError."""
+    seed, common = config.settings.seed, config.common["data"]()
+    balance.check(common.balance, common.shuffle)
+    source = load(config.tip("data"), common)
+    splits = split(source, common)
+    train = splits.train.taken()
+    samples = Samples(train.inputs, train.targets, len(source.classes))
+    augmentations = Augmentations.build(config.tips["augmentation"], samples)
+    augmentations.try_on(train)
+    preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train.inputs, lacks_values(source))
+    if common.expand:
+        train, augmentations = augmentations.frozen(
+            train, common.expand, lambda name, copy: seeds.generator(seed, "expand", name, copy)
+        )
+    return Data(common, source, splits, train, augmentations, preprocess.to(device))
+
+
 def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module | None = None) -> Run:
     """Load the data, build the net, bind the tips. Errors: ConfigError.
 
@@ -66,22 +96,9 @@ def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module |
     settings = config.settings
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    common: Common = config.common["data"]()
-    balance.check(common.balance, common.shuffle)
-    source = load(config.tip("data"), common)
-    splits = split(source, common)
-    classes = len(source.classes)
-    train_split = splits.train.taken()
-    augmentations = Augmentations.build(
-        config.tips["augmentation"], Samples(train_split.inputs, train_split.targets, classes)
-    )
-    augmentations.try_on(train_split)
-    preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train_split.inputs, lacks_values(source))
-    preprocess = preprocess.to(device)
-    if common.expand:
-        train_split, augmentations = augmentations.frozen(
-            train_split, common.expand, lambda name, copy: seeds.generator(settings.seed, "expand", name, copy)
-        )
+    data = prepare_data(config, device, fitted)
+    common, source, train_split, preprocess = data.common, data.source, data.train, data.preprocess
+    augmentations, classes = data.augmentations, len(source.classes)
     _check_batch_size(config, len(train_split))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan in _hooks(regularizations, "plan"):
@@ -115,7 +132,7 @@ def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module |
             augmentations.before,
             augmentations.after,
         ),
-        val=Feed(place(splits.val, common.placement, device), len(splits.val), preprocess),
+        val=Feed(place(data.splits.val, common.placement, device), len(data.splits.val), preprocess),
         batch_size=settings.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=settings.seed,
@@ -136,7 +153,9 @@ def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module |
     if config.log.layers:
         statistics = LayerStatistics(probe, train_split.targets[:PROBE].to(device), net, autocast)
     thread_count = thread_count or devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
-    return Run(config, training, regularizations, statistics, preprocess, source, splits, size, thread_count, notes)
+    return Run(
+        config, training, regularizations, statistics, preprocess, source, data.splits, size, thread_count, notes
+    )
 
 
 def _model(config: Config, *arguments: Any) -> nn.Module:

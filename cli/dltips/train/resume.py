@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dltips.compose import typed_keys
 from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
+from dltips.overrides import typed_keys
 from dltips.registry import FAMILIES, STACKABLE, ConfigError
 from dltips.tips import preprocessing
 from dltips.train import checkpoint, folder

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from dltips.compose import typed_keys
 from dltips.config import Config, redact, validate
 from dltips.main import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
+from dltips.overrides import typed_keys
 from dltips.registry import ConfigError
 from dltips.train import checkpoint, folder
 from dltips.train import device as devices

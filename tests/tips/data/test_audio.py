@@ -119,7 +119,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut header": (spoilt(lambda content: content[:30]), "its header is damaged"),
     "no samples": (lambda file: write(file, tone()[:0]), "holds no sound"),
     "no channel": (spoilt(set_bytes(22, b"\0\0")), "its header is damaged"),
-    "no rate": (spoilt(set_bytes(24, b"\0\0\0\0")), "its header is damaged"),
+    "no rate": (spoilt(set_bytes(24, b"\0\0\0\0")), "its sample rate, 0, is not from 1000 to 768000"),
     "mu-law": (
         spoilt(set_bytes(20, b"\x07\0")),
         "its encoding, number 7 with 16 bits, is neither PCM nor floats",
