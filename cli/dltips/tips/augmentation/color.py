@@ -36,6 +36,7 @@ TINY = 1e-12  # a variance that is none
     source="tips S, B and T; Howard 2013, arXiv 1312.5402",
     recommends="S: in HSV, saturation and value times 0.7 to 1.4, hue within 0.1",
     costs="4 ms for 256 images of 3x32x32 on one core, most of it for the hue",
+    try_with=("data=synthetic", "data.kind=image"),  # pictures in colour
 )
 def color_jitter(
     inputs: Tensor,
@@ -150,6 +151,7 @@ def hue_turned(images: Tensor, turns: Tensor) -> Tensor:
     source="tip S; Krizhevsky et al. 2012, section 4.1",
     recommends="std = 0.1",
     costs="0.2 ms for 256 images of 3x32x32 on one core; once, a pass over the training split",
+    try_with=("data=synthetic", "data.kind=image"),  # pictures in colour
 )
 class FancyPca:
     """Shift an image's colour along the principal components of the training split's pixels, as AlexNet did."""
