@@ -19,6 +19,7 @@ from dltips import registry
 from dltips.card import card_of
 from dltips.compose import compose
 from dltips.config import validate
+from dltips.main import main
 from dltips.registry import FAMILIES
 from dltips.train.fit import fit
 from dltips.train.prepare import prepare
@@ -92,6 +93,16 @@ OWN_FILES: dict[str, Callable[[Path], dict[str, str]]] = {
 }
 
 
+def trained(folder: Path) -> str:
+    """The run folder of a small net."""
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", *(f"{key}={value}" for key, value in BASE.items())]) == 0
+        (run,) = Path("outputs").iterdir()
+        return str(run.absolute())
+
+
 def overrides(family: str, name: str, folder: Path) -> list[str]:
     """The base, over it the option, over it what its card wants, over it the files. Skips what is not here."""
     card = card_of(REGISTRIES[family].tips[name])
@@ -102,6 +113,8 @@ def overrides(family: str, name: str, folder: Path) -> list[str]:
         pytest.skip(f"DLTIPS_TEST_DATA holds no {FETCHED[data]}")
     if data in OWN_FILES:
         chosen |= OWN_FILES[data](folder) | {"data.subset": "16", "batch_size": "8"}
+    if family == "finetune" and name != "none":  # from a run of the same net
+        chosen["finetune.source"] = trained(folder / "source")
     base = {key: value for key, value in BASE.items() if key != "model.widths" or chosen.get("model", "mlp") == "mlp"}
     return [f"{key}={value}" for key, value in (base | chosen).items()]
 

@@ -37,7 +37,16 @@ class Net:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.learning_rate = 0.0  # of the current step, set by the loop
+        self.flatten()
+
+    def flatten(self, resting: Sequence[nn.Module] = ()) -> None:
+        """Lay out what trains now: again whenever that has changed. Whoever keeps flat tensors has to begin anew.
+
+        `resting` are parts that stay as they are: in eval mode, their buffers too.
+        """
+        self.resting = resting
         self.rate_factors: Tensor | None = None  # flat: what each parameter's rate is multiplied by, if they differ
+        module = self.module
         norms = {id(parameter) for layer in module.modules() if is_norm(layer) for parameter in layer.parameters(False)}
         trainable = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         segments, start = [], 0
@@ -55,8 +64,20 @@ class Net:
             self._view(self.parameters, segment).copy_(parameter.data)
             parameter.data = self._view(self.parameters, segment)
             parameter.grad = self._view(self.gradients, segment)
+        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        for parameter in frozen.values():
+            parameter.grad = None
+        still = {id(buffer) for part in resting for buffer in part.buffers()}
+        # the names in the state dict of what no step changes
+        self.constant = {*frozen, *(name for name, buffer in module.named_buffers() if id(buffer) in still)}
         self._unused: list[str] | None = None
         self._watch_first_backward()
+
+    def train(self) -> None:
+        """Training mode, save for what rests."""
+        self.module.train()
+        for part in self.resting:
+            part.eval()
 
     def _view(self, flat: Tensor, segment: Segment) -> Tensor:
         """The segment of a flat buffer in the parameter's own shape and strides (channels_last stays)."""
@@ -69,6 +90,8 @@ class Net:
         return [(segment, self._view(flat, segment)) for segment in self.segments]
 
     def _watch_first_backward(self) -> None:
+        for handle in getattr(self, "_handles", ()):  # of an earlier layout
+            handle.remove()
         seen: set[str] = set()
         handles = [
             segment.parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]

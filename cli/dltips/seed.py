@@ -68,6 +68,8 @@ def _claim(name: str, source: str, says: str, *overrides: str, later: bool = Fal
     return Row(name, source, shlex.join(overrides), says, overrides, later)
 
 
+RUN = "finetune.source=RUN"  # a folder of the reader's own
+
 TABLE: Mapping[str, tuple[Row, ...]] = {
     "data, pre-processing": (
         _tip("whiten_expand", "B", "augmentation=whiten", "whitened copies of the images as more data"),
@@ -134,7 +136,7 @@ TABLE: Mapping[str, tuple[Row, ...]] = {
             "model=cnn",
             "init=xavier_fc_gaussian_conv",
         ),
-        _tip("transfer", "T", "finetune.*", "start from the weights of a trained net", later=True),
+        _tip("transfer", "T", "finetune.*", "start from the weights of a trained net", "finetune=full", RUN),
         _tip("variance_check", "S", "dltips check", "look at each layer's variance before training", later=True),
     ),
     "architecture": (
@@ -223,18 +225,48 @@ TABLE: Mapping[str, tuple[Row, ...]] = {
         _tip("early_stopping", "T", "regularization=early_stopping", "stop when the validation error rises"),
     ),
     "fine-tuning": (
-        _tip("linear_probe", "KST", "finetune=linear_probe", "few data, similar: the classifier alone", later=True),
-        _tip("top_layers", "KST", "finetune=top_layers", "many data, similar: the top layers, slowly", later=True),
-        _tip("most_layers", "KST", "finetune=most_layers", "many data, different: most layers, slowly", later=True),
+        _tip(
+            "linear_probe",
+            "KST",
+            "finetune=linear_probe",
+            "few data, similar: the classifier alone",
+            "finetune=linear_probe",
+            RUN,
+        ),
+        _tip(
+            "top_layers",
+            "KST",
+            "finetune=top_layers",
+            "many data, similar: the top layers, slowly",
+            "finetune=top_layers",
+            RUN,
+        ),
+        _tip(
+            "most_layers",
+            "KST",
+            "finetune=most_layers",
+            "many data, different: most layers, slowly",
+            "finetune=most_layers",
+            RUN,
+        ),
         _tip(
             "earlier_stage_svm",
             "KS",
             "finetune=earlier_stage_svm, finetune=earlier_stage_linear",
             "few data, different: a linear classifier on an earlier stage",
-            later=True,
+            "finetune=earlier_stage_svm,earlier_stage_linear",
+            RUN,
         ),
-        _tip("auto", "K", "finetune=auto", "choose by the data's number and similarity", later=True),
-        _tip("keep_first_layers", "T", "finetune.freeze_first", "leave the first, general layers alone", later=True),
+        _tip("auto", "K", "finetune=auto", "choose by the data's number and similarity", "finetune=auto", RUN),
+        _tip(
+            "keep_first_layers",
+            "T",
+            "finetune.freeze_first",
+            "leave the first, general layers alone",
+            "finetune=most_layers",
+            "finetune.freeze_first=2",
+            RUN,
+        ),
     ),
     "reading the curves, ensembles": (
         _tip("loss_shape", "S", "dltips diagnose", "a rate too low or too high, seen in the loss", later=True),
@@ -293,7 +325,7 @@ TABLE: Mapping[str, tuple[Row, ...]] = {
             "PReLU from 0.1 moves where ReLU is stuck in fine-tuning",
             "finetune=top_layers",
             "activation=relu,prelu",
-            later=True,
+            RUN,
         ),
         _claim("bn_less_data", "B", "batch norm needs less data", "model.norm=none,batch", "data.subset=200,1000"),
         _claim(

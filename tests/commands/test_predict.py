@@ -88,7 +88,7 @@ def test_pictures_of_the_validation_samples_get_the_bits_that_validation_saw(run
     again = prepare(config)
     training = again.training
     training.net.module.load_state_dict(payload["model"])
-    with device.conditions(training.device, thread_count=again.threads, deterministic=False):
+    with device.conditions(training.device, thread_count=again.threads.training, deterministic=False):
         seen = torch.cat([part for part, _ in predictions(training.net.module, training.val, 32, training.autocast)])
     assert torch.equal(outputs, seen)
     last = json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])

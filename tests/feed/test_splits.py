@@ -8,6 +8,7 @@ import torch
 from dltips.feed.splits import Split, Splits, split
 from dltips.registry import ConfigError
 from dltips.tips.data import Common, Source
+from dltips.tips.data.pictures import Form
 
 
 def common(**knobs: Any) -> Common:
@@ -17,6 +18,8 @@ def common(**knobs: Any) -> Common:
         "test_fraction": 0.2,
         "shuffle": True,
         "subset": None,
+        "per_class": None,
+        "only_classes": None,
         "image_size": None,
         "label_noise": 0.0,
         "balance": "none",
@@ -142,6 +145,147 @@ def test_an_official_validation_set_stays_untouched() -> None:
     assert sorted(train + test) == list(range(100))
     for knobs in ({"split_seed": 5}, {"val_fraction": 0.9}, {"val_fraction": 0.0}, {"subset": 3}):
         assert numbers(split(whole, common(**knobs)).val) == val
+
+
+# So many of each class.
+
+
+def test_per_class_takes_the_first_of_each_class_and_nothing_else_moves() -> None:
+    whole, few = split(labels(), common()), split(labels(), common(per_class=20))
+    own = whole.train.taken()
+    expected = [own.inputs.flatten()[own.targets == label][:20].tolist() for label in range(10)]
+    found = few.train.taken()
+    assert torch.bincount(found.targets).tolist() == [20] * 10
+    assert numbers_of(few.train) == [number for number in numbers_of(whole.train) if number in numbers_of(few.train)]
+    assert [found.inputs.flatten()[found.targets == label].tolist() for label in range(10)] == expected
+    for part in ("val", "test"):
+        one, other = getattr(whole, part).taken(), getattr(few, part).taken()
+        assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
+
+
+def test_few_of_each_class_are_among_more_and_in_their_order() -> None:
+    few, more = (split(labels(), common(per_class=count)).train.taken().inputs.flatten() for count in (5, 30))
+    assert few.tolist() == [number for number in more.tolist() if number in set(few.tolist())]
+    assert len(few) == 50 and len(more) == 300
+
+
+def test_per_class_hangs_on_split_seed_alone_and_the_hash_tells() -> None:
+    same = [split(labels(), common(per_class=5)), split(labels(), common(per_class=5, shuffle=False))]
+    assert numbers_of(same[0].train) == numbers_of(same[1].train) and same[0].hash == same[1].hash
+    others = [
+        split(labels(), common(per_class=5, split_seed=1)),
+        split(labels(), common(per_class=6)),
+        split(labels(), common(subset=50)),  # as many
+        split(labels(), common()),
+    ]
+    assert numbers_of(others[0].train) != numbers_of(same[0].train)
+    assert len({each.hash for each in [same[0], *others]}) == 5
+
+
+def numbers_of(part: Split) -> list[int]:
+    return part.taken().inputs.flatten().long().tolist()
+
+
+def test_noise_comes_after_the_choice_and_has_its_share_of_what_was_chosen() -> None:
+    clean, noisy = (split(labels(), common(per_class=20, label_noise=share)).train for share in (0.0, 0.25))
+    assert numbers_of(noisy) == numbers_of(clean)
+    assert len(wrong(noisy)) == 50 and wrong(clean) == set()
+
+
+def test_a_class_with_too_few_samples_is_named() -> None:
+    scarce = replace(labels(), targets=torch.cat([torch.arange(985) % 9, torch.full((15,), 9)]))
+    count = int((split(scarce, common()).train.taken().targets == 9).sum())
+    assert 0 < count < 15
+    with pytest.raises(ConfigError) as caught:
+        split(scarce, common(per_class=count + 1))
+    assert str(caught.value) == (
+        f"data.per_class: {count + 1} is more than the {count} samples of class 9 in the training split; lower it"
+    )
+    assert len(split(scarce, common(per_class=count)).train) == 10 * count
+
+
+def test_a_subset_and_so_many_of_each_class_are_not_both_given() -> None:
+    with pytest.raises(ConfigError) as caught:
+        common(subset=100, per_class=20)
+    assert str(caught.value) == (
+        "data.per_class: 20 and data.subset=100 both say how many samples to train on; leave one out"
+    )
+
+
+# Images that are yet to be brought to another form.
+
+
+def pictures(**parts: Any) -> Source:
+    """100 gray pictures of 4x4 as RGB of 8x8; each is flat, with its own number as its level."""
+    levels = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
+    return Source(
+        **{"inputs": levels, "targets": torch.arange(100) % 2, "form": Form(3, (8, 8)), **parts},
+        classes=("a", "b"),
+        hash="x",
+    )
+
+
+@pytest.fixture
+def formed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images have been brought to another form, each time."""
+    counts: list[int] = []
+    call = Form.__call__
+
+    def counted(form: Form, images: torch.Tensor) -> torch.Tensor:
+        counts.append(len(images))
+        return call(form, images)
+
+    monkeypatch.setattr(Form, "__call__", counted)
+    return counts
+
+
+@pytest.mark.parametrize(("knobs", "count"), [({"subset": 12}, 12), ({"per_class": 7}, 14), ({}, 70)])
+def test_only_the_samples_that_are_used_are_brought_to_another_form(
+    formed: list[int], knobs: dict[str, Any], count: int
+) -> None:
+    splits = split(pictures(), common(**knobs))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (count, 10, 20)
+    assert len(splits.test.targets) == 20 and formed == []
+    for _ in range(2):  # once, however often it is asked for
+        assert splits.train.inputs.shape == (count, 3, 8, 8)
+        assert splits.train.taken().inputs is splits.train.inputs  # nothing else is held, and nothing twice
+    assert formed == [count]
+    assert splits.val.inputs.shape == (10, 3, 8, 8) and formed == [count, 10]
+    assert splits.test.taken().inputs.shape == (20, 3, 8, 8) and formed == [count, 10, 20]
+
+
+def test_another_form_leaves_the_split_as_it_is() -> None:
+    official = {"test_inputs": torch.full((5, 1, 4, 4), 200, dtype=torch.uint8), "test_targets": torch.ones(5).long()}
+    plain, other = (split(pictures(**official, form=form), common()) for form in (None, Form(3, (8, 8))))
+    for part in ("train", "val", "test"):
+        one, two = getattr(plain, part).taken(), getattr(other, part).taken()
+        assert two.indices is None and torch.equal(one.targets, two.targets)
+        assert torch.equal(one.inputs[:, 0, 0, 0], two.inputs[:, 2, 7, 7])
+    # an index of a split is of its own arrays
+    assert other.train.indices is not None
+    chosen = other.train.indices[:9]
+    assert torch.equal(other.train.inputs[chosen], other.train.taken().inputs[:9])
+    assert torch.equal(other.train.targets[chosen], other.train.taken().targets[:9])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "part", "key"),
+    [
+        ({}, "train", "subset"),
+        ({"per_class": 9}, "train", "per_class"),
+        ({}, "val", "image_size"),
+        ({}, "test", "image_size"),
+    ],
+)
+def test_what_would_not_fit_into_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], part: str, key: str
+) -> None:
+    large = getattr(split(pictures(form=Form(3, (20_000, 30_000))), common(**knobs)), part)
+    needed = len(large) * 20_000 * 30_000 / 1e9  # gray, and repeated without a copy
+    monkeypatch.setattr("dltips.memory.available", lambda: 4 * 10**9)
+    with pytest.raises(ConfigError) as caught:
+        large.taken()
+    assert str(caught.value) == f"data.{key}: takes {needed:,.1f} GB, but 4.0 GB are free; lower it"
 
 
 # Label noise.

@@ -16,6 +16,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor], Call
     "sigmoid": (activation.sigmoid, torch.sigmoid, lambda x: 1 / (1 + torch.exp(-x))),
     "tanh": (activation.tanh, torch.tanh, lambda x: 1 - 2 / (torch.exp(2 * x) + 1)),
     "relu": (activation.relu, functional.relu, lambda x: torch.where(x > 0, x, torch.zeros_like(x))),
+    "relu6": (activation.relu6, functional.relu6, lambda x: torch.where((x > 0) & (x < 6), x, 6.0 * (x >= 6))),
     "leaky_relu": (
         lambda: activation.leaky_relu(slope=0.2),
         lambda x: functional.leaky_relu(x, 0.2),

@@ -119,6 +119,8 @@ def test_the_statistics_are_the_training_splits_alone() -> None:
         test_fraction=0.2,
         shuffle=True,
         subset=None,
+        per_class=None,
+        only_classes=None,
         image_size=None,
         label_noise=0.0,
         balance="none",

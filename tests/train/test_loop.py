@@ -92,6 +92,7 @@ def test_each_hook_has_its_moment() -> None:
 
     run.training.rule.step = step
     validation.count = val.count  # type: ignore[attr-defined]
+    validation.batches = val.batches  # type: ignore[attr-defined]
     run.training.val = validation  # type: ignore[assignment]
     fit(run)
     steps = ["on_gradient", "step", "after_step"] * 2

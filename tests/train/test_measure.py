@@ -30,7 +30,7 @@ def small_resnet(shape: tuple[int, ...], **knobs: Any) -> nn.Module:
 
 
 def small_squeezenet(shape: tuple[int, ...], stem: str) -> nn.Module:
-    knobs: dict[str, Any] = {"stem": stem, "width": 0.125, "norm": "batch", "groups": None}
+    knobs: dict[str, Any] = {"stem": stem, "version": 1.1, "width": 0.125, "norm": "batch", "groups": None}
     return squeezenet(shape, 10, nn.ReLU, **knobs)
 
 

@@ -8,7 +8,7 @@ import torch
 from dltips.registry import Tip
 from dltips.tips.data import Source
 from dltips.tips.preprocessing import none, standardize
-from dltips.train.prepare import fit_preprocessing, lacks_values
+from dltips.train.data import fit_preprocessing, lacks_values
 
 VECTORS = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
 HOLE = torch.tensor([[5.0, torch.nan]])

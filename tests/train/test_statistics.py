@@ -19,7 +19,7 @@ def watched(activation: nn.Module) -> tuple[Net, LayerStatistics, torch.Tensor, 
     )
     net = Net(model)
     inputs, targets = torch.randn(64, 5), torch.randint(0, 3, (64,))
-    return net, LayerStatistics(inputs, targets, net, contextlib.nullcontext), inputs, targets
+    return net, LayerStatistics(inputs, targets, net.module, contextlib.nullcontext), inputs, targets
 
 
 def test_mean_and_variance_are_those_of_the_output_in_eval_mode() -> None:
@@ -45,7 +45,7 @@ def test_dead_channels_are_counted_at_every_place() -> None:
     with torch.no_grad():
         model.get_submodule("conv").bias[0] = -100.0
         model.get_submodule("conv").bias[1:] = 100.0
-    statistics = LayerStatistics(torch.rand(6, 1, 5, 5), torch.zeros(6).long(), net, contextlib.nullcontext)
+    statistics = LayerStatistics(torch.rand(6, 1, 5, 5), torch.zeros(6).long(), net.module, contextlib.nullcontext)
     assert statistics.measure(net)["layers/activation/dead"] == 1 / 4
 
 

@@ -1,4 +1,4 @@
-"""dltips ls: families, the options of a family, recipes."""
+"""dltips ls: families, the options of a family, recipes, the stages of a net."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from dltips.commands.arguments import Parser
 from dltips.main import EXIT_OK
 from dltips.registry import FAMILIES, ConfigError, suggest, user_file
 
-WORDS = (*FAMILIES, "tips", "recipes")
+WORDS = (*FAMILIES, "tips", "recipes", "stages")
+
+EPILOG = "The stages of a net, by the names that finetune takes: dltips ls stages MODEL [KEY=VALUE ...]"
 
 
 def run(arguments: list[str]) -> int:
-    parser = Parser(prog="dltips ls", description="List families, options and recipes.")
+    if "stages" in arguments[:1] or (arguments[:1] == ["--json"] and "stages" in arguments[1:2]):
+        from dltips.commands import stages
+
+        return stages.run([word for word in arguments if word != "stages"])
+    parser = Parser(prog="dltips ls", description="List families, options and recipes.", epilog=EPILOG)
     parser.add_argument("what", nargs="?", help="a family, `tips` (all families) or `recipes`; nothing: everything")
     parser.add_argument("--seed", action="store_true", help="the articles' tips and claims, and what switches each")
     parser.add_argument("--json", action="store_true", help="for programs")

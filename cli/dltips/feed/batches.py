@@ -20,6 +20,8 @@ Augment = Callable[[Tensor, Tensor, Generator], Batch]
 class Batches(Protocol):
     """Raw batches (uint8 images or float vectors, labels) on the device, in the given order."""
 
+    values: int  # in one sample
+
     def __call__(self, order: Tensor, batch_size: int) -> Iterator[Batch]: ...
 
 
@@ -37,6 +39,7 @@ class Resident:
 
     def __init__(self, split: Split, device: torch.device) -> None:
         taken = split.taken()
+        self.values = taken.inputs[0].numel()
         self.inputs = taken.inputs.to(device)
         self.targets = taken.targets.to(device)
 
@@ -50,6 +53,7 @@ class Streaming:
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split = split
+        self.values = split.inputs[0].numel()
         self.device = device
         # beside a GPU, workers gather ahead; on a CPU they would compete with the net
         self.workers = 4 if device.type == "cuda" else 0
@@ -115,6 +119,8 @@ class Feed:
         preprocess: nn.Module,
         augmentations: Sequence[Augment] = (),
         mixing: Sequence[Augment] = (),
+        *,
+        once: bool = False,
     ) -> None:
         self.batches = batches
         self.count = count
@@ -122,7 +128,13 @@ class Feed:
         self.augmentations = augmentations
         self.mixing = mixing  # augmentations that come after the preprocessing
         self.prepared: Prepared | None = None
-        if not augmentations and isinstance(batches, Resident) and batches.inputs.numel() * 4 <= PREPARED_BYTES:
+        # who passes over the samples once has no use for a prepared copy
+        if (
+            not once
+            and not augmentations
+            and isinstance(batches, Resident)
+            and batches.inputs.numel() * 4 <= PREPARED_BYTES
+        ):
             self.prepared = Prepared(batches, self._prepare)
             del batches.inputs
 

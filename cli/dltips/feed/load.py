@@ -1,30 +1,154 @@
-"""A run's source, with what data.image_size asks for."""
+"""A run's source, with what data.only_classes and data.image_size ask for, and what a pretrained net takes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dltips.registry import ConfigError
+from dltips.registry import ConfigError, Tip, suggest
 from dltips.tips.data import Common, Source
-from dltips.tips.data.pictures import resize
+from dltips.tips.data.pictures import Form
 
 
-def load(tip: Any, common: Common) -> Source:
-    """Acquire the source, and bring its images to one size if asked. Errors: ConfigError."""
-    source: Source = tip()
-    size = common.image_size
-    if size is None or tuple(source.inputs.shape[2:]) == (size, size):
-        return source
-    if source.inputs.dim() != 4 or source.inputs.dtype != torch.uint8:
-        shape = tuple(source.inputs.shape[1:])
+@dataclass(frozen=True)
+class Wanted:
+    """What a net whose weights are there already takes; None where it takes what the data have."""
+
+    channels: int | None  # of images
+    sides: tuple[int, int] | None  # (H, W) of images
+    shape: tuple[int, ...] | None  # of any sample, exactly; data.image_size alone may still say other sides
+
+
+def load(tip: Any, common: Common, wanted: Wanted | None = None) -> Source:
+    """Acquire the source; what its images are yet to be brought to is its form, and notes say what the net wants.
+
+    Errors: ConfigError.
+    """
+    wanted = wanted or Wanted(None, None, None)
+    if wanted.shape is not None and len(wanted.shape) == 3:
+        wanted = Wanted(wanted.shape[0], (wanted.shape[1], wanted.shape[2]), wanted.shape)
+    source = _of_classes(_acquired(tip, common, wanted), common.only_classes)
+    if source.inputs.dim() == 4 and source.inputs.dtype == torch.uint8:
+        return _formed(source, common, wanted)
+    shape = tuple(source.inputs.shape[1:])
+    if common.image_size is not None:
         raise ConfigError(f"data.image_size: is for images, but a sample's shape is {shape}; leave it out")
+    if wanted.shape is not None and shape != wanted.shape:
+        raise _misfit(shape, str(wanted.shape))
+    if wanted.shape is None and (wanted.channels, wanted.sides) != (None, None):
+        raise _misfit(shape, "images")
+    return source
+
+
+def _acquired(tip: Any, common: Common, wanted: Wanted) -> Source:
+    """Pictures that are given one size while they are read (image_folder) are given the net's at once.
+
+    They are cut to a square, so that this is for square sides; others are resized afterwards.
+    """
+    if (
+        wanted.sides is None
+        or wanted.sides[0] != wanted.sides[1]
+        or common.image_size is not None
+        or not isinstance(tip, Tip)
+        or "image_size" not in tip.knobs
+    ):
+        source: Source = tip()
+        return source
+    source = replace(tip, knobs={**tip.knobs, "image_size": wanted.sides[0]})()
+    return _noted(source, f"data: pictures are read at {_text(wanted.sides)}, as the pretrained net wants")
+
+
+def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
+    """The samples of these classes alone, in all parts; class k is the k-th given. Errors: ConfigError."""
+    if classes is None:
+        return source
+    chosen = [_position(name, source.classes) for name in classes]
+    for place, position in enumerate(chosen):
+        if position in chosen[:place]:
+            raise ConfigError(f"data.only_classes: {source.classes[position]} stands there twice; give each class once")
+    if len(chosen) < 2:
+        raise ConfigError(
+            "data.only_classes: fewer than two leave nothing to tell apart; give two or more, or null for all"
+        )
+    if chosen == list(range(len(source.classes))):
+        return source
+    numbers = torch.full((len(source.classes),), -1)
+    numbers[chosen] = torch.arange(len(chosen))
+    parts: dict[str, Any] = {}
+    for part in ("", "val_", "test_"):
+        inputs, targets = getattr(source, f"{part}inputs"), getattr(source, f"{part}targets")
+        if inputs is not None:
+            renumbered = numbers[targets]
+            rows = (renumbered >= 0).nonzero().flatten()
+            # the one copy that is made: what is left out need not be read from the disk
+            parts |= {f"{part}inputs": inputs.index_select(0, rows), f"{part}targets": renumbered[rows]}
     return replace(
         source,
-        inputs=resize(source.inputs, (size, size)),
-        val_inputs=None if source.val_inputs is None else resize(source.val_inputs, (size, size)),
-        test_inputs=None if source.test_inputs is None else resize(source.test_inputs, (size, size)),
-        hash=f"{source.hash}-{size}",
+        **parts,
+        classes=tuple(source.classes[position] for position in chosen),
+        hash=hashlib.sha256(f"{source.hash} {chosen}".encode()).hexdigest()[:16],
+    )
+
+
+def _position(name: int | str, classes: Sequence[str]) -> int:
+    if str(name) in classes:
+        return classes.index(str(name))
+    if isinstance(name, str):
+        raise ConfigError(f"data.only_classes: {name!r} is no class of these data{suggest(name, classes)}")
+    if not 0 <= name < len(classes):
+        raise ConfigError(
+            f"data.only_classes: {name} is neither the name of a class nor a position from 0 to {len(classes) - 1}"
+            f"{suggest(str(name), classes)}"
+        )
+    return name
+
+
+def _formed(source: Source, common: Common, wanted: Wanted) -> Source:
+    """The source of images with the form that they are yet to be brought to, if it is another. Errors: ConfigError."""
+    channels, height, width = source.inputs.shape[1:]
+    if wanted.shape is not None and len(wanted.shape) != 3:
+        raise _misfit((channels, height, width), str(wanted.shape))
+    size, own = common.image_size, (height, width)
+    sides = (size, size) if size is not None else wanted.sides or own
+    form = Form(wanted.channels or channels, sides)
+    if form.channels != channels and {form.channels, channels} != {1, 3}:
+        raise _misfit((channels, height, width), f"images of {form.channels} channels")
+    if size is not None and wanted.sides is not None and sides != wanted.sides:
+        source = _noted(
+            source,
+            f"data: images are of {_text(sides)}, as data.image_size says, though the pretrained net was made for"
+            f" {_text(wanted.sides)}",
+        )
+    elif sides != own and size is None:
+        source = _noted(
+            source, f"data: images of {_text(own)} are resized to {_text(sides)}, as the pretrained net wants"
+        )
+    if form.channels > channels:
+        source = _noted(source, "data: gray pictures are repeated to 3 channels, as the pretrained net wants")
+    elif form.channels < channels:
+        source = _noted(source, "data: RGB pictures become gray ones (ITU-R 601), as the pretrained net wants")
+    if form == Form(channels, own):
+        return source
+    changes = [str(size) if sides == (size, size) else _text(sides)] if sides != own else []
+    changes += [f"{form.channels}c"] if form.channels != channels else []
+    return replace(source, form=form, hash="-".join([source.hash, *changes]))
+
+
+def _text(sides: tuple[int, int]) -> str:
+    """(H, W) as people write it, the width first."""
+    return f"{sides[1]}x{sides[0]}"
+
+
+def _noted(source: Source, note: str) -> Source:
+    return replace(source, notes=(*source.notes, note))
+
+
+def _misfit(shape: Sequence[int], takes: str) -> ConfigError:
+    return ConfigError(
+        f"data: a sample's shape is {tuple(shape)}, but the pretrained net takes {takes}; choose other data, or other"
+        " weights with finetune.source"
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dltips import memory
 from dltips.registry import ConfigError
 from dltips.tips.data import Common, Source
+from dltips.tips.data.pictures import Form
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,31 @@ class Split:
         if self.indices is None:
             return self
         return Split(self.inputs.index_select(0, self.indices), self.targets.index_select(0, self.indices))
+
+
+class Formed(Split):
+    """A split whose images are brought to another form: these alone, and not before they are asked for.
+
+    So 100 of 70,000 images are enlarged in no time, and those of the test when they are evaluated. Its indices are
+    those of its own arrays. `key` is the knob that an error names if they do not fit into memory.
+    """
+
+    raw: Split
+    form: Form
+    key: str
+
+    def __init__(self, raw: Split, form: Form, key: str) -> None:
+        targets = raw.targets if raw.indices is None else raw.targets.index_select(0, raw.indices)
+        # past the attributes of a frozen dataclass
+        self.__dict__.update(raw=raw, form=form, key=key, targets=targets, indices=torch.arange(len(raw)))
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        memory.check(self.key, len(self) * self.form.bytes_from(self.raw.inputs.shape[1]))
+        return self.form(self.raw.taken().inputs)
+
+    def taken(self) -> Split:
+        return Split(self.inputs, self.targets)
 
 
 @dataclass(frozen=True)
@@ -60,22 +88,47 @@ def split(source: Source, common: Common) -> Splits:
             " set it to 0 to do without"
         )
     test, val, train = torch.split(order, [test_count, val_count, train_count])
-    if common.subset is not None:
-        if common.subset > len(train):
-            raise ConfigError(
-                f"data.subset: {common.subset} is more than the {len(train)} samples of the training split"
-            )
-        train = train[: common.subset]
-    val_split = _official(source.val_inputs, source.val_targets) or Split(source.inputs, source.targets, val)
-    test_split = _official(source.test_inputs, source.test_targets) or Split(source.inputs, source.targets, test)
-    train_split = Split(source.inputs, _noisy(source, train, common), train)
+    train = _fewer(source, train, common)
+    parts: Sequence[Split] = (
+        Split(source.inputs, _noisy(source, train, common), train),
+        _official(source.val_inputs, source.val_targets) or Split(source.inputs, source.targets, val),
+        _official(source.test_inputs, source.test_targets) or Split(source.inputs, source.targets, test),
+    )
     hashed = {
         "source": source.hash,
         "split_seed": common.split_seed,
         "label_noise": common.label_noise,
-        "counts": [len(train), len(val_split), len(test_split)],
+        "counts": [len(part) for part in parts],
     }
+    if common.per_class is not None:  # there are as many with a subset of that size
+        hashed["per_class"] = common.per_class
+    if source.form is not None:
+        fewer = "data.subset" if common.per_class is None else "data.per_class"
+        keys = (fewer, "data.image_size", "data.image_size")
+        parts = [Formed(part, source.form, key) for part, key in zip(parts, keys, strict=True)]
+    train_split, val_split, test_split = parts
     return Splits(train_split, val_split, test_split, _hash(hashed))
+
+
+def _fewer(source: Source, train: Tensor, common: Common) -> Tensor:
+    """The first of the training split's indices, as subset or per_class says: more of them have all of fewer.
+
+    Of the classes as the source knows them: label noise comes after. Errors: ConfigError if there are not so many.
+    """
+    if common.subset is not None and common.subset > len(train):
+        raise ConfigError(f"data.subset: {common.subset} is more than the {len(train)} samples of the training split")
+    if common.per_class is None:
+        return train[: common.subset]
+    targets = source.targets[train]
+    counts = torch.bincount(targets, minlength=len(source.classes))
+    least = int(counts.argmin())
+    if counts[least] < common.per_class:
+        raise ConfigError(
+            f"data.per_class: {common.per_class} is more than the {counts[least]} samples of class"
+            f" {source.classes[least]} in the training split; lower it"
+        )
+    places = [(targets == label).nonzero().flatten()[: common.per_class] for label in range(len(source.classes))]
+    return train[torch.cat(places).sort().values]
 
 
 def _official(inputs: Tensor | None, targets: Tensor | None) -> Split | None:

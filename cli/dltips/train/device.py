@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 
@@ -52,6 +53,14 @@ def threads(flops_per_step: float) -> int:
         return 1
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     return int(chosen) if chosen.isdigit() and int(chosen) > 0 else (os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many compute: in the training, and before it, where features are computed once."""
+
+    training: int
+    features: int
 
 
 @contextlib.contextmanager

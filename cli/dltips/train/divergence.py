@@ -27,7 +27,7 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
 
     leaves = [(name, module) for name, module in net.module.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
-    net.module.train()
+    net.train()
     seeds.seed_global_stream(training.seed, epoch, training.device)
     training.step = epoch * training.steps_per_epoch
     where = "the loss"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dltips.feed.load import load
+from dltips.feed.load import Wanted, load
 from dltips.feed.splits import split
 from dltips.metrics import class_scores
 from dltips.registry import ConfigError
@@ -24,7 +24,10 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     config, payload = trained.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
     net = trained.load(config, payload, device_name)
     common = config.common["data"]()
-    splits = split(load(config.tip("data"), common), common)
+    wanted = None
+    if config.tip("finetune").name != "none":  # the weights may have decided what comes in
+        wanted = Wanted(None, None, tuple(payload["input_shape"]))
+    splits = split(load(config.tip("data"), common, wanted), common)
     if not len(splits.test):
         raise ConfigError(
             f"{path}: has no test split (data.test_fraction=0); the validation scores are in summary.json"

@@ -66,7 +66,7 @@ def fit(
     """Train until the last epoch, early stopping, an interruption, or a loss that is not finite."""
     recorder = recorder or Nobody()
     with devices.conditions(
-        run.training.device, thread_count=run.threads, deterministic=run.config.settings.deterministic
+        run.training.device, thread_count=run.threads.training, deterministic=run.config.settings.deterministic
     ):
         return _fit(run, recorder, resume, list(records))
 
@@ -98,6 +98,7 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         records.append(record)
         verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
+        best = run.enter(epoch + 1, best)
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=any(verdicts))
         recorder.epoch(record, snapshot)
         if snapshot.stopped:

@@ -20,6 +20,7 @@ from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
+VALUES = 2**23  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 2 GB
 FOLD = 256  # steps between looks at the losses: each look waits for the device
 
 Criterion = Callable[..., Tensor]
@@ -51,7 +52,8 @@ class Training:
     criterion: Criterion
     autocast: Callable[[], AbstractContextManager[None]]
     parts: Parts
-    forward: Callable[[Tensor], Tensor]
+    model: nn.Module  # what stands between the feed and the loss: the net, or the part of it that trains
+    forward: Callable[[Tensor], Tensor]  # the same, perhaps compiled
     device: torch.device
     on_gradient: Sequence[Callable[[Net], None]] = ()
     after_step: Sequence[Callable[[Net], None]] = ()
@@ -154,7 +156,7 @@ def train_epoch(
 ) -> tuple[float, float]:
     """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
     net, meter = training.net, Meter()
-    net.module.train()
+    net.train()
     # dropout and its like draw from torch's global stream
     seeds.seed_global_stream(training.seed, epoch, training.device)
     first = training.step = epoch * training.steps_per_epoch
@@ -214,12 +216,17 @@ def score(training: Training, feed: Feed) -> dict[str, float]:
     """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
     meter = Meter(per_class=True)
     try:
-        for outputs, targets in predictions(training.net.module, feed, training.batch_size, training.autocast):
+        for outputs, targets in predictions(training.model, feed, training.batch_size, training.autocast):
             meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
         meter.fold()
     except NotFinite:
         meter.loss = float("nan")
     return meter.scores()
+
+
+def evaluation_batch(feed: Feed, batch_size: int) -> int:
+    """How many samples are passed through a net at a time where no gradient is wanted."""
+    return max(batch_size, min(EVALUATION, VALUES // feed.batches.values), 2)
 
 
 def predictions(
@@ -228,7 +235,7 @@ def predictions(
     """(outputs, targets) over a feed in its own order, in large batches, in eval mode."""
     model.eval()
     with torch.inference_mode():
-        for inputs, targets in feed(torch.arange(feed.count), max(EVALUATION, batch_size)):
+        for inputs, targets in feed(torch.arange(feed.count), evaluation_batch(feed, batch_size)):
             with autocast():
                 outputs = model(inputs)
             yield outputs.float(), targets

@@ -34,13 +34,18 @@ def notes(model: nn.Module, config: Config) -> list[str]:
         return []
     remedy = getattr(model, "remedy", "")
     for family in families:
-        chosen, (default, knobs) = config.tip(family), _default(family)
-        if chosen.name != default:
-            raise ConfigError(f"{family}: {chosen.name} cannot be had with model={name}{remedy}")
-        for knob, value in chosen.knobs.items():
-            if value != knobs[knob]:
-                raise ConfigError(f"{family}.{knob}: {value} cannot be had with model={name}{remedy}")
+        refuse(config, family, f"model={name}{remedy}")
     return [f"model={name} takes {' and '.join(f'no {family}' for family in families)}{remedy}"]
+
+
+def refuse(config: Config, family: str, beside: str) -> None:
+    """Errors: ConfigError if something else than the family's default was chosen, which is not to be had `beside`."""
+    chosen, (default, knobs) = config.tip(family), _default(family)
+    if chosen.name != default:
+        raise ConfigError(f"{family}: {chosen.name} cannot be had with {beside}")
+    for knob, value in chosen.knobs.items():
+        if value != knobs[knob]:
+            raise ConfigError(f"{family}.{knob}: {value} cannot be had with {beside}")
 
 
 def _default(family: str) -> tuple[str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,26 @@ from torch.nn import functional
 from dltips.combinations import warnings
 from dltips.config import Config
 from dltips.feed import balance
-from dltips.feed.augmentations import Augmentations
-from dltips.feed.batches import Feed, batch_sizes, to_float
-from dltips.feed.load import load
-from dltips.feed.placement import place
-from dltips.feed.splits import Split, Splits, split
+from dltips.feed.batches import batch_sizes, to_float
+from dltips.feed.splits import Split, Splits
 from dltips.net import Net
-from dltips.registry import ConfigError, Tip
+from dltips.registry import ConfigError
 from dltips.spectrogram import check_sample_rate
-from dltips.tips.augmentation import Samples
 from dltips.tips.data import Common, Source
+from dltips.tips.finetune import Plan
 from dltips.tips.optimizer import Common as Optimizing
-from dltips.tips.optimizer import with_rates
-from dltips.tips.preprocessing import Fill, save
+from dltips.tips.optimizer import Rule, with_rates
 from dltips.tips.regularization import Regularization
 from dltips.tips.schedule import Schedule, Steps
 from dltips.train import device as devices
-from dltips.train import own, seeds
+from dltips.train import own, seeds, transfer
+from dltips.train.data import Data, prepare_data
 from dltips.train.loop import Criterion, Training, parts_for
 from dltips.train.measure import Size, measure
+from dltips.train.snapshot import Best, Weights
 from dltips.train.statistics import LayerStatistics
+from dltips.train.thawing import Thawing
+from dltips.train.transfer import Begun, Supply
 
 PROBE = 64  # samples of the fixed batch on which layers are watched
 
@@ -49,7 +49,10 @@ class Run:
     source: Source
     splits: Splits
     size: Size
-    threads: int
+    threads: devices.Threads
+    plan: Plan
+    thawing: Thawing
+    weights_hash: str | None  # of the file that fine-tuning started from
     notes: Sequence[str] = ()  # what the user should hear of before the run starts
     test_reads: int = 0  # before this run was resumed
 
@@ -57,105 +60,136 @@ class Run:
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits.train.inputs.shape[1:])
 
-
-@dataclass(frozen=True)
-class Data:
-    """A run's samples, and what is done to them on their way to the net."""
-
-    common: Common
-    source: Source
-    splits: Splits
-    train: Split  # its samples copied out, or frozen augmented copies of them
-    augmentations: Augmentations
-    preprocess: nn.Module
-
-
-def prepare_data(config: Config, device: torch.device, fitted: nn.Module | None) -> Data:
-    """Load, split, fit what learns from the training split. Errors: ConfigError."""
-    seed, common = config.settings.seed, config.common["data"]()
-    balance.check(common.balance, common.shuffle)
-    source = load(config.tip("data"), common)
-    splits = split(source, common)
-    train = splits.train.taken()
-    samples = Samples(train.inputs, train.targets, len(source.classes))
-    augmentations = Augmentations.build(config.tips["augmentation"], samples)
-    augmentations.try_on(train)
-    preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train.inputs, lacks_values(source))
-    if common.expand:
-        train, augmentations = augmentations.frozen(
-            train, common.expand, lambda name, copy: seeds.generator(seed, "expand", name, copy)
-        )
-    return Data(common, source, splits, train, augmentations, preprocess.to(device))
+    def enter(self, epoch: int, best: Best | None) -> Best | None:
+        """Let other stages train, if that begins with this epoch; the best weights, in the net's new layout."""
+        if not self.thawing.begins(epoch):
+            return best
+        training, net = self.training, self.training.net
+        named = best.weights.named(net) if best is not None else {}
+        net.flatten(self.thawing.freeze(epoch))
+        training.rule = rule_for(self.config, net, self.thawing, epoch)
+        for part in self.regularizations:
+            part.thaw()
+        return None if best is None else Best(best.metrics, Weights.from_named(named, net))
 
 
-def prepare(config: Config, thread_count: int | None = None, fitted: nn.Module | None = None) -> Run:
+def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun | None = None) -> Run:
     """Load the data, build the net, bind the tips. Errors: ConfigError.
 
-    A thread count, and the preprocessing as it was fitted, are given when a run is resumed: its bits depend on them.
+    The threads, and what was settled by then, are given when a run is resumed: its bits depend on them.
     """
     settings = config.settings
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    data = prepare_data(config, device, fitted)
-    common, source, train_split, preprocess = data.common, data.source, data.train, data.preprocess
-    augmentations, classes = data.augmentations, len(source.classes)
-    _check_batch_size(config, len(train_split))
+    pretrained = None if begun else transfer.find(config)
+    brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
+    data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun))
+    classes = len(data.source.classes)
+    _check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
-    for plan in _hooks(regularizations, "plan"):
-        plan(settings.epochs)
-    model = build_model(config, tuple(train_split.inputs.shape[1:]), classes, regularizations)
-    check_sample_rate(model, source.reader.get("sample_rate"))
-    probe = preprocess(to_float(train_split.inputs[:PROBE].to(device)))
-    notes = [*source.notes, *warnings(config), *own.notes(model, config)]
+    for plan_ahead in _hooks(regularizations, "plan"):
+        plan_ahead(settings.epochs)
+    input_shape = tuple(data.train.inputs.shape[1:])
+    model = build_model(config, input_shape, classes, regularizations)
+    check_sample_rate(model, data.source.reader.get("sample_rate"))
+    probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
+    notes = [*data.source.notes, *warnings(config), *own.notes(model, config)]
     if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
-        own.fit(model, config, preprocess, train_split)
+        own.fit(model, config, data.preprocess, data.train)
     initialize(model, config, probe.cpu())
-    config.tip("finetune")(model, train_split.inputs).apply(model)
-    size = measure(model, train_split.inputs.shape[1:], torch.device("cpu"))
-    _check_batch_norm(config, model)
-    model = model.to(device)
-    if train_split.inputs.dim() == 4:
-        model = model.to(memory_format=torch.channels_last)
+    if pretrained is not None:
+        notes += transfer.put(pretrained, model, config)
+    model = _on(device, model, data.train)
+    size = measure(model, input_shape, device)
+    beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    with devices.conditions(device, thread_count=beforehand, deterministic=settings.deterministic):
+        plan = transfer.planned(config, model, data, autocast, begun)
+        model = _on(device, transfer.topped(model, plan.top), data.train)
+        if begun is not None:
+            transfer.put_back(begun, model)
+        supply = transfer.supply(config, model, data, plan, autocast, probe)
+    if plan.top is not None:
+        size = measure(model, input_shape, device)
+    trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], device)
+    threads = threads or devices.Threads(
+        devices.threads(3.0 * trained.flops_per_sample * settings.batch_size), beforehand
+    )
+    epoch = begun.epoch if begun else 0
+    thawing = Thawing(model, plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
     net = Net(model)
-    steps_per_epoch = len(batch_sizes(len(train_split), settings.batch_size))
+    net.flatten(thawing.freeze(epoch))
+    _check_batch_norm(config, net)
+    training = _training(config, net, data, supply, rule_for(config, net, thawing, epoch), regularizations, autocast)
+    statistics = None
+    if config.log.layers:
+        statistics = LayerStatistics(supply.probe, data.train.targets[:PROBE].to(device), training.model, autocast)
+    return Run(
+        config=config,
+        training=training,
+        regularizations=regularizations,
+        statistics=statistics,
+        preprocess=data.preprocess,
+        source=data.source,
+        splits=data.splits,
+        size=size,
+        threads=threads,
+        plan=plan,
+        thawing=thawing,
+        weights_hash=pretrained.hash if pretrained else None,
+        notes=[*notes, *plan.notes],
+    )
+
+
+def rule_for(config: Config, net: Net, thawing: Thawing, epoch: int) -> Rule:
+    """The optimizer on what trains in this epoch. Errors: ConfigError."""
+    optimizing: Optimizing = config.common["optimizer"]()
+    rule: Rule = config.tip("optimizer")(net)
+    return with_rates(rule, net, optimizing.rates, thawing.rates(epoch), thawing.later(epoch))
+
+
+def _training(
+    config: Config,
+    net: Net,
+    data: Data,
+    supply: Supply,
+    rule: Rule,
+    regularizations: Sequence[Regularization],
+    autocast: Any,
+) -> Training:
+    settings = config.settings
+    steps_per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = Steps(settings.epochs * steps_per_epoch, steps_per_epoch)
     schedule: Schedule = config.common["schedule"](config.tip("schedule")(steps), steps)
     optimizing: Optimizing = config.common["optimizer"]()
-    training = Training(
+    return Training(
         net=net,
-        rule=with_rates(config.tip("optimizer")(net), net, optimizing.rates),
+        rule=rule,
         schedule=schedule,
-        train=Feed(
-            place(train_split, common.placement, device),
-            len(train_split),
-            preprocess,
-            augmentations.before,
-            augmentations.after,
-        ),
-        val=Feed(place(data.splits.val, common.placement, device), len(data.splits.val), preprocess),
+        train=supply.train,
+        val=supply.val,
         batch_size=settings.batch_size,
         steps_per_epoch=steps_per_epoch,
         seed=settings.seed,
-        order=epoch_order(common, settings.seed, train_split, classes),
-        augmentation_names=augmentations.names,
-        criterion=_criterion(common, train_split, classes, device, regularizations),
+        order=supply.order,
+        augmentation_names=supply.augmentation_names,
+        criterion=_criterion(data.common, data.train, len(data.source.classes), data.device, regularizations),
         autocast=autocast,
         parts=parts_for(settings.accumulate, optimizing.reduction),
-        forward=torch.compile(model) if settings.compile else model,
-        device=device,
+        model=supply.part,
+        forward=torch.compile(supply.part) if settings.compile else supply.part,
+        device=data.device,
         on_gradient=_hooks(regularizations, "on_gradient"),
         after_step=_hooks(regularizations, "after_step"),
         end_epoch=_hooks(regularizations, "end_epoch"),
         swaps=_hooks(regularizations, "swap"),
         after_epoch=[*_hooks(regularizations, "after_epoch"), _hear(schedule)],
     )
-    statistics = None
-    if config.log.layers:
-        statistics = LayerStatistics(probe, train_split.targets[:PROBE].to(device), net, autocast)
-    thread_count = thread_count or devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
-    return Run(
-        config, training, regularizations, statistics, preprocess, source, data.splits, size, thread_count, notes
-    )
+
+
+def _on(device: torch.device, model: nn.Module, split: Split) -> nn.Module:
+    """The net on the device, for images in channels_last."""
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if split.inputs.dim() == 4 else model
 
 
 def _model(config: Config, *arguments: Any) -> nn.Module:
@@ -191,26 +225,6 @@ def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
         look(inputs)
 
 
-def lacks_values(source: Source) -> bool:
-    """Whether a number is missing (NaN) anywhere: one sample for validation is enough."""
-    parts = (source.inputs, source.val_inputs, source.test_inputs)
-    return any(part is not None and part.is_floating_point() and bool(part.isnan().any()) for part in parts)
-
-
-def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Module:
-    """The preprocessing, fitted; in front of it, where values are missing, their features' means over training.
-
-    Errors: ConfigError.
-    """
-    fill = None
-    if missing:
-        fill = Fill(value=train_inputs.nanmean(0).nan_to_num(0.0))
-        train_inputs = fill(train_inputs)
-    fitted: nn.Module = tip(train_inputs)
-    save(fitted)  # says now what no checkpoint could hold
-    return fitted if fill is None else nn.Sequential(fill, *(fitted if isinstance(fitted, nn.Sequential) else [fitted]))
-
-
 def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
     return [getattr(part, name) for part in parts if hasattr(part, name)]
 
@@ -221,16 +235,6 @@ def _hear(schedule: Schedule) -> Any:
         return False
 
     return hear
-
-
-def epoch_order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
-    """The order of an epoch's samples, from the epoch."""
-    count, targets = len(train_split), train_split.targets
-    if common.balance == "sampling":
-        return lambda epoch: balance.balanced_order(targets, classes, seeds.generator(seed, "order", epoch=epoch))
-    if common.shuffle:
-        return lambda epoch: seeds.shuffled(seed, epoch, count)
-    return lambda epoch: torch.arange(count)
 
 
 def _criterion(
@@ -256,9 +260,11 @@ def _check_batch_size(config: Config, count: int) -> None:
         raise ConfigError(f"accumulate: {config.settings.accumulate} parts do not fit a batch of {batch_size}")
 
 
-def _check_batch_norm(config: Config, model: nn.Module) -> None:
+def _check_batch_norm(config: Config, net: Net) -> None:
     part = config.settings.batch_size // config.settings.accumulate
-    if part < 2 and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+    resting = {id(layer) for stage in net.resting for layer in stage.modules()}
+    norms = [layer for layer in net.module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if part < 2 and any(id(layer) not in resting for layer in norms):
         raise ConfigError(
             f"batch_size: {config.settings.batch_size} with accumulate={config.settings.accumulate} leaves one sample"
             " at a time, which batch norm cannot take; raise it, or write model.norm=none"

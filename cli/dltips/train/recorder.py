@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from dltips.config import hyperparameters
 from dltips.metrics import Score
 from dltips.tips.preprocessing import save
-from dltips.train import checkpoint, folder
+from dltips.train import checkpoint, folder, transfer
 from dltips.train.display import Display
 from dltips.train.fit import Record
 from dltips.train.prepare import Run
@@ -74,6 +74,7 @@ class FolderRecorder:
             "classes": list(self.run.source.classes),
             "reader": json.dumps(self.run.source.reader),
             "config_hash": self.run.config.hash,
+            "plan": transfer.written(self.run.plan),
         }
 
     def best(self, snapshot: Snapshot) -> None:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
 from dltips.overrides import typed_keys
 from dltips.registry import FAMILIES, STACKABLE, ConfigError
 from dltips.tips import preprocessing
 from dltips.train import checkpoint, folder
+from dltips.train.device import Threads
 from dltips.train.fit import Record
 from dltips.train.prepare import Run
 from dltips.train.snapshot import FORMAT, Snapshot
 from dltips.train.summary import versions
+from dltips.train.transfer import Begun
 
 
 @dataclass
@@ -28,16 +29,21 @@ class Continuation:
     path: Path
     config: Config
     payload: dict[str, Any] | None  # None if the run was stopped before its first checkpoint
-    threads: int | None
+    threads: Threads | None
     data_hash: str | None
+    weights_hash: str | None  # of what fine-tuning started from
     test_reads: int  # of the run so far
     notes: list[str] = field(default_factory=list)
 
     @property
-    def fitted(self) -> nn.Module | None:
-        """The preprocessing as the run fitted it. Errors: ConfigError."""
-        known = self.payload is not None and self.payload.get("format") == FORMAT
-        return preprocessing.restore(self.payload["preprocessing"]) if self.payload is not None and known else None
+    def begun(self) -> Begun | None:
+        """What the run has settled; None if it had no checkpoint yet. Errors: ConfigError."""
+        payload = self.payload
+        if payload is None or payload.get("format") != FORMAT:
+            return None
+        fitted = preprocessing.restore(payload["preprocessing"])
+        shape = tuple(payload["input_shape"])
+        return Begun(fitted, shape, payload["epoch"], payload["model"], payload.get("plan"))
 
     def restore(self, run: Run) -> tuple[Snapshot | None, list[Record]]:
         """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
@@ -89,7 +95,16 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     if differ:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
     _refuse_longer_schedule(stored, config, path)
-    return Continuation(path, config, payload, recorded["threads"], recorded["data_hash"], test_reads, notes)
+    return Continuation(
+        path,
+        config,
+        payload,
+        recorded["threads"],
+        recorded["data_hash"],
+        recorded["weights_hash"],
+        test_reads,
+        notes,
+    )
 
 
 def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:
@@ -133,15 +148,18 @@ def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) 
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """versions, threads and data_hash as the run recorded them; empty where the file is damaged or missing."""
+    """versions, threads and hashes as the run recorded them; empty where the file is damaged or missing."""
     try:
         recorded = json.loads((path / folder.ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         recorded = None
     recorded = recorded if isinstance(recorded, dict) else {}
-    versions_then, threads = recorded.get("versions"), recorded.get("threads")
+    versions_then = recorded.get("versions")
+    counts = [recorded.get(name) for name in ("threads", "feature_threads")]
+    known = [count for count in counts if type(count) is int and 0 < count <= 4096]
     return {
         "versions": versions_then if isinstance(versions_then, dict) else {},
-        "threads": threads if type(threads) is int and 0 < threads <= 4096 else None,
+        "threads": Threads(*known) if len(known) == 2 else None,
         "data_hash": recorded.get("data_hash"),
+        "weights_hash": recorded.get("weights_hash"),
     }

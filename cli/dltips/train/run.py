@@ -46,9 +46,10 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str], said: se
 
 
 def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str], said: set[str]) -> int:
-    run = prepare(config, resumed.threads, resumed.fitted) if resumed else prepare(config)
+    run = prepare(config, resumed.threads, resumed.begun) if resumed else prepare(config)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
-    run.test_reads = resumed.test_reads if resumed else 0
+    if resumed:
+        run.test_reads, run.weights_hash = resumed.test_reads, resumed.weights_hash
     run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
     path = resumed.path if resumed else folder.make(config.settings.name)
     try:
@@ -89,9 +90,11 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
 
 def _headline(run: Run) -> str:
     splits, data = run.splits, run.config.tip("data").name
+    trains = run.training.net.count
+    part = f", of which {trains:,} train" if trains != run.size.parameters else ""
     return (
         f"{data} ({run.training.train.count:,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
-        f", {run.config.tip('model').name} with {parameters(run.size.parameters)}, on {run.training.device}"
+        f", {run.config.tip('model').name} with {parameters(run.size.parameters)}{part}, on {run.training.device}"
     )
 
 

@@ -22,8 +22,8 @@ from dltips.tips.augmentation import Samples
 from dltips.tips.data import Source
 from dltips.train import device as devices
 from dltips.train import seeds
+from dltips.train.data import epoch_order
 from dltips.train.grid import Row, grid
-from dltips.train.prepare import epoch_order
 
 COLUMNS = 8
 

@@ -19,15 +19,15 @@ FORMAT = 2
 
 @dataclass
 class Weights:
-    """A copy of a net's parameters (flat) and of everything else in its state dict."""
+    """A copy of a net's parameters (flat) and of whatever else in its state dict may change."""
 
     flat: Tensor
     others: dict[str, Tensor]
 
     @classmethod
     def of(cls, net: Net) -> Weights:
-        trained = {segment.name for segment in net.segments}
-        others = {name: value.clone() for name, value in _state(net.module).items() if name not in trained}
+        left = {segment.name for segment in net.segments} | net.constant
+        others = {name: value.clone() for name, value in _state(net.module).items() if name not in left}
         return cls(net.parameters.clone(), others)
 
     def put_back(self, net: Net) -> None:
@@ -35,6 +35,17 @@ class Weights:
         current = _state(net.module)
         for name, value in self.others.items():
             current[name].copy_(value)
+
+    @classmethod
+    def from_named(cls, named: Mapping[str, Tensor], net: Net) -> Weights:
+        """From a state dict with all that may change."""
+        weights = cls.of(net)
+        weights.flat.zero_()
+        for segment, view in net.views(weights.flat):
+            view.copy_(named[segment.name])
+        for name in weights.others:
+            weights.others[name].copy_(named[name])
+        return weights
 
     def named(self, net: Net) -> dict[str, Tensor]:
         """As a state dict of tensors of their own: a view of the flat buffer would be saved with all of it."""
@@ -145,13 +156,7 @@ def _weights(named: Mapping[str, Tensor], net: Net) -> Weights:
     current = _state(net.module)
     if set(named) != set(current) or any(named[name].shape != current[name].shape for name in current):
         raise ConfigError("resume: the checkpoint's net is another one than the config's")
-    weights = Weights.of(net)
-    weights.flat.zero_()
-    for segment, view in net.views(weights.flat):
-        view.copy_(named[segment.name])
-    for name in weights.others:
-        weights.others[name].copy_(named[name])
-    return weights
+    return Weights.from_named(named, net)
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

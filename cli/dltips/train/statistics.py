@@ -15,7 +15,7 @@ SATURATED = 0.01  # a bounded activation within 1 % of its range from a bound
 
 
 class LayerStatistics:
-    """Watches one net. It runs in eval mode and leaves gradients zero, so it changes no bit of the training.
+    """Watches a net, or the part of it that trains, in eval mode; it leaves gradients zero and changes no bit of them.
 
     layers/<layer>/mean and variance of the output; for activations dead (share of units that are 0 for every sample)
     and, where the activation is bounded, saturated (share of outputs at a bound); for weighted layers gradient_norm
@@ -23,24 +23,19 @@ class LayerStatistics:
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, net: Net, autocast: Callable[[], AbstractContextManager[None]]
+        self, inputs: Tensor, targets: Tensor, model: nn.Module, autocast: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self.inputs = inputs
         self.targets = targets
         self.autocast = autocast
-        model = net.module
+        self.model = model
         self.layers = dict(weighted_layers(model))
         self.activations = {
             name: module
             for name, module in model.named_modules()
             if type(module).__module__ == "torch.nn.modules.activation"
         }
-        weights = {id(layer.weight): name for name, layer in self.layers.items()}
-        self.weights = [
-            (weights[id(segment.parameter)], segment, view)
-            for segment, view in net.views(net.parameters)
-            if id(segment.parameter) in weights
-        ]
+        self.names = {id(layer.weight): name for name, layer in self.layers.items()}
         self.before: Tensor | None = None
 
     def before_last_step(self, net: Net) -> None:
@@ -73,24 +68,30 @@ class LayerStatistics:
 
         watched = {**self.layers, **self.activations}
         handles = [module.register_forward_hook(watch(name)) for name, module in watched.items()]
-        was_training = net.module.training
+        weights = [
+            (self.names[id(segment.parameter)], segment, view)
+            for segment, view in net.views(net.parameters)
+            if id(segment.parameter) in self.names
+        ]
+        was_training = self.model.training
         try:
             net.gradients.zero_()
             with self.autocast():
-                outputs = net.module.eval()(self.inputs)
+                outputs = self.model.eval()(self.inputs)
             functional.cross_entropy(outputs.float(), self.targets).backward()  # type: ignore[no-untyped-call]
-            for name, segment, _ in self.weights:
+            for name, segment, _ in weights:
                 add(name, "gradient_norm", torch.linalg.vector_norm(net.gradients[segment.start : segment.stop]))
             if self.before is not None:
                 difference = net.parameters - self.before
-                for name, segment, weight in self.weights:
+                for name, segment, weight in weights:
                     moved = torch.linalg.vector_norm(difference[segment.start : segment.stop])
                     add(name, "update_ratio", moved / torch.linalg.vector_norm(weight).clamp(min=1e-12))
         finally:
             for handle in handles:
                 handle.remove()
             net.gradients.zero_()
-            net.module.train(was_training)
+            if was_training:
+                net.train()
         return dict(zip(names, torch.stack(values).tolist(), strict=True)) if values else {}
 
 

@@ -49,9 +49,11 @@ def environment(run: Run) -> dict[str, Any]:
         "code_version": code_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": describe(run.training.device),
-        "threads": run.threads,
+        "threads": run.threads.training,
+        "feature_threads": run.threads.features,
         "data_hash": run.splits.hash,
         "config_hash": run.config.hash,
+        "weights_hash": run.weights_hash,
     }
 
 
@@ -76,6 +78,8 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "stopped_early": bool(result and result.stopped_early),
         "diverged_at": _divergence(result),
         "parameters": run.size.parameters,
+        "trained_parameters": run.training.net.count,
+        "strategy": run.plan.strategy,
         "size_mb": run.size.size_mb,
         "flops_per_sample": run.size.flops_per_sample,
         "receptive_field": run.size.receptive_field,

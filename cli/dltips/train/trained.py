@@ -16,7 +16,7 @@ from dltips.feed.placement import place
 from dltips.feed.splits import Split
 from dltips.registry import ConfigError
 from dltips.tips.preprocessing import restore
-from dltips.train import checkpoint, folder
+from dltips.train import checkpoint, folder, transfer
 from dltips.train import device as devices
 from dltips.train.loop import predictions
 from dltips.train.measure import measure
@@ -75,6 +75,9 @@ def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Mod
     regularizations = [tip() for tip in config.tips["regularization"]]
     model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
     preprocess = restore(payload["preprocessing"])
+    if payload.get("plan") is not None:  # what fine-tuning has made of the net
+        plan = transfer.read(payload["plan"], payload["model"], len(payload["classes"]))
+        model = transfer.topped(model, plan.top)
     try:
         model.load_state_dict(payload["model"])
     except (KeyError, TypeError, RuntimeError) as error:

@@ -219,11 +219,41 @@ def test_a_broken_picture_is_refused_by_name(root: Path, broken: Path) -> None:
     assert str(caught.value).endswith("); mend or delete it, or write data.on_error=skip")
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_is_no_picture_is_refused_by_name(root: Path, broken: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"no picture at all", "no picture"),
+        (bytes(5000), "no picture"),
+        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, no picture"),
+        (b"<HTML><body>Sign in</body></HTML>", "a web page, no picture"),
+        (b"\x89PNG\r\n\x1a\n", "no picture"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_refused_by_name(root: Path, broken: Path, content: bytes, reason: str) -> None:
     broken.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"^data\.root: {broken} cannot be read \(.*\); mend or delete it"):
+    with pytest.raises(ConfigError) as caught:
         load(root)
+    assert str(caught.value) == (
+        f"data.root: {broken} cannot be read ({reason}); mend or delete it, or write data.on_error=skip"
+    )
+
+
+def test_a_folder_with_a_picture_s_name_is_a_folder(root: Path, broken: Path) -> None:
+    broken.unlink()
+    broken.mkdir()
+    assert load(root).targets.tolist() == [0, 0, 1, 1]
+    save(broken / "3.png", noise(16, 16))
+    assert load(root).targets.tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [(300, 225), (225, 300), (225, 225)])
+def test_a_size_whose_quotient_rounds_up_is_read_too(root: Path, size: tuple[int, int]) -> None:
+    assert 225 - 225 / 224 * 224 < 0  # the left of the box, as floats have it
+    for label in ("a", "b"):
+        save(root / label / "1.png", noise(*size))
+    assert load(root, image_size=224).inputs.shape == (2, 3, 224, 224)
 
 
 def test_a_broken_picture_is_skipped_and_said_in_every_run(root: Path, broken: Path) -> None:

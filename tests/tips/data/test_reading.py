@@ -3,19 +3,18 @@
 import wave
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 import torch
 from PIL import Image
 
-from dltips.feed.load import load
 from dltips.registry import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.digits import digits
 from dltips.tips.data.image_folder import image_folder
 from dltips.tips.data.npz import npz
+from dltips.tips.data.pictures import resize
 from dltips.tips.data.reading import read_samples
 from dltips.tips.data.synthetic import synthetic
 from dltips.tips.data.table import csv
@@ -66,9 +65,8 @@ def test_a_coloured_picture_becomes_a_gray_one_of_the_digits_size(tmp_path: Path
 
 
 def test_a_digit_saved_as_a_picture_is_that_digit_also_after_a_resize(tmp_path: Path) -> None:
-    knobs: dict[str, Any] = {"split_seed": 0, "image_size": 16}
-    source = load(digits, type("Common", (), knobs)())  # type: ignore[arg-type]
-    assert shape(source) == (1, 16, 16)
+    inputs = resize(digits().inputs, (16, 16))  # as data.image_size=16 does
+    source = replace(digits(), inputs=inputs)
     Image.fromarray(digits().inputs[5, 0].numpy()).save(tmp_path / "5.png")
     inputs, _ = read_samples(source.reader, shape(source), tmp_path / "5.png")
     assert int((inputs[0].int() - source.inputs[5].int()).abs().max()) <= 1  # Pillow's and torch's rounding
@@ -85,10 +83,9 @@ def test_a_folder_is_read_recursively_in_order_and_hidden_files_are_left_out(tmp
 def test_the_images_of_an_archive_are_resized_as_training_resized_them(tmp_path: Path) -> None:
     images = RANDOM.integers(0, 256, (5, 12, 9, 3), dtype=numpy.uint8)
     numpy.savez(tmp_path / "a.npz", images=images, labels=numpy.arange(5) % 2)
-    common: Any = type("Common", (), {"image_size": 6})()
-    source = load(lambda: npz(file=str(tmp_path / "a.npz"), channels="auto"), common)
-    inputs, names = read_samples(source.reader, shape(source), tmp_path / "a.npz")
-    assert torch.equal(inputs, source.inputs)
+    source = npz(file=str(tmp_path / "a.npz"), channels="auto")
+    inputs, names = read_samples(source.reader, (3, 6, 6), tmp_path / "a.npz")
+    assert torch.equal(inputs, resize(source.inputs, (6, 6)))
     assert names[3] == f"{tmp_path / 'a.npz'}[3]" and len(names) == 5
 
 
@@ -109,12 +106,24 @@ def test_what_gives_no_image_is_refused(tmp_path: Path) -> None:
     )
     numpy.savez(tmp_path / "v.npz", x=numpy.zeros((2, 5)))
     refused(source, tmp_path / "v.npz", f"{tmp_path / 'v.npz'} holds vectors, but the net was trained on images")
-    numpy.savez(tmp_path / "c.npz", x=numpy.zeros((2, 8, 8, 3), numpy.uint8))
+    numpy.savez(tmp_path / "c.npz", x=numpy.zeros((2, 2, 8, 8), numpy.uint8))
     refused(
-        source,
+        replace(source, reader={"kind": "image", "channels": "first"}),
         tmp_path / "c.npz",
-        f"{tmp_path / 'c.npz'} has samples of the shape (3, 8, 8), but the net was trained on (1, 8, 8)",
+        f"{tmp_path / 'c.npz'} has samples of the shape (2, 8, 8), but the net was trained on (1, 8, 8)",
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_gray_and_colour_become_what_the_net_takes(tmp_path: Path, mode: str, channels: int) -> None:
+    own = numpy.asarray(Image.open(picture(tmp_path / "a.png", 8, 8, mode)))
+    numpy.savez(tmp_path / "a.npz", images=own[None])
+    expected = numpy.asarray(Image.fromarray(own).convert("L" if channels == 1 else "RGB")).reshape(8, 8, channels)
+    for name in ("a.png", "a.npz"):
+        inputs, _ = read_samples({"kind": "image", "channels": "auto"}, (channels, 8, 8), tmp_path / name)
+        assert inputs.shape == (1, channels, 8, 8) and inputs.dtype == torch.uint8
+        assert torch.equal(inputs[0].permute(1, 2, 0), torch.from_numpy(expected.copy()))
 
 
 def test_two_channels_are_no_picture_s(tmp_path: Path) -> None:
@@ -203,6 +212,9 @@ def test_recordings_are_read_by_the_audio_module(
             file.writeframes(RANDOM.integers(-9999, 9999, 800).astype("<i2").tobytes())
     one = read_audio(reader, tmp_path / "a.wav")
     assert expected is None or one.shape == expected
+    if features == "log_mel":  # into a net of RGB
+        inputs, _ = read_samples(reader, (3, *one.shape[1:]), tmp_path)
+        assert torch.equal(inputs[0], one.expand(3, -1, -1))
     inputs, names = read_samples(reader, tuple(one.shape), tmp_path)
     assert torch.equal(inputs[0], one) and names == [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]
 

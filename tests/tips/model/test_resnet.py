@@ -1,4 +1,7 @@
 import copy
+import os
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from torch import nn
 from dltips.registry import ConfigError
 from dltips.tips.model import resnet
 from dltips.tips.model.blocks import Residual
+from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {
     "depth": 8,
@@ -18,6 +22,7 @@ USUAL: dict[str, Any] = {
     "norm": "batch",
     "groups": None,
 }
+LAYOUTS = {layout.name: layout for layout in layouts_of(resnet)}
 
 
 def small(**knobs: Any) -> nn.Module:
@@ -29,20 +34,22 @@ def count(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_the_layers_and_parameters_are_torchvision_s(depth: int) -> None:
+def test_each_tensor_of_torchvision_s_is_one_of_ours(depth: int) -> None:
     with torch.device("meta"):
         model = resnet((3, 64, 64), 1000, nn.ReLU, **{**USUAL, "depth": depth, "stem": "imagenet", "width": 1.0})
         theirs = getattr(torchvision.models, f"resnet{depth}")()
-    assert [tuple(value.shape) for value in model.state_dict().values()] == [
-        tuple(value.shape) for value in theirs.state_dict().values()
-    ]
+    found = {name: value.shape for name, value in LAYOUTS["torchvision"].translated(theirs.state_dict()).items()}
+    assert found == {name: value.shape for name, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_the_outputs_are_torchvision_s(depth: int) -> None:
     model = resnet((3, 64, 64), 10, nn.ReLU, **{**USUAL, "depth": depth, "stem": "imagenet", "width": 1.0}).eval()
     theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=10).eval()
-    model.load_state_dict(dict(zip(model.state_dict(), theirs.state_dict().values(), strict=True)))
+    for value in theirs.state_dict().values():
+        if value.dim() == 1:  # norms that differ from each other
+            value.add_(0.5 * torch.rand_like(value))
+    model.load_state_dict(LAYOUTS["torchvision"].translated(theirs.state_dict()))
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(model(images), theirs(images))
@@ -55,6 +62,50 @@ def test_the_nets_for_cifar_have_the_paper_s_parameters_and_layers(depth: int, m
         model = resnet((3, 32, 32), 10, nn.ReLU, **{**USUAL, "depth": depth, "width": 1.0, "shortcut": "pad"})
     assert round(count(model) / 1e6, 1 if depth == 110 else 2) == millions
     assert sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in model.modules()) == depth
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@pytest.mark.parametrize("shortcut", ["pad", "projection"])
+def test_each_tensor_of_akamaster_s_nets_is_one_of_ours(depth: int, shortcut: str) -> None:
+    layers = [("conv1", "bn1")]
+    for number in (1, 2, 3):
+        for index in range((depth - 2) // 6):
+            layers += [(f"layer{number}.{index}.conv{i}", f"layer{number}.{index}.bn{i}") for i in (1, 2)]
+            if shortcut == "projection" and number > 1 and index == 0:
+                layers.append((f"layer{number}.0.shortcut.0", f"layer{number}.0.shortcut.1"))
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    theirs = [f"{convolution}.weight" for convolution, _ in layers] + ["linear.weight", "linear.bias"]
+    theirs += [f"{norm}.{part}" for _, norm in layers for part in parts]
+    with torch.device("meta"):
+        model = small(depth=depth, shortcut=shortcut)
+    assert sorted(map(LAYOUTS["akamaster"].ours, theirs)) == sorted(model.state_dict())
+
+
+def test_the_layouts_settings_are_those_of_the_nets_that_they_name() -> None:
+    shared = {"model.norm": "batch", "activation": "relu"}
+    assert {name: (layout.size, layout.settings) for name, layout in LAYOUTS.items()} == {
+        "torchvision": (224, {"model.stem": "imagenet", "model.shortcut": "projection", **shared}),
+        "akamaster": (32, {"model.stem": "cifar", "model.shortcut": "pad", **shared}),
+    }
+
+
+def test_akamaster_s_weights_know_the_pictures_of_cifar10() -> None:
+    root = Path(os.environ.get("DLTIPS_TEST_DATA", "nothing"))
+    weights, pictures = root / "weights/resnet20-12fca82f.th", root / "cifar-10-batches-py/test_batch"
+    if not weights.exists() or not pictures.exists():
+        pytest.skip("DLTIPS_TEST_DATA holds no weights")
+    state = torch.load(weights, weights_only=True, map_location="cpu")["state_dict"]
+    model = small(depth=20, width=1.0, shortcut="pad").eval()
+    plain = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    absent = model.load_state_dict(LAYOUTS["akamaster"].translated(plain), strict=False)
+    assert absent.unexpected_keys == []
+    assert all(name.endswith("num_batches_tracked") for name in absent.missing_keys)  # torch had none in those days
+    batch = pickle.loads(pictures.read_bytes(), encoding="bytes")
+    images = torch.as_tensor(batch[b"data"][:2000]).view(-1, 3, 32, 32) / 255
+    usual = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.inference_mode():
+        right = model(usual(images)).argmax(1) == torch.tensor(batch[b"labels"][:2000])
+    assert right.float().mean() >= 0.915  # 91.65 %; of all 10,000 91.73 %
 
 
 def test_a_projection_adds_two_convolutions_to_resnet20() -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from dltips.registry import ConfigError
 from dltips.tips.model import vgg
+from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {
     "depth": 11,
@@ -16,37 +17,47 @@ USUAL: dict[str, Any] = {
     "head": "global",
     "head_widths": (),
 }
+DENSE = {**USUAL, "width": 1.0, "head": "dense", "head_widths": (4096, 4096)}
+LAYOUTS = {(layout.settings["model.depth"], layout.settings["model.norm"]): layout for layout in layouts_of(vgg)}
+
+
+def torchvision_s(depth: int, norm: str) -> nn.Module:
+    model: nn.Module = getattr(torchvision.models, f"vgg{depth}{'_bn' if norm == 'batch' else ''}")(init_weights=False)
+    return model.eval()
 
 
 def small(**knobs: Any) -> nn.Module:
     return vgg((3, 32, 32), 10, nn.ReLU, **{**USUAL, **knobs})
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
-def test_the_layers_and_parameters_are_torchvision_s(depth: int) -> None:
+def test_each_tensor_of_torchvision_s_is_one_of_ours(depth: int, norm: str) -> None:
     with torch.device("meta"):
-        model = vgg(
-            (3, 224, 224),
-            1000,
-            nn.ReLU,
-            **{**USUAL, "depth": depth, "width": 1.0, "head": "dense", "head_widths": (4096, 4096)},
-        )
-        theirs = getattr(torchvision.models, f"vgg{depth}")(init_weights=False)
-    assert [tuple(weight.shape) for weight in model.parameters()] == [
-        tuple(weight.shape) for weight in theirs.parameters()
-    ]
+        model = vgg((3, 224, 224), 1000, nn.ReLU, **{**DENSE, "depth": depth, "norm": norm})
+        theirs = torchvision_s(depth, norm)
+    found = {name: value.shape for name, value in LAYOUTS[depth, norm].translated(theirs.state_dict()).items()}
+    assert found == {name: value.shape for name, value in model.state_dict().items()}
     assert sum(weight.dim() > 1 for weight in model.parameters()) == depth
 
 
-def test_the_features_are_torchvision_s() -> None:
-    model = small(width=1.0)
-    theirs = torchvision.models.vgg11(init_weights=False).features
-    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    for layer, source in zip(convolutions, (part for part in theirs if isinstance(part, nn.Conv2d)), strict=True):
-        layer.load_state_dict(source.state_dict())
-    images = torch.randn(2, 3, 32, 32)
-    ours = nn.Sequential(*list(model.children())[:5])(images)
-    assert torch.equal(ours, theirs(images))
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_with_torchvision_s_weights_the_outputs_are_torchvision_s(norm: str) -> None:
+    theirs = torchvision_s(11, norm)
+    for value in theirs.state_dict().values():
+        if value.dim() == 1:  # norms and biases that differ from each other
+            value.add_(0.5 * torch.rand_like(value))
+    with torch.device("meta"):
+        model = vgg((3, 224, 224), 1000, nn.ReLU, **{**DENSE, "norm": norm}).eval()
+    model.load_state_dict(LAYOUTS[11, norm].translated(theirs.state_dict()), assign=True)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        outputs, expected = model(images), theirs(images)
+    assert expected.std() > 1e-3
+    # a norm's mean has taken the bias that we have not in front of it: the same but for rounding
+    torch.testing.assert_close(
+        outputs, expected, rtol=0 if norm == "none" else 1e-4, atol=0 if norm == "none" else 1e-5
+    )
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])

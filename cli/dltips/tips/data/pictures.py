@@ -17,7 +17,10 @@ from torch.nn import functional
 
 from dltips.registry import ConfigError
 
-CHUNK = 1024  # images of a tensor resized at a time
+CHUNK = 1024  # images of a tensor resized at a time,
+CHUNK_VALUES = 2**23  # and fewer if they are large: 32 MB of floats
+# ITU-R 601-2 in 16 bits, to the bit what Pillow's convert("L") computes
+LUMINANCE = (19595, 38470, 7471)
 JPEG = (".jfif", ".jpe", ".jpeg", ".jpg")
 SUFFIXES = frozenset((*JPEG, ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
 # only what Pillow decodes itself: an EPS file, whatever its name, would start Ghostscript
@@ -77,11 +80,45 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[2:]) == size:
         return images
     resized = torch.empty((*images.shape[:2], *size), dtype=images.dtype)
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK].float()
+    step = max(1, min(CHUNK, CHUNK_VALUES // (images.shape[1] * size[0] * size[1])))
+    for start in range(0, len(images), step):
+        part = images[start : start + step].float()
         part = functional.interpolate(part, size, mode="bilinear", antialias=True)
-        resized[start : start + CHUNK] = part.round_().clamp_(0, 255)
+        resized[start : start + step] = part.round_().clamp_(0, 255)
     return resized
+
+
+def luminance(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 RGB images as (N, 1, H, W) gray ones: 0.299 R + 0.587 G + 0.114 B, as Pillow rounds it."""
+    gray = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
+    for start in range(0, len(images), CHUNK):
+        red, green, blue = images[start : start + CHUNK].int().unbind(1)
+        weighed = LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+        gray[start : start + CHUNK, 0] = (weighed + 2**15) >> 16
+    return gray
+
+
+@dataclass(frozen=True)
+class Form:
+    """The channels and the sides (H, W) that uint8 images are brought to; gray becomes RGB, and RGB gray."""
+
+    channels: int
+    sides: tuple[int, int]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, channels, *sides); gray images repeated to RGB are a view, which takes no memory."""
+        there = images.shape[1]
+        if there == 3 and self.channels == 1:
+            images = luminance(images)
+        images = resize(images, self.sides)
+        if there == 1 and self.channels == 3:
+            images = images.expand(-1, 3, -1, -1)
+        assert images.shape[1] == self.channels, f"{there} channels do not become {self.channels}"
+        return images
+
+    def bytes_from(self, channels: int) -> int:
+        """What an image that had so many channels takes."""
+        return min(channels, self.channels) * self.sides[0] * self.sides[1]
 
 
 def in_threads(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | UnreadableError]:
@@ -130,7 +167,8 @@ def few(names: Iterable[object], most: int = 3) -> str:
 def _centre(width: int, height: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the largest centred rectangle of the size's form."""
     scale = min(width / size[1], height / size[0])
-    across, down = (width - scale * size[1]) / 2, (height - scale * size[0]) / 2
+    # rounding may leave less than nothing, which Pillow refuses: 225 - 225 / 224 * 224 = -3e-14
+    across, down = max(0.0, width - scale * size[1]) / 2, max(0.0, height - scale * size[0]) / 2
     return across, down, width - across, height - down
 
 
@@ -162,7 +200,7 @@ class _opened:
         try:
             self.image = Image.open(self.file, formats=FORMATS)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
-            raise UnreadableError(_reason(error)) from error
+            raise UnreadableError(_what(self.file) or _reason(error)) from error
         width, height = self.image.size
         if width * height > LARGEST:
             self.image.close()
@@ -173,6 +211,18 @@ class _opened:
         self.image.close()
         if isinstance(error, Exception) and not isinstance(error, UnreadableError):
             raise UnreadableError(_reason(error)) from error
+
+
+def _what(file: Path) -> str | None:
+    """What a file is that is no picture, where people often have that."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(512).lstrip().lower()
+    except OSError:
+        return None
+    if not start:
+        return "it is empty"
+    return "a web page, no picture" if start.startswith((b"<!doctype html", b"<html")) else None
 
 
 def _reason(error: Exception) -> str:

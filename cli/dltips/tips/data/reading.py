@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dltips.registry import ConfigError, suggest
 from dltips.tips.data.npz import as_inputs, find_inputs, read_arrays
-from dltips.tips.data.pictures import UnreadableError, hidden, in_threads, listed, pixels, resize
+from dltips.tips.data.pictures import Form, UnreadableError, hidden, in_threads, listed, pixels
 from dltips.tips.data.table import encode, read_table
 
 WHERE = "predict"  # what errors start with
@@ -53,7 +53,7 @@ def _images(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
         images, names = _archive(path, reader)
         if images.dim() != 4:
             raise ConfigError(f"{WHERE}: {path} holds vectors, but the net was trained on images")
-        return resize(images, (input_shape[1], input_shape[2])), names
+        return _as_taken(images, input_shape), names
     files = [path]
     if path.is_dir():
         files, _ = listed(path)
@@ -111,8 +111,15 @@ def _audio(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
             raise ConfigError(f"{WHERE}: {path} holds no .wav files")
     recordings = torch.stack([read_audio(reader, file) for file in files])
     if recordings.dtype == torch.uint8:  # spectrograms, to which data.image_size applies too
-        recordings = resize(recordings, (input_shape[1], input_shape[2]))
+        recordings = _as_taken(recordings, input_shape)
     return recordings, _texts(files)
+
+
+def _as_taken(images: Tensor, input_shape: Sequence[int]) -> Tensor:
+    """Images of the sides that the net takes; gray ones as RGB if it takes that, and the other way round."""
+    channels, height, width = input_shape
+    convertible = {images.shape[1], channels} == {1, 3}
+    return Form(channels if convertible else images.shape[1], (height, width))(images)
 
 
 def _texts(files: Sequence[Path]) -> list[str]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dltips import paths
-from dltips.registry import Count, Fraction, Size, family
+from dltips.registry import ConfigError, Count, Fraction, Size, family
+from dltips.tips.data.pictures import Form
 
 data = family("data")
 
@@ -32,11 +33,20 @@ class Common:
     test_fraction: Fraction
     shuffle: bool
     subset: Size | None
+    per_class: Size | None
+    only_classes: tuple[int | str, ...] | None
     image_size: Size | None
     label_noise: Fraction
     balance: Literal["none", "sampling", "loss"]
     expand: Count
     placement: Literal["auto", "resident", "stream"]
+
+    def __post_init__(self) -> None:
+        if self.subset is not None and self.per_class is not None:
+            raise ConfigError(
+                f"data.per_class: {self.per_class} and data.subset={self.subset} both say how many samples to train on;"
+                " leave one out"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Source:
     # how `dltips predict` turns a new file into a sample: plain data, saved with the checkpoint
     reader: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the user should hear of: files that were skipped
+    # what the images are yet to be brought to; a split does so, with the samples that it is asked for
+    form: Form | None = None
 
 
 Arrays = Mapping[str, numpy.ndarray]
@@ -110,7 +122,7 @@ def stamp(file: Path) -> str:
 
 
 def _source(arrays: Arrays, meta: Mapping[str, Any]) -> Source:
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return Source(
         **tensors,
         classes=tuple(meta["classes"]),

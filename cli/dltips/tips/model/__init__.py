@@ -6,6 +6,7 @@ from dltips.tips.model.blocks import Activation, block, model
 from dltips.tips.model.cnn import cnn
 from dltips.tips.model.library import timm_net
 from dltips.tips.model.mlp import mlp
+from dltips.tips.model.mobilenet import mobilenet_v2
 from dltips.tips.model.recurrent import gru, lstm
 from dltips.tips.model.resnet import resnet
 from dltips.tips.model.squeezenet import squeezenet
@@ -21,6 +22,7 @@ __all__ = [
     "gru",
     "lstm",
     "mlp",
+    "mobilenet_v2",
     "model",
     "resnet",
     "squeezenet",

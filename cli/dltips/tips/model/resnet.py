@@ -20,6 +20,7 @@ from dltips.tips.model.blocks import (
     require_images,
     scaled,
 )
+from dltips.weights.layout import Layout
 
 # weighted layers -> blocks per stage, and whether these are bottlenecks (He et al. 2016, table 1)
 IMAGENET = {
@@ -30,9 +31,32 @@ IMAGENET = {
     152: ((3, 8, 36, 3), True),
 }
 EXPANSION = 4  # of a bottleneck's last convolution
+# of torchvision, and of the many that took over its names; the shortcut and the head of one or the other
+RENAMES = (
+    (r"^conv1\.", "stem.layer."),
+    (r"^bn1\.", "stem.norm."),
+    (r"^layer(\d+)\.(\d+)\.", lambda found: f"stage{found[1]}.block{int(found[2]) + 1}."),
+    (r"^(stage\d+\.block\d+)\.conv(\d)\.", r"\1.body.conv\2.layer."),
+    (r"^(stage\d+\.block\d+)\.bn(\d)\.", r"\1.body.conv\2.norm."),
+    (r"\.(?:downsample|shortcut)\.0\.", ".shortcut.layer."),
+    (r"\.(?:downsample|shortcut)\.1\.", ".shortcut.norm."),
+    (r"^(?:fc|linear)\.", "head."),
+)
 
 
 @model
+@Layout(
+    name="torchvision",
+    renames=RENAMES,
+    size=224,
+    settings={"model.stem": "imagenet", "model.shortcut": "projection", "model.norm": "batch", "activation": "relu"},
+)
+@Layout(
+    name="akamaster",  # github.com/akamaster/pytorch_resnet_cifar10
+    renames=RENAMES,
+    size=32,
+    settings={"model.stem": "cifar", "model.shortcut": "pad", "model.norm": "batch", "activation": "relu"},
+)
 @card(
     when="images, and nets of more than a dozen layers; the first choice where accuracy counts",
     formula="activation(x + F(x)), F two 3x3 convolutions with norm; from depth 50 on 1x1, 3x3, 1x1 with four times the"

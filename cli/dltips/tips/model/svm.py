@@ -13,35 +13,31 @@ from dltips.registry import ConfigError, Positive
 from dltips.tips.model.blocks import Activation, model
 
 
-class SupportVectorMachine(nn.Module):
-    """One machine per class against the rest, fitted by scikit-learn; (N, ...) to (N, K) decision values.
+class KernelMachine(nn.Module):
+    """What is left of fitted machines, one per class against the rest; (N, ...) to (N, K) decision values.
 
     The values are multiplied by a temperature, the only thing that epochs train: it makes them log-probabilities.
     """
-
-    keeps = ("init", "activation")
-    remedy = "; a support vector machine has neither"
 
     vectors: Tensor
     coefficients: Tensor
     intercepts: Tensor
     gamma: Tensor
 
-    def __init__(self, features: int, num_classes: int, kernel: str, C: float, gamma: float | str) -> None:
+    def __init__(self, features: int, num_classes: int, kernel: str) -> None:
         super().__init__()
-        self.kernel, self.C, self.gamma_setting = kernel, C, gamma
+        self.kernel = kernel
         self.temperature = nn.Parameter(torch.ones(1))
         self.register_buffer("vectors", torch.zeros(0, features))  # (S, F): the support vectors of all classes
         self.register_buffer("coefficients", torch.zeros(num_classes, 0))  # (K, S)
         self.register_buffer("intercepts", torch.zeros(num_classes))
         self.register_buffer("gamma", torch.zeros(()))
 
-    def fit(self, inputs: Tensor, targets: Tensor) -> None:
-        """(N, ...) preprocessed inputs and their (N,) classes."""
+    def fit_against_the_rest(self, inputs: Tensor, targets: Tensor, C: float, gamma: float | str) -> None:
+        """(N, ...) inputs and their (N,) classes. `gamma` may be "scale": 1 / (features * variance)."""
         from sklearn.svm import SVC
 
         samples = inputs.flatten(1).double().numpy()
-        gamma = self.gamma_setting
         if isinstance(gamma, str):  # scale
             gamma = 1 / (samples.shape[1] * (samples.var() or 1.0))
         classes = len(self.intercepts)
@@ -52,7 +48,7 @@ class SupportVectorMachine(nn.Module):
             if mine.all() or not mine.any():  # nothing to tell apart
                 intercepts[index] = 1.0 if mine.all() else -1.0
                 continue
-            machine = SVC(kernel=self.kernel, C=self.C, gamma=gamma).fit(samples, mine)
+            machine = SVC(kernel=self.kernel, C=C, gamma=gamma).fit(samples, mine)
             coefficients[index, machine.support_] = torch.from_numpy(machine.dual_coef_[0])
             intercepts[index] = float(machine.intercept_[0])
         support = coefficients.any(0)
@@ -86,6 +82,21 @@ class SupportVectorMachine(nn.Module):
             if coefficients.shape[:1] == self.coefficients.shape[:1]:
                 self.coefficients = self.coefficients.new_zeros(coefficients.shape)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+class SupportVectorMachine(KernelMachine):
+    """The machine as a model, which scikit-learn fits to the preprocessed inputs."""
+
+    keeps = ("init", "activation")
+    remedy = "; a support vector machine has neither"
+
+    def __init__(self, features: int, num_classes: int, kernel: str, C: float, gamma: float | str) -> None:
+        super().__init__(features, num_classes, kernel)
+        self.C, self.gamma_setting = C, gamma
+
+    def fit(self, inputs: Tensor, targets: Tensor) -> None:
+        """(N, ...) preprocessed inputs and their (N,) classes."""
+        self.fit_against_the_rest(inputs, targets, self.C, self.gamma_setting)
 
 
 @model

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
 
 from torch import nn
 
 from dltips.card import card
 from dltips.registry import ConfigError, Positive, Size
 from dltips.tips.model.blocks import Activation, Head, Norm, classifier, model, require_images, scaled, stage
+from dltips.weights.layout import Layout
+
+Function = TypeVar("Function", bound=Callable[..., nn.Module])
 
 WIDTHS = (64, 128, 256, 512, 512)
 # weighted layers, the head's three among them -> convolutions per stage
@@ -17,7 +21,32 @@ DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2,
 REDUCTION = 2 ** len(WIDTHS)
 
 
+def _torchvision(function: Function) -> Function:
+    """Its names, of eight nets: the dense layers are ours with head=dense, head_widths=[4096,4096] at 224x224."""
+    for depth in DEPTHS:
+        for norm in ("none", "batch"):
+            settings = {"model.depth": depth, "model.norm": norm, "activation": "relu"}
+            Layout(name="torchvision", renames=tuple(_renames(depth, norm)), size=224, settings=settings)(function)
+    return function
+
+
+def _renames(depth: int, norm: str) -> Iterator[tuple[str, str]]:
+    """The names are numbers: the places of all layers, pools and activations counted too."""
+    place = 0
+    for number, convolutions in enumerate(DEPTHS[depth], 1):
+        for index in range(1, convolutions + 1):
+            yield rf"^features\.{place}\.", f"stage{number}.conv{index}.layer."
+            if norm == "batch":
+                yield rf"^features\.{place + 1}\.", f"stage{number}.conv{index}.norm."
+            place += 3 if norm == "batch" else 2
+        place += 1
+    yield r"^classifier\.0\.", "hidden1.layer."
+    yield r"^classifier\.3\.", "hidden2.layer."
+    yield r"^classifier\.6\.", "head."
+
+
 @model
+@_torchvision
 @card(
     when="a deep plain net, as a base to compare with: a resnet of the same accuracy is smaller and quicker",
     formula="five stages of 3x3 convolutions, 64 to 512 channels, a 2x2 max pool behind each",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from dltips.net import Net, Segment
+from dltips.net import Net
 from dltips.registry import ConfigError, NonNegative, check_value, family, suggest
 
 optimizer = family("optimizer")
@@ -33,26 +33,35 @@ class Common:
     rates: dict[str, Any]
 
 
-def with_rates(rule: Rule, net: Net, rates: Mapping[str, Any]) -> Rule:
+def with_rates(
+    rule: Rule, net: Net, rates: Mapping[str, Any], stages: Mapping[str, float] | None = None, later: Sequence[str] = ()
+) -> Rule:
     """The rule with its step times a factor per parameter: `{head: 10, stage1: 0.1, bias: 2}`.
 
     A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
     `bias` before all. `{stage1: {conv1: 2}}` is `{stage1.conv1: 2}`, as the command line writes it. 0 freezes. Exact
     for every rule whose step is proportional to the rate, as all are but torch's Rprop. Errors: ConfigError for a name
     that fits nothing.
+
+    `stages` are factors by parameter, of a fine-tuning strategy, which the others multiply; `later` are names of
+    parameters that rest now and train later.
     """
-    if not rates:
+    stages = stages or {}
+    if not rates and all(factor == 1 for factor in stages.values()):
         return rule
     factors = torch.ones_like(net.parameters)
+    for segment in net.segments:
+        factors[segment.start : segment.stop] = stages.get(segment.name, 1.0)
+    own = torch.ones_like(factors)
     checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in _flat(rates)}
     for key in sorted(checked, key=lambda key: (key == "bias", len(key))):
-        found = [segment for segment in net.segments if _fits(segment, key)]
-        if not found:
+        found = [segment for segment in net.segments if _fits(segment.name, key)]
+        if not found and not any(_fits(name, key) for name in later):
             names = {prefix for segment in net.segments for prefix in _prefixes(segment.name)} | {"bias"}
             raise ConfigError(f"optimizer.rates.{key}: fits no parameter of this net{suggest(key, names)}")
         for segment in found:
-            factors[segment.start : segment.stop] = checked[key]
-    net.rate_factors = factors
+            own[segment.start : segment.stop] = checked[key]
+    net.rate_factors = factors.mul_(own)
 
     def step(learning_rate: float) -> None:
         before = net.parameters.clone()
@@ -70,10 +79,10 @@ def _flat(rates: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _fits(segment: Segment, key: str) -> bool:
+def _fits(name: str, key: str) -> bool:
     # bias, and a recurrent layer's bias_ih_l0
-    is_bias = segment.name.rpartition(".")[2].startswith("bias")
-    return is_bias if key == "bias" else key in _prefixes(segment.name)
+    is_bias = name.rpartition(".")[2].startswith("bias")
+    return is_bias if key == "bias" else key in _prefixes(name)
 
 
 def _prefixes(name: str) -> list[str]:

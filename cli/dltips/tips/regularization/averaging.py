@@ -30,6 +30,10 @@ class Average(Regularization):
             for name, buffer in self._buffers(net):
                 _exchange(self.state[name], buffer)
 
+    def thaw(self) -> None:
+        for name in [name for name, value in self.state.items() if isinstance(value, Tensor)]:
+            del self.state[name]
+
     @staticmethod
     def _buffers(net: Net) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in net.module.named_buffers() if buffer.is_floating_point()]
@@ -97,6 +101,10 @@ class StochasticWeightAveraging(Average):
                 f"regularization.swa.start: epoch {self.start} comes after the last of {epochs}; write"
                 f" regularization.swa.start={max(1, epochs * 3 // 4)}"
             )
+
+    def thaw(self) -> None:
+        super().thaw()
+        self.state["start"] = max(self.state.get("start", self.start), self.state.get("epochs", 0) + 1)
 
     def end_epoch(self, net: Net) -> None:
         self.state["epochs"] = self.state.get("epochs", 0) + 1

@@ -23,6 +23,9 @@ class Regularization:
     def __init__(self) -> None:
         self.state = {}
 
+    def thaw(self) -> None:
+        """More parameters train from now on: what was kept for each of them has to begin anew."""
+
 
 @regularization.named("none")
 @card(

@@ -29,6 +29,9 @@ class Lookahead(Regularization):
         if not self.state:  # before the first update: where the training starts
             self.state |= {"slow": net.parameters.clone(), "count": 0}
 
+    def thaw(self) -> None:
+        self.state.clear()
+
     def after_step(self, net: Net) -> None:
         self.state["count"] += 1
         if self.state["count"] % self.steps == 0:

@@ -60,6 +60,9 @@ class GradientNoise(Regularization):
         self.mask: Tensor | None = None
         self.generator: torch.Generator | None = None
 
+    def thaw(self) -> None:
+        self.mask = None
+
     def on_gradient(self, net: Net) -> None:
         if self.mask is None or self.generator is None:
             self.mask = net.decay_mask(spare=False)  # what got no gradient gets no noise either

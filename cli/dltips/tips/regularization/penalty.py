@@ -19,6 +19,9 @@ class Penalty(Regularization):
         self.strength = strength
         self.mask: Tensor | None = None
 
+    def thaw(self) -> None:
+        self.mask = None
+
     def slope(self, parameters: Tensor) -> Tensor:
         """The gradient for strength 1."""
         raise NotImplementedError
@@ -133,6 +136,9 @@ class WeightDecay(Regularization):
         self.spare = spare
         self.mask: Tensor | None = None
 
+    def thaw(self) -> None:
+        self.mask = None
+
     def on_gradient(self, net: Net) -> None:
         if self.mask is None:
             self.mask = net.decay_mask(spare=self.spare).mul_(self.strength)
@@ -161,6 +167,9 @@ class MaxNorm(Regularization):
         """Errors: ConfigError."""
         if not any(parameter.dim() >= 2 and parameter.requires_grad for parameter in model.parameters()):
             raise _nothing_to_bind()
+
+    def thaw(self) -> None:
+        self.views = None
 
     def after_step(self, net: Net) -> None:
         if self.views is None:

@@ -1,0 +1,266 @@
+"""A simple classifier on a stage's activations, in the place of all that comes after it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dltips.card import card
+from dltips.registry import ConfigError, Positive, suggest
+from dltips.tips.finetune.base import Features, Phase, Plan, Subject, Top, finetune
+from dltips.tips.model.svm import KernelMachine
+
+STEPS = 10_000  # scikit-learn's 1000 and 100 do not do for a thousand features and a large C
+INTERCEPT = 100.0  # times its own size, an intercept weighs 1e-4 of what a weight does
+UNSEEN = -20.0  # decision value of a class without a training sample: never chosen, and a loss that is still a number
+
+# (N, F) standardized float64 samples and their (N,) classes, C, the machine to fill; whether it converged
+Fit = Callable[[Tensor, Tensor, float, KernelMachine], bool]
+
+
+class FeatureClassifier(nn.Module):
+    """Standardization and a fitted machine: a stage's features (N, F) to (N, K) decision values.
+
+    `kernel` is linear (the machine's vectors are then the weights of the K classes, its coefficients 1) or rbf. The
+    machine's temperature, 1 at first, is all that trains.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, classes: int, kernel: str) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.machine = KernelMachine(features, classes, kernel)
+
+    def forward(self, features: Tensor) -> Tensor:
+        decisions: Tensor = self.machine((features.float() - self.shift) / self.scale)
+        return decisions
+
+
+@finetune
+@card(
+    when="few data, different from those the net was trained on; for many data a net that trains is the better one",
+    formula="f_k(x) = sum_i a_ki K(z_i, z) + b_k: z a stage's activations, averaged over places and standardized, K ="
+    " exp(-|z_i - z|^2 / F) or z_i . z; one class against the rest",
+    source="tips K and S; Donahue et al. 2014, arXiv 1310.1531",
+    recommends="an SVM on activations of an earlier stage",
+    costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples; rbf grows"
+    " with the square of the samples or faster",
+    try_with=("finetune.source=RUN",),
+)
+def earlier_stage_svm(
+    subject: Subject, *, stage: str | None, kernel: Literal["linear", "rbf"], C: tuple[Positive, ...]
+) -> Plan:
+    """A support vector machine on one stage's activations. For few data unlike the net's own.
+
+    With `stage: null` every stage before the head is tried, and of `C` every value: the best on the validation split
+    wins, of equals the earliest stage, whose net is the shortest, with the smallest C, whose margin is the widest. The
+    winner's validation accuracy is too good, then, by what luck adds to the best of many; a test split has none of it.
+    Epochs train the temperature of its outputs alone.
+    """
+    return best_svm(subject, subject.features(_stages(subject, stage)), kernel, C)
+
+
+@finetune
+@card(
+    when="few data, different from those the net was trained on, where probabilities matter: they need no temperature",
+    formula="softmax(W z + b), z a stage's activations, averaged over places and standardized; W by maximum likelihood"
+    " less |W|^2 / (2 C)",
+    source="tips K and S; Alain and Bengio 2016, arXiv 1610.01644",
+    recommends="a linear classifier on activations of an earlier stage",
+    costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples",
+    try_with=("finetune.source=RUN",),
+)
+def earlier_stage_linear(subject: Subject, *, stage: str | None, C: tuple[Positive, ...]) -> Plan:
+    """Logistic regression on one stage's activations. For few data unlike the net's own.
+
+    With `stage: null` every stage before the head is tried, and of `C` every value: the best on the validation split
+    wins, of equals the earliest stage, whose net is the shortest, with the smallest C. The winner's validation accuracy
+    is too good, then, by what luck adds to the best of many; a test split has none of it. Epochs train the temperature
+    of its outputs alone.
+    """
+    return _best("earlier_stage_linear", subject, subject.features(_stages(subject, stage)), "linear", C, _logistic)
+
+
+def best_svm(subject: Subject, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> Plan:
+    """The plan of earlier_stage_svm, among these stages, whose features are known already."""
+    fit = _support_vectors if kernel == "rbf" else _linear_svm
+    return _best("earlier_stage_svm", subject, features, kernel, C, fit)
+
+
+def _stages(subject: Subject, stage: str | None) -> Sequence[str]:
+    """The stages to try. Errors: ConfigError, for what is none or is the head."""
+    *body, head = subject.stages
+    if not body:
+        raise ConfigError(
+            f"finetune.stage: {subject.architecture} has no stage before its head; write finetune=linear_probe"
+        )
+    if stage is None:
+        return body
+    if stage == head:
+        raise ConfigError(
+            f"finetune.stage: {stage!r} is the head of {subject.architecture}, which is new and knows nothing; the last"
+            f" stage before it is {body[-1]}"
+        )
+    if stage not in body:
+        raise ConfigError(f"finetune.stage: {stage!r} is no stage of {subject.architecture}{suggest(stage, body)}")
+    return [stage]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    stage: str
+    C: float
+    correct: int  # of the validation samples
+    module: FeatureClassifier
+
+
+def _best(
+    strategy: str, subject: Subject, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
+) -> Plan:
+    """Fits every stage with every C, and takes what does best on the validation split."""
+    if not C:
+        raise ConfigError("finetune.C: [] holds no value; write '[0.01,0.1,1]'")
+    body = [stage for stage in subject.stages if stage in features]
+    assert body, "no stage has features"
+    if len(torch.unique(features[body[0]].train_targets)) < 2:
+        raise ConfigError(f"finetune={strategy}: all training samples are of one class; a classifier needs two")
+    winners, unsettled = [], []
+    for stage in body:
+        candidates = []
+        for value in sorted(set(C)):
+            candidate, converged = _candidate(stage, features[stage], len(subject.counts), kernel, value, fit)
+            candidates.append(candidate)
+            if not converged:
+                unsettled.append(f"{stage} with C = {value:g}")
+        winners.append(max(candidates, key=lambda one: one.correct))  # max takes the first of equals
+    winner = max(winners, key=lambda one: one.correct)
+    notes = _notes(strategy, winner, winners, features, tried=len(body) * len(set(C)))
+    if unsettled:
+        notes.append(
+            f"{strategy}: no convergence after {STEPS} steps for {', '.join(unsettled)}; smaller values of finetune.C"
+            " converge sooner"
+        )
+    return Plan(
+        strategy, (Phase(0, {"top": 1.0}),), views=1, top=Top(winner.stage, kernel, winner.module), notes=tuple(notes)
+    )
+
+
+def _candidate(
+    stage: str, features: Features, classes: int, kernel: str, C: float, fit: Fit
+) -> tuple[_Candidate, bool]:
+    """One stage with one C: the classifier, its validation score, and whether it converged."""
+    from sklearn.preprocessing import StandardScaler
+
+    train = features.train.detach().cpu().double()
+    scaler = StandardScaler().fit(train.numpy())
+    module = FeatureClassifier(train.shape[1], classes, kernel)
+    converged = fit(torch.from_numpy(scaler.transform(train.numpy())), features.train_targets.cpu(), C, module.machine)
+    module.shift.copy_(torch.from_numpy(scaler.mean_))
+    module.scale.copy_(torch.from_numpy(scaler.scale_))
+    with torch.no_grad():
+        chosen = module(features.val.cpu()).argmax(1)
+    return _Candidate(stage, C, int((chosen == features.val_targets.cpu()).sum()), module), converged
+
+
+def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
+    """One linear machine per class against the rest: |w|^2 / 2 + C * (sum of squared hinge losses), b for free."""
+    count, width = samples.shape
+    if count <= 4 * width:
+        # 1000 samples of 1280 features, ten classes, five values of C: 3 s, with liblinear 26 s
+        _fill(machine, *_by_products(samples, targets, C))
+        return True
+    from sklearn.svm import LinearSVC
+
+    # liblinear's b weighs as a weight does, which makes a class of many a poor one; scaled so it hardly weighs
+    fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT, max_iter=STEPS)  # draws nothing
+    _quietly(fitted, samples, targets)
+    weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+    if len(intercepts) == 1:  # two classes share a machine
+        weights, intercepts = torch.cat([-weights, weights]), torch.cat([-intercepts, intercepts])
+    _fill(machine, fitted.classes_, weights, intercepts)
+    return bool(fitted.n_iter_ < STEPS)
+
+
+def _by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tensor, Tensor]:
+    """The same by libsvm on the samples' products: with 1 / (2 C) added to each square, hard margins are that loss."""
+    from sklearn.svm import SVC
+
+    products = (samples @ samples.T + torch.eye(len(samples)).to(samples) / (2 * C)).numpy()
+    present = torch.unique(targets)
+    weights, intercepts = [], []
+    for index in present:
+        fitted = SVC(kernel="precomputed", C=1e10).fit(products, (targets == index).numpy())
+        weights.append(samples[fitted.support_].T @ torch.from_numpy(fitted.dual_coef_[0]))
+        intercepts.append(float(fitted.intercept_[0]))
+    return present.numpy(), torch.stack(weights), torch.tensor(intercepts)
+
+
+def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
+    """Multinomial logistic regression: the softmax of the machine's values is scikit-learn's probability."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=C, max_iter=STEPS)
+    _quietly(fitted, samples, targets)
+    weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+    if len(intercepts) == 1:  # the log-odds of the second class: half for it, half against the first
+        weights, intercepts = torch.cat([-weights, weights]) / 2, torch.cat([-intercepts, intercepts]) / 2
+    _fill(machine, fitted.classes_, weights, intercepts)
+    return bool((fitted.n_iter_ < STEPS).all())
+
+
+def _support_vectors(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
+    """One rbf machine per class against the rest; libsvm goes on until it has converged."""
+    machine.fit_against_the_rest(samples, targets, C, "scale")
+    return True
+
+
+def _quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
+    """Fits without the warning of no convergence, which the notes give in our words."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted.fit(samples.numpy(), targets.numpy())
+
+
+def _fill(machine: KernelMachine, classes: Any, weights: Tensor, intercepts: Tensor) -> None:
+    """Weights (P, F) and intercepts (P,) of the P classes that have samples, in a linear machine of K classes."""
+    present = torch.from_numpy(classes)
+    machine.vectors = weights.float().contiguous()  # as a checkpoint gives it back: kernels round by the layout
+    machine.coefficients = torch.zeros(len(machine.intercepts), len(present))
+    machine.coefficients[present, torch.arange(len(present))] = 1.0
+    machine.intercepts = torch.full_like(machine.intercepts, UNSEEN)
+    machine.intercepts[present] = intercepts.float()
+
+
+def _notes(
+    strategy: str, winner: _Candidate, winners: Sequence[_Candidate], features: Mapping[str, Features], tried: int
+) -> list[str]:
+    """The table of stages, each with its best C; which won; and what its figure is worth."""
+    count = len(features[winner.stage].val)
+    rows = [("stage", "features", "C", "val/accuracy")]
+    for one in winners:
+        rows.append((one.stage, str(features[one.stage].train.shape[1]), f"{one.C:g}", f"{one.correct / count:.4f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))])
+        for name, *cells in rows
+    ]
+    equals = [one.stage for one in winners if one.correct == winner.correct]
+    tie = f" ({', '.join(equals)} are equal: the earliest makes the shortest net)" if len(equals) > 1 else ""
+    score = f"{winner.correct} of {count} validation samples are right"
+    lines.append(f"{strategy}: {winner.stage} won with C = {winner.C:g}: {score}{tie}")
+    if tried > 1:
+        lines.append(
+            f"{strategy}: the best of {tried} on the validation split, so its accuracy there is too good; a test split"
+            " tells (dltips evaluate)"
+        )
+    return lines

@@ -1,0 +1,92 @@
+"""A run's samples, from its config: loaded, split, and with all that is learned from the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dltips.config import Config
+from dltips.feed import balance
+from dltips.feed.augmentations import Augmentations
+from dltips.feed.batches import Feed
+from dltips.feed.load import Wanted, load
+from dltips.feed.placement import place
+from dltips.feed.splits import Split, Splits, split
+from dltips.registry import Tip
+from dltips.tips.augmentation import Samples
+from dltips.tips.data import Common, Source
+from dltips.tips.preprocessing import Fill, save
+from dltips.train import seeds
+
+
+@dataclass(frozen=True)
+class Data:
+    """A run's samples, and what is done to them on their way to the net."""
+
+    common: Common
+    source: Source
+    splits: Splits
+    train: Split  # its samples copied out, or frozen augmented copies of them
+    augmentations: Augmentations
+    preprocess: nn.Module
+    device: torch.device
+
+    def feed(self, part: Split, *, augmented: bool = False, once: bool = False) -> Feed:
+        """The split as the net sees it; `once`: for one pass, so that nothing is kept."""
+        augmentations = self.augmentations if augmented else Augmentations((), (), ())
+        batches = place(part, self.common.placement, self.device)
+        return Feed(batches, len(part), self.preprocess, augmentations.before, augmentations.after, once=once)
+
+
+def prepare_data(config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None) -> Data:
+    """Load, split, fit what learns from the training split. Errors: ConfigError.
+
+    A preprocessing that is fitted already, and the form that a net wants its inputs in, come with its weights.
+    """
+    seed, common = config.settings.seed, config.common["data"]()
+    balance.check(common.balance, common.shuffle)
+    source = load(config.tip("data"), common, wanted)
+    splits = split(source, common)
+    train = splits.train.taken()
+    samples = Samples(train.inputs, train.targets, len(source.classes))
+    augmentations = Augmentations.build(config.tips["augmentation"], samples)
+    augmentations.try_on(train)
+    preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train.inputs, lacks_values(source))
+    if common.expand:
+        train, augmentations = augmentations.frozen(
+            train, common.expand, lambda name, copy: seeds.generator(seed, "expand", name, copy)
+        )
+    return Data(common, source, splits, train, augmentations, preprocess.to(device), device)
+
+
+def lacks_values(source: Source) -> bool:
+    """Whether a number is missing (NaN) anywhere: one sample for validation is enough."""
+    parts = (source.inputs, source.val_inputs, source.test_inputs)
+    return any(part is not None and part.is_floating_point() and bool(part.isnan().any()) for part in parts)
+
+
+def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Module:
+    """The preprocessing, fitted; in front of it, where values are missing, their features' means over training.
+
+    Errors: ConfigError.
+    """
+    fill = None
+    if missing:
+        fill = Fill(value=train_inputs.nanmean(0).nan_to_num(0.0))
+        train_inputs = fill(train_inputs)
+    fitted: nn.Module = tip(train_inputs)
+    save(fitted)  # says now what no checkpoint could hold
+    return fitted if fill is None else nn.Sequential(fill, *(fitted if isinstance(fitted, nn.Sequential) else [fitted]))
+
+
+def epoch_order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
+    """The order of an epoch's samples, from the epoch."""
+    count, targets = len(train_split), train_split.targets
+    if common.balance == "sampling":
+        return lambda epoch: balance.balanced_order(targets, classes, seeds.generator(seed, "order", epoch=epoch))
+    if common.shuffle:
+        return lambda epoch: seeds.shuffled(seed, epoch, count)
+    return lambda epoch: torch.arange(count)

@@ -1,0 +1,285 @@
+"""What a run takes over from a trained net: the form of its inputs, its weights, and the plan of what trains when."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dltips import memory, stages
+from dltips.config import Config
+from dltips.feed.batches import Feed, Resident
+from dltips.feed.load import Wanted
+from dltips.feed.splits import Split
+from dltips.registry import ConfigError
+from dltips.tips.finetune import Features, Phase, Plan, Top
+from dltips.train import own, seeds
+from dltips.train.data import Data, epoch_order
+from dltips.train.loop import evaluation_batch
+
+if TYPE_CHECKING:
+    from dltips.weights.source import Pretrained
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run that goes on has settled already, from its checkpoint."""
+
+    preprocess: nn.Module
+    input_shape: tuple[int, ...]
+    epoch: int
+    model: Mapping[str, Tensor]
+    plan: str | None  # as `written` wrote it; None for a run without fine-tuning
+
+
+def find(config: Config) -> Pretrained | None:
+    """The weights that the run starts from, None without fine-tuning. Errors: ConfigError."""
+    strategy, common = config.tip("finetune").name, config.common["finetune"]()
+    if strategy == "none":
+        for key in ("source", "file"):
+            if getattr(common, key) is not None:
+                raise ConfigError(
+                    f"finetune.{key}: {getattr(common, key)} is given, but finetune=none trains from scratch; choose"
+                    " a strategy, such as finetune=linear_probe (dltips ls finetune)"
+                )
+        return None
+    if common.source is None:
+        raise ConfigError(
+            f"finetune.source: is missing; finetune={strategy} starts from trained weights: give a run folder,"
+            " timm:NAME or a weights file, or write finetune=none"
+        )
+    own.refuse(
+        config,
+        "preprocessing",
+        f"finetune={strategy}: the inputs are prepared as the weights want; a bare file takes finetune.mean and .std",
+    )
+    from dltips.weights.source import find as find_source
+
+    return find_source(config)
+
+
+def wanted(config: Config, pretrained: Pretrained | None, begun: Begun | None) -> Wanted | None:
+    """What form the inputs must have; None: their own."""
+    if begun is not None and config.tip("finetune").name != "none":
+        return Wanted(None, None, begun.input_shape)
+    if pretrained is None:
+        return None
+    return Wanted(pretrained.channels, pretrained.sides, pretrained.shape)
+
+
+def put(pretrained: Pretrained, model: nn.Module, config: Config) -> list[str]:
+    """Load the weights into the net, all but its head; what there is to say of it. Errors: ConfigError."""
+    from dltips.weights.match import put as put_into
+
+    report = put_into(pretrained, model, config.tip("model"), config.common["finetune"]())
+    return [*pretrained.notes, report]
+
+
+# Plans, and the nets that they make
+
+
+def planned(config: Config, model: nn.Module, data: Data, autocast: Autocast, begun: Begun | None) -> Plan:
+    """What the strategy makes of the net and the data, or made of them when the run began. Errors: ConfigError."""
+    if begun is not None:
+        return Plan("none", ()) if begun.plan is None else read(begun.plan, begun.model, len(data.source.classes))
+    tip, settings = config.tip("model"), config.settings
+    subject = Subject(
+        model=model,
+        architecture=str(tip.knobs.get("architecture", tip.name)),
+        epochs=settings.epochs,
+        counts=torch.bincount(data.train.targets, minlength=len(data.source.classes)).tolist(),
+        seed=settings.seed,
+        data=data,
+        batch_size=settings.batch_size,
+        autocast=autocast,
+    )
+    plan: Plan = config.tip("finetune")(subject)
+    names = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
+    if plan.top is not None and names:
+        raise ConfigError(
+            f"augmentation: finetune={plan.strategy} is fitted once and sees no new draws; write augmentation=none"
+        )
+    if plan.views and data.augmentations.after:
+        raise ConfigError(
+            f"augmentation: {data.augmentations.names[-1]} mixes the samples of a batch, which features that are kept"
+            " cannot show; write finetune.views=0, or leave it out"
+        )
+    return plan
+
+
+def written(plan: Plan) -> str:
+    """The plan as a checkpoint holds it: all but the top's weights."""
+    phases = [[phase.epoch, dict(phase.rates)] for phase in plan.phases]
+    top = None if plan.top is None else [plan.top.stage, plan.top.kernel]
+    return json.dumps({"strategy": plan.strategy, "phases": phases, "views": plan.views, "top": top})
+
+
+def read(text: str, model: Mapping[str, Tensor], num_classes: int) -> Plan:
+    """The plan that was written, with an empty top, for the checkpoint's weights. Errors: ConfigError."""
+    try:
+        plain = json.loads(text)
+        top = None
+        if plain["top"] is not None:
+            from dltips.tips.finetune.earlier import FeatureClassifier
+
+            stage, kernel = map(str, plain["top"])
+            top = Top(stage, kernel, FeatureClassifier(len(model["top.shift"]), num_classes, kernel))
+        phases = [
+            Phase(int(epoch), {str(name): float(rate) for name, rate in rates.items()})
+            for epoch, rates in plain["phases"]
+        ]
+        return Plan(str(plain["strategy"]), phases, int(plain["views"]), top)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError("the checkpoint does not say how its net was fine-tuned; train again") from error
+
+
+def put_back(begun: Begun, model: nn.Module) -> None:
+    """The checkpoint's weights, also those that no epoch changes. Errors: ConfigError."""
+    try:
+        model.load_state_dict(begun.model)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ConfigError("resume: the checkpoint's net is another one than the config's") from error
+
+
+def topped(model: nn.Module, top: Top | None) -> nn.Module:
+    """The net up to the top's stage, and the top in the place of what comes after; without a top the net itself."""
+    if top is None:
+        return model
+    body = stages.up_to(model, top.stage)
+    return nn.Sequential(OrderedDict(body=body, pool=stages.Pool(model), top=top.module))
+
+
+def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """What comes before the net's head, and the head as a net of its own. Errors: ConfigError."""
+    body, head = stages.cut(model)
+    if not isinstance(head, nn.Sequential):
+        head = nn.Sequential(OrderedDict(head=head))
+    return body, head
+
+
+# What a strategy sees, and what the loop is given
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with its weights on its device, and the run's data: see dltips.tips.finetune.Subject."""
+
+    model: nn.Module
+    architecture: str
+    epochs: int
+    counts: Sequence[int]
+    seed: int
+    data: Data
+    batch_size: int
+    autocast: Autocast
+
+    @cached_property
+    def stages(self) -> Sequence[str]:
+        return [stage.name for stage in stages.stages_of(self.model)]
+
+    def features(self, names: Sequence[str]) -> Mapping[str, Features]:
+        train, train_targets = self._pass(self.data.feed(self.data.train, once=True), names)
+        val, val_targets = self._pass(self.data.feed(self.data.splits.val, once=True), names)
+        return {name: Features(train[name], train_targets, val[name], val_targets) for name in names}
+
+    def _pass(self, feed: Feed, names: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+        self.model.eval()
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        targets = []
+        with torch.no_grad():
+            for inputs, labels in feed(torch.arange(feed.count), evaluation_batch(feed, self.batch_size)):
+                with self.autocast():
+                    outputs = stages.outputs(self.model, inputs, names)
+                for name, output in outputs.items():
+                    found[name].append(output.float().cpu())
+                targets.append(labels.cpu())
+        return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(targets)
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What the loop passes to which part of the net, and in which order."""
+
+    part: nn.Module  # the net, or its head if the features before it are kept
+    train: Feed
+    val: Feed
+    order: Callable[[int], Tensor]
+    augmentation_names: Sequence[str]
+    probe: Tensor  # the fixed batch on which layers are watched, as the part takes it
+
+
+def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: Autocast, probe: Tensor) -> Supply:
+    """The samples for the whole net; or, where a plan has views, what comes before its head for the head alone."""
+    seed, batch_size = config.settings.seed, config.settings.batch_size
+    order = epoch_order(data.common, seed, data.train, len(data.source.classes))
+    if not plan.views:
+        names = data.augmentations.names
+        train, val = data.feed(data.train, augmented=True), data.feed(data.splits.val)
+        return Supply(model, train, val, order, names, probe)
+    body, head = cut(model)
+    names = data.augmentations.names
+    views = plan.views if names else 1
+    count = len(data.train)
+
+    def generators(view: int) -> list[torch.Generator]:
+        return [seeds.generator(seed, "augmentation", name, view, str(data.device)) for name in names]
+
+    def with_views(epoch: int) -> Tensor:
+        drawn = torch.randint(views, (count,), generator=seeds.generator(seed, "views", epoch=epoch))
+        return order(epoch) + count * drawn
+
+    train_features = kept(
+        body, data.feed(data.train, augmented=True, once=True), batch_size, views, generators, autocast
+    )
+    val_features = kept(body, data.feed(data.splits.val, once=True), batch_size, 1, lambda view: (), autocast)
+    with torch.no_grad(), autocast():
+        features = body(probe).float()
+    return Supply(
+        part=head,
+        train=Feed(Resident(train_features, data.device), count, nn.Identity()),
+        val=Feed(Resident(val_features, data.device), len(val_features), nn.Identity()),
+        order=with_views if views > 1 else order,
+        augmentation_names=(),
+        probe=features,
+    )
+
+
+def kept(
+    body: nn.Module,
+    feed: Feed,
+    batch_size: int,
+    views: int,
+    generators: Callable[[int], Sequence[torch.Generator]],
+    autocast: Autocast,
+) -> Split:
+    """A feed's samples as the body puts them out, view after view: (views * N, ...). Errors: ConfigError.
+
+    `generators` are the streams of a view's augmentations.
+    """
+    body.eval()
+    found: Tensor | None = None
+    targets, place = [], 0
+    with torch.no_grad():
+        for view in range(views):
+            order = torch.arange(feed.count)
+            for inputs, labels in feed(order, evaluation_batch(feed, batch_size), generators(view)):
+                with autocast():
+                    outputs = body(inputs).float()
+                if found is None:
+                    if outputs.device.type == "cpu":
+                        memory.check("finetune.views", views * feed.count * outputs[0].nbytes)
+                    found = outputs.new_empty((views * feed.count, *outputs.shape[1:]))
+                found[place : place + len(outputs)] = outputs
+                place += len(outputs)
+                targets.append(labels)
+    assert found is not None
+    return Split(found, torch.cat(targets))

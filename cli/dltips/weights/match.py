@@ -1,0 +1,186 @@
+"""Whose names a file's tensors have, and how they come into a net of ours: all but the head, which is new."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dltips import stages
+from dltips.registry import ConfigError, Tip
+from dltips.tips.data.pictures import few
+from dltips.tips.finetune.base import Common
+from dltips.weights.layout import Layout, layouts_of
+from dltips.weights.nearest import nearest
+
+if TYPE_CHECKING:
+    from dltips.weights.source import Pretrained
+
+# in front of all names, where a net was a part of another
+PREFIXES = ("backbone.", "encoder.", "net.", "network.", "model.", "body.", "base_model.", "student.", "teacher.")
+COUNTER = "num_batches_tracked"  # of batch norm: how often it has updated its statistics, which nothing reads
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A file's tensors under our names, as one way to read its own would have it."""
+
+    layout: Layout | None  # None: it has our names already
+    state: Mapping[str, Tensor]
+    theirs: Mapping[str, str]  # our name -> the file's
+
+
+def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common) -> str:
+    """Set all of the net but its head to the file's values; one line of what matched, is missing and was left over.
+
+    A tensor matches if name and shape agree, the name in whichever way of reading the file's names gives most.
+    Errors: ConfigError below common.min_match of the parameters, and for values that are not finite.
+    """
+    net = model.state_dict()
+    head = set(stages.tensors_of(model, stages.stages_of(model)[-1]))
+    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in head]
+    total = sum(net[name].numel() for name in parameters)
+    if total == 0:
+        raise ConfigError(f"finetune.source: model={model_tip.name} has nothing before its head to be set; take a net")
+
+    def matched(naming: Naming) -> int:
+        return sum(net[name].numel() for name in parameters if _agree(naming.state, net, name))
+
+    def rank(naming: Naming) -> tuple[int, int, int]:
+        return matched(naming), len(head & naming.state.keys()), -_contradictions(naming.layout, model_tip)
+
+    naming = max(namings(pretrained, model_tip, common), key=rank)
+    count = matched(naming)
+    if count < common.min_match * total:
+        raise ConfigError(_too_little(pretrained, model_tip, common, naming, net, parameters, count, total))
+    taken = [name for name in net if name not in head and _agree(naming.state, net, name)]
+    spoilt = [name for name in taken if not bool(naming.state[name].isfinite().all())]
+    if spoilt:
+        raise ConfigError(
+            f"finetune.source: {pretrained.origin} has values that are not finite (NaN or infinite) in {few(spoilt)};"
+            " its training diverged, or the file is damaged: take another one"
+        )
+    with torch.no_grad():
+        for name in taken:
+            net[name].copy_(naming.state[name])
+    done = set(taken)
+    missing = [name for name in parameters if name not in done]
+    known = {*parameters, *head, *taken}
+    statistics = [name for name in net if name not in known and not name.endswith(COUNTER)]
+    left = [naming.theirs[name] for name in naming.state if name not in done and not name.endswith(COUNTER)]
+    line = f"{pretrained.origin}: {count:,} of {total:,} parameters matched ({_whose(naming, model_tip)})"
+    line += "; the head is new"
+    line += f"; missing, and new as well: {few(missing)}" if missing else ""
+    line += f"; without statistics, which begin anew: {few(statistics)}" if statistics else ""
+    return line + (f"; left over: {few(left)}" if left else "")
+
+
+def namings(pretrained: Pretrained, model_tip: Tip, common: Common) -> Iterator[Naming]:
+    """Every way to read the file's names: as they are, by finetune.keys, by the model's layouts, without a prefix."""
+    theirs = _by_keys(pretrained, common)
+    for chosen in (theirs, *_unprefixed(theirs)):
+        state = {ours: pretrained.state[name] for ours, name in chosen.items()}
+        yield Naming(None, state, chosen)
+        for layout in layouts_of(model_tip.function):
+            translated = layout.translated(state)
+            back = {layout.ours(name): chosen[name] for name in chosen}
+            yield Naming(layout, translated, {name: back[name] for name in translated})
+
+
+def _by_keys(pretrained: Pretrained, common: Common) -> dict[str, str]:
+    """The file's names after finetune.keys -> as they are. Errors: ConfigError for a pattern that is none, or idle."""
+    renamed = {name: name for name in pretrained.state}
+    for pattern, replacement in common.keys.items():
+        if not isinstance(replacement, str):
+            raise ConfigError(f"finetune.keys: {pattern!r} is to become {replacement!r}, which is no text; give one")
+        try:
+            after = {re.sub(pattern, replacement, ours): theirs for ours, theirs in renamed.items()}
+        except (re.error, IndexError) as error:
+            raise ConfigError(
+                f"finetune.keys: {pattern!r}: {replacement!r} is no regular expression with its replacement ({error});"
+                " mend it"
+            ) from error
+        if list(after) == list(renamed):
+            raise ConfigError(
+                f"finetune.keys: {pattern!r} changes none of the names in {pretrained.origin} ({few(renamed)}); mend it"
+            )
+        if len(after) < len(renamed):
+            raise ConfigError(
+                f"finetune.keys: {pattern!r} gives {len(renamed) - len(after)} tensors the name of another; mend it"
+            )
+        renamed = after
+    return renamed
+
+
+def _unprefixed(theirs: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The tensors behind a prefix that at least half of the names have, one prefix after the other."""
+    for _ in PREFIXES:
+        for prefix in PREFIXES:
+            inside = {name.removeprefix(prefix): file for name, file in theirs.items() if name.startswith(prefix)}
+            if 2 * len(inside) >= len(theirs) > 0:
+                # the others may be a head beside it
+                theirs = {name: file for name, file in theirs.items() if not name.startswith(prefix)} | inside
+                yield dict(theirs)
+                break
+        else:
+            return
+
+
+def _agree(state: Mapping[str, Tensor], net: Mapping[str, Tensor], name: str) -> bool:
+    return name in state and state[name].shape == net[name].shape
+
+
+def _contradictions(layout: Layout | None, model_tip: Tip) -> int:
+    """How many of the model's switches are others than those of the nets with these names."""
+    settings = layout.settings if layout is not None else {}
+    wanted = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
+    return sum(model_tip.knobs.get(key) != value for key, value in wanted.items())
+
+
+def _whose(naming: Naming, model_tip: Tip) -> str:
+    if naming.layout is not None:
+        return f"{naming.layout.name}'s names"
+    return f"{'timm' if model_tip.name == 'timm' else 'dltips'}'s names".replace("s's", "s'")
+
+
+def _too_little(
+    pretrained: Pretrained,
+    model_tip: Tip,
+    common: Common,
+    naming: Naming,
+    net: Mapping[str, Tensor],
+    parameters: Sequence[str],
+    count: int,
+    total: int,
+) -> str:
+    """How much matched, what did not, and what to type."""
+    missing = [name for name in parameters if name not in naming.state]
+    shapes = [
+        f"{name} {_shape(naming.state[name])} for {_shape(net[name])}"
+        for name in parameters
+        if name in naming.state and not _agree(naming.state, net, name)
+    ]
+    architecture = str(model_tip.knobs["architecture"]) if model_tip.name == "timm" else model_tip.name
+    line = f"finetune.source: {pretrained.origin} has {count:,} of {architecture}'s {total:,} parameters"
+    line += f" ({count / total:.0%}), and finetune.min_match asks for {common.min_match:.0%}"
+    line += f"; missing: {few(missing)}" if missing else ""
+    line += f"; of another shape: {few(shapes)}" if shapes else ""
+    own = {name: name for name in pretrained.state}
+    *_, plain = (own, *_unprefixed(own))
+    near = nearest({name: pretrained.state[theirs] for name, theirs in plain.items()}, model_tip)
+    if near is not None:
+        return f"{line}; the file looks like {near.name}: write {near.typed}"
+    return f"{line}; its names are like {few(_examples(list(pretrained.state)))}: map them by finetune.keys"
+
+
+def _examples(names: Sequence[str]) -> list[str]:
+    weights = [name for name in names if name.endswith("weight")] or list(names)
+    return weights[:2] + weights[-1:] if len(weights) > 2 else weights
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "()"

@@ -1,0 +1,256 @@
+"""Where a run's first weights come from: a run of dltips, timm by name, or a file; and what inputs they want."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from dltips.config import Config
+from dltips.registry import ConfigError
+from dltips.tips.finetune.base import Common
+from dltips.tips.preprocessing import Affine, restore
+from dltips.train import checkpoint, folder
+from dltips.weights import files, timm_hub
+from dltips.weights.layout import Layout, layouts_of
+from dltips.weights.nearest import agreement, channels_of, coverage, defaults_of, shapes_of
+
+TIMM = "timm:"
+# what may differ between a net and its weights: it changes no tensor, and nothing in eval mode
+FREE = ("dropout", "drop_rate", "drop_path_rate")
+SURE = 0.9  # of the parameters, by which a file is told to have a library's layout
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights, and what they were trained on."""
+
+    origin: str  # as people name it: the run folder, "timm:resnet18.a1_in1k", the file
+    state: Mapping[str, Tensor]  # float32, on the CPU, `module.` stripped, names as the file has them
+    hash: str  # of names, shapes and bytes
+    preprocess: nn.Module  # a Step, or a Sequential of them: what inputs in [0, 1] go through
+    channels: int | None  # of the images that the weights were made for; None for vectors and the like
+    sides: tuple[int, int] | None  # (H, W) that go with the weights; None: the data's own
+    shape: tuple[int, ...] | None  # a run's exact input shape; None for others
+    notes: tuple[str, ...] = ()
+
+
+def find(config: Config) -> Pretrained:
+    """What finetune.source names. Errors: ConfigError."""
+    common: Common = config.common["finetune"]()
+    source = common.source
+    assert source is not None
+    if source.startswith(TIMM):
+        return _from_timm(source, common, config)
+    if common.file is not None:
+        raise ConfigError(
+            f"finetune.file: {common.file} goes with finetune.source=timm:NAME alone; for a file by itself write"
+            f" finetune.source={common.file}"
+        )
+    path = Path(source).expanduser()
+    if (path / folder.CONFIG).is_file():
+        return _from_run(source, _run_checkpoint(path, source), path, config)
+    held = files.contents(source)
+    if isinstance(held, dict) and set(checkpoint.NET) <= set(held):
+        return _from_run(source, held, path.parent if (path.parent / folder.CONFIG).is_file() else None, config)
+    return _from_file(source, files.tensors(held, source), common, config)
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """The first 16 hex digits of SHA-256 over names, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+# A run of dltips
+
+
+def _run_checkpoint(path: Path, source: str) -> dict[str, Any]:
+    """The best checkpoint of a run, or else the last. Errors: ConfigError."""
+    there = [name for name in (checkpoint.BEST, checkpoint.LAST) if (path / name).is_file()]
+    if not there:
+        raise ConfigError(
+            f"finetune.source: {source} has neither {checkpoint.BEST} nor {checkpoint.LAST}: the run wrote no"
+            " checkpoint; give another one"
+        )
+    try:
+        return checkpoint.read(path / there[0])
+    except checkpoint.Damaged as error:
+        remedy = f"write finetune.source={path / there[1]}" if len(there) > 1 else "give another run"
+        raise ConfigError(f"finetune.source: {error}; {remedy}") from error
+
+
+def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config: Config) -> Pretrained:
+    if run is not None:
+        _refuse_other_model(source, run, config)
+    shape = tuple(payload["input_shape"])
+    state = files.tensors(payload["model"], source)
+    images = len(shape) == 3
+    return Pretrained(
+        origin=source,
+        state=state,
+        hash=fingerprint(state),
+        preprocess=restore(payload["preprocessing"]),
+        channels=shape[0] if images else None,
+        sides=(shape[1], shape[2]) if images else None,
+        shape=shape,
+    )
+
+
+def _refuse_other_model(source: str, run: Path, config: Config) -> None:
+    """Errors: ConfigError if the run's net or its activation is another than this run's, with what to type."""
+    theirs = folder.read_config(run)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
+        assert isinstance(resolved, dict)
+        theirs = {str(key): value for key, value in resolved.items()}
+    except OmegaConfBaseException:
+        pass  # a variable that is not set here: compared as it was written
+    held, wanted = [], []
+    for family in ("model", "activation"):
+        past, now = theirs.get(family), config.resolved[family]
+        if not isinstance(past, dict) or past == now:
+            continue
+        if past.get("name") != now["name"]:
+            base = defaults_of(str(past.get("name"))) if family == "model" else {}
+            different = {key: value for key, value in past.items() if base.get(key, value) != value}
+            typed = [f"{family}={past.get('name')}", *_typed(family, different)]
+            held += typed
+            wanted.append(f"{family}={now['name']}")
+        else:
+            different = {key: value for key, value in past.items() if key in now and now[key] != value}
+            different = {key: value for key, value in different.items() if key not in FREE}
+            held += _typed(family, different)
+            wanted += _typed(family, {key: now[key] for key in different})
+    if held:
+        raise ConfigError(
+            f"finetune.source: {source} holds {' '.join(held)}, this run has {' '.join(wanted)}; write {' '.join(held)}"
+        )
+
+
+def _typed(family: str, knobs: Mapping[str, Any]) -> list[str]:
+    """Overrides, as a shell takes them."""
+    texts = []
+    for key, value in knobs.items():
+        if isinstance(value, list | tuple):
+            texts.append(f"'{family}.{key}=[{','.join(map(str, value))}]'")
+        else:
+            texts.append(f"{family}.{key}={_word(value)}")
+    return texts
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# timm
+
+
+def _from_timm(source: str, common: Common, config: Config) -> Pretrained:
+    name = source.removeprefix(TIMM).strip()
+    if not name:
+        raise ConfigError("finetune.source: 'timm:' names no weights; write timm:NAME, such as timm:resnet18.a1_in1k")
+    architecture, tip = name.partition(".")[0], config.tip("model")
+    if tip.name != "timm" or tip.knobs["architecture"] != architecture:
+        own = f"model={tip.name}"
+        own += f" model.architecture={tip.knobs['architecture']}" if tip.name == "timm" else ""
+        needed = f"model=timm model.architecture={architecture}"
+        timm_hub.record(name)  # a name that is none is what is wrong
+        raise ConfigError(f"finetune.source: {source} goes with {needed}, this run has {own}; write {needed}")
+    record, state = timm_hub.state_of(name, common.file)
+    channels, height, width = record.input_size
+    origin = f"{TIMM}{record.name}" + (f" ({common.file})" if common.file else "")
+    return Pretrained(
+        origin=origin,
+        state=state,
+        hash=fingerprint(state),
+        preprocess=_affine(record.mean, record.std, channels),
+        channels=channels,
+        sides=(height, width),
+        shape=None,
+    )
+
+
+# A file by itself
+
+
+def _from_file(source: str, state: Mapping[str, Tensor], common: Common, config: Config) -> Pretrained:
+    layout = _layout(source, state, config)
+    channels = channels_of(layout.translated(state) if layout else state)
+    mean, std = list(common.mean), list(common.std)
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels or 1):
+            takes = f"images of {channels} channel{'s' if channels != 1 else ''}" if channels else "no images"
+            many = f"1 or {channels}" if channels and channels > 1 else "1"
+            raise ConfigError(
+                f"finetune.{key}: {values} has {len(values)} values, but {source} takes {takes}; give {many}, those"
+                f" that it was trained with: 'finetune.{key}=[NUMBER]'"
+            )
+    note = (
+        f"finetune.source: {source} says nothing of its preprocessing; taking finetune.mean={mean} finetune.std={std}"
+    )
+    return Pretrained(
+        origin=source,
+        state=state,
+        hash=fingerprint(state),
+        preprocess=_affine(mean, std, channels),
+        channels=channels,
+        sides=(layout.size, layout.size) if layout else None,
+        shape=None,
+        notes=(note,),
+    )
+
+
+def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> Layout | None:
+    """The library whose net the file holds: of this run's model, with the switches that go with its names.
+
+    Errors: ConfigError if this run has those switches otherwise: most of them change no tensor, and would not be seen.
+    """
+    tip = config.tip("model")
+    channels = channels_of(state) or 3
+    best, most = None, 0.0
+    for layout in layouts_of(tip.function):
+        settings = {key.removeprefix("model."): value for key, value in layout.settings.items() if "." in key}
+        net = shapes_of(tip.name, {**tip.knobs, **settings}, (channels, layout.size, layout.size))
+        if net is None:
+            continue
+        theirs = layout.translated(state)
+        share = agreement(theirs, net)
+        # a file may have more, as vgg's dense layers
+        if share > most and coverage(theirs, net) >= SURE:
+            best, most = layout, share
+    if best is None:
+        return None
+    wrong = {key: value for key, value in best.settings.items() if _setting(config, key) != value}
+    if wrong:
+        has = " ".join(f"{key}={_word(_setting(config, key))}" for key in wrong)
+        needed = " ".join(f"{key}={_word(value)}" for key, value in wrong.items())
+        raise ConfigError(
+            f"finetune.source: {source} is {best.name}'s {tip.name}, which goes with {needed}, this run has {has};"
+            f" write {needed}"
+        )
+    return best
+
+
+def _setting(config: Config, key: str) -> Any:
+    family, _, knob = key.partition(".")
+    tip = config.tip(family)
+    return tip.knobs.get(knob) if knob else tip.name
+
+
+def _affine(mean: Sequence[float], std: Sequence[float], channels: int | None) -> nn.Module:
+    """(inputs - mean) / std, per channel; one value alone is for all."""
+    shape = (channels, 1, 1) if channels is not None and len(mean) > 1 else ()
+    scale = (channels, 1, 1) if channels is not None and len(std) > 1 else ()
+    return Affine(shift=torch.tensor(mean).reshape(shape), scale=torch.tensor(std).reshape(scale))

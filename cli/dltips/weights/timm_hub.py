@@ -1,0 +1,228 @@
+"""Weights that timm knows by name: its record of them, and the file, from the cache, the network or the user."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from dltips.registry import ConfigError, suggest
+from dltips.weights import files
+
+PATIENCE = 0.8  # seconds until a host that does not answer is taken for out of reach
+# in the order in which timm looks: the format without code first
+NAMES = ("model.safetensors", "pytorch_model.bin")
+PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What timm says of pretrained weights."""
+
+    name: str  # with its tag: "resnet18.a1_in1k"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: tuple[int, int, int]  # (C, H, W)
+    repository: str | None  # on the hub
+    filename: str | None  # there, if it is not one of NAMES
+    url: str | None
+    classifiers: tuple[str, ...]  # with what the names of the head's tensors begin
+
+
+def record(name: str) -> Record:
+    """Errors: ConfigError for a name that timm does not have, or has no weights for."""
+    timm = _import_timm()
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        hint = suggest(architecture, timm.list_models())
+        hint = hint if "did you" in hint else f"; timm.list_models() has the {len(timm.list_models())} that there are"
+        raise ConfigError(f"finetune.source: timm:{name}: {architecture!r} is no architecture of timm{hint}")
+    known = [each for each in timm.list_pretrained(f"{architecture}*") if each.partition(".")[0] == architecture]
+    if not known:
+        raise ConfigError(
+            f"finetune.source: timm has no weights for {architecture}; give a file (finetune.source=FILE), or take"
+            " another architecture"
+        )
+    if tag and name not in known:
+        there = ", ".join(each.partition(".")[2] for each in known)
+        raise ConfigError(f"finetune.source: timm has no weights {name}; the tags of {architecture} are {there}")
+    found = timm.get_pretrained_cfg(name)
+    named = found.classifier
+    return Record(
+        name=f"{architecture}.{found.tag}" if found.tag else architecture,
+        mean=tuple(map(float, found.mean)),
+        std=tuple(map(float, found.std)),
+        input_size=tuple(found.input_size),
+        repository=found.hf_hub_id,
+        filename=found.hf_hub_filename,
+        url=found.url if isinstance(found.url, str) else None,
+        classifiers=tuple(f"{each}." for each in ([named] if isinstance(named, str) else named or [])),
+    )
+
+
+def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
+    """timm's record, and the weights under the names of its net; from a local file if one is given.
+
+    Errors: ConfigError; for weights that are neither here nor to be had, within a second.
+    """
+    if file is None and not _has_cache():
+        # before timm is imported, which takes longer than to see that there is no way
+        _refuse_offline(
+            _endpoint(), f"finetune.source: timm:{name} is not in the cache", "give its file (finetune.file=FILE)"
+        )
+    found = record(name)
+    state = files.read(cached(found) or download(found)) if file is None else files.read(file, "finetune.file")
+    return found, _as_timm_names(found, state)
+
+
+def cached(found: Record) -> Path | None:
+    """The file of an earlier download; no network."""
+    if found.repository is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in _names(found):
+            path = try_to_load_from_cache(*_repository(found), revision=_revision(found), filename=name)
+            if isinstance(path, str):
+                return Path(path)
+    if found.url is not None:
+        path = _url_cache(found.url)
+        return path if path.is_file() else None
+    return None
+
+
+def download(found: Record) -> Path:
+    """The file, by huggingface_hub, or from the url of weights that are not on the hub. Errors: ConfigError."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    where = found.url or "" if found.repository is None else f"{_endpoint()}/{found.repository}"
+    remedy = f"give the file (finetune.file=FILE, from {where})"
+    here = f"finetune.source: timm:{found.name} is not in the cache"
+    _refuse_offline(where, here, remedy)
+    try:
+        if found.repository is None:
+            assert found.url is not None
+            target = _url_cache(found.url)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(found.url, str(target), progress=False)
+            return target
+        for name in _names(found):
+            try:
+                return Path(hf_hub_download(*_repository(found), revision=_revision(found), filename=name))
+            except LocalEntryNotFoundError:  # the connection failed
+                raise
+            except EntryNotFoundError:
+                continue
+    except Exception as error:  # of requests, httpx, huggingface_hub, urllib
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:100]
+        raise ConfigError(f"{here}, and its download failed ({reason}); {remedy}, or try again") from error
+    raise ConfigError(f"{here}, and {found.repository} has none of {', '.join(_names(found))}; {remedy}")
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _has_cache() -> bool:
+    """Whether anything was ever downloaded, of the hub or by torch.hub."""
+    from huggingface_hub import constants
+
+    kept = (Path(constants.HF_HUB_CACHE).glob("models--*"), _url_cache("any").parent.glob("*"))
+    return any(True for found in kept for _ in found)
+
+
+def _refuse_offline(url: str, here: str, remedy: str) -> None:
+    """Errors: ConfigError, within PATIENCE, where nothing can be downloaded from the url."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise ConfigError(f"{here}, and HF_HUB_OFFLINE forbids to download it; {remedy}")
+    if not reachable(url):
+        raise ConfigError(f"{here}, and {urlsplit(url).hostname} cannot be reached; {remedy}, or go online once")
+
+
+def reachable(url: str, patience: float = PATIENCE) -> bool:
+    """Whether the url's host, or the proxy that stands for it, takes a connection within so many seconds."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    answer = threading.Event()
+
+    def connect() -> None:
+        try:
+            address = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, 443))
+            socket.create_connection(address, timeout=patience).close()
+            answer.set()
+        except OSError:
+            pass
+
+    # in a thread: looking up a name knows no time limit
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(patience)
+    return answer.is_set()
+
+
+def _as_timm_names(found: Record, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as timm's own loading would name and shape them; as they are where it cannot read them."""
+    timm = _import_timm()
+    with torch.device("meta"):
+        try:
+            net = {name: tuple(tensor.shape) for name, tensor in timm.create_model(found.name).state_dict().items()}
+        except (RuntimeError, NotImplementedError):  # a net that computes with its weights while it is built
+            net = {}
+    body = {name: shape for name, shape in net.items() if not name.startswith(found.classifiers)}
+    if body and all(name in state and tuple(state[name].shape) == shape for name, shape in body.items()):
+        return state
+    try:
+        # strict: it raises for what it does not know, and our own matching tells what that is
+        overlay = {"state_dict": dict(state), "custom_load": False}
+        with torch.random.fork_rng(devices=[]):
+            loaded = timm.create_model(found.name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception:  # each architecture's filter raises its own kinds
+        return state
+    return {name: tensor.detach() for name, tensor in loaded.state_dict().items()}
+
+
+def _names(found: Record) -> Sequence[str]:
+    if found.filename is None:
+        return NAMES
+    safe = found.filename.replace("pytorch_model", "model").rpartition(".")[0] + ".safetensors"
+    return tuple(dict.fromkeys((safe, found.filename)))
+
+
+def _repository(found: Record) -> tuple[str]:
+    assert found.repository is not None
+    return (found.repository.partition("@")[0],)
+
+
+def _revision(found: Record) -> str | None:
+    assert found.repository is not None
+    return found.repository.partition("@")[2] or None
+
+
+def _url_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            f"finetune.source: timm cannot be imported ({error}); write pip install 'dltips[timm]', or give a file"
+        ) from error
+    return timm

@@ -1,0 +1,285 @@
+"""Fine-tuning as a run: what trains, what must not change to the bit, what is kept, resumed and loaded again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dltips import stages
+from dltips.compose import compose
+from dltips.config import validate
+from dltips.main import main
+from dltips.train import trained
+from dltips.train.fit import fit
+from dltips.train.prepare import Run, prepare
+
+QUIET = ["device=cpu", "log.tensorboard=false", "log.picture=false", "data.subset=120", "batch_size=20"]
+NET = ["model=cnn", "model.widths=[4,6,8]", "model.depth=1"]
+SOURCE = [*QUIET, *NET, "epochs=2", "data.only_classes=[0,1,2,3,4]"]
+TARGET = [*QUIET, *NET, "epochs=2", "data.only_classes=[5,6,7,8,9]", "optimizer.lr=0.05"]
+TRAINS = {
+    "full": {"stage1", "stage2", "stage3", "head"},
+    "linear_probe": {"head"},
+    "top_layers": {"stage2", "stage3", "head"},
+    "most_layers": {"stage2", "stage3", "head"},
+    "discriminative": {"stage1", "stage2", "stage3", "head"},
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cnn with batch norm, trained on five of the digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("source"))
+        assert main(["train", *SOURCE]) == 0
+        (folder,) = Path("outputs").iterdir()
+        return folder.absolute()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def ready(source: Path, *overrides: str) -> Run:
+    composed, _ = compose([*TARGET, f"finetune.source={source}", *overrides])
+    return prepare(validate(composed))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def stage_of(model: nn.Module) -> dict[str, str]:
+    return {name: stage.name for stage in stages.stages_of(model) for name in stages.tensors_of(model, stage)}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def stored(source: Path, name: str = "best.pt") -> dict[str, Tensor]:
+    model: dict[str, Tensor] = torch.load(source / name, weights_only=True)["model"]
+    return model
+
+
+@pytest.mark.parametrize("strategy", TRAINS)
+def test_what_trains_changes_and_what_rests_stays_to_the_bit(source: Path, strategy: str) -> None:
+    run = ready(source, f"finetune={strategy}", "augmentation=crop")
+    net = run.training.net
+    where, before = stage_of(net.module), state(net.module)
+    assert changed({name: value for name, value in stored(source).items() if where[name] != "head"}, before) == set()
+    assert {where[segment.name] for segment in net.segments} == TRAINS[strategy]
+    assert fit(run).status == "finished"
+    after = state(net.module)
+    # of a stage that trains every tensor has moved, batch norm's statistics too
+    assert changed(before, after) == {name for name in before if where[name] in TRAINS[strategy]}
+
+
+@pytest.mark.parametrize("strategy", ["full", "top_layers", "most_layers", "gradual", "discriminative"])
+def test_with_freeze_norm_no_statistic_moves_and_all_weights_still_train(source: Path, strategy: str) -> None:
+    run = ready(source, f"finetune={strategy}", "finetune.freeze_norm=true")
+    module = run.training.net.module
+    before = state(module)
+    fit(run)
+    moved = changed(before, state(module))
+    assert moved and not {name for name in moved if "running" in name or "batches" in name}
+    assert any(name.endswith("norm.weight") for name in moved)
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "top_layers", "gradual"])
+def test_what_rests_has_no_gradient_and_no_optimizer_state(source: Path, strategy: str) -> None:
+    run = ready(source, f"finetune={strategy}", "optimizer=adam", "optimizer.lr=0.01")
+    net = run.training.net
+    fit(run)
+    training = {segment.name for segment in net.segments}
+    for name, parameter in net.module.named_parameters():
+        assert parameter.requires_grad == (name in training)
+        assert (parameter.grad is not None) == (name in training)
+    # the moments are as long as what trains, and no longer
+    moments = [value for value in run.training.rule.state.values() if value.dim() == 1 and len(value) > 1]
+    assert moments and all(len(value) == len(net.parameters) for value in moments)
+    assert net.count < sum(parameter.numel() for parameter in net.module.parameters())
+
+
+def test_rates_are_what_the_strategy_says(source: Path) -> None:
+    """Plain descent: a stage's first step is its rate times the gradient."""
+    plain = ["optimizer.momentum=0", "epochs=1", "batch_size=120", "data.shuffle=false"]
+    steps = {}
+    for strategy in (["finetune=full", "finetune.rate=1"], ["finetune=discriminative", "finetune.decay=0.5"]):
+        run = ready(source, *strategy, *plain)
+        module = run.training.net.module
+        before = state(module)
+        fit(run)
+        after = state(module)
+        steps[strategy[0]] = {name: after[name] - before[name] for name, _ in module.named_parameters()}
+    where = stage_of(module)
+    factor = {"head": 1.0, "stage3": 0.5, "stage2": 0.25, "stage1": 0.125}
+    for name, step in steps["finetune=full"].items():
+        torch.testing.assert_close(
+            steps["finetune=discriminative"][name], factor[where[name]] * step, atol=1e-7, rtol=1e-3
+        )
+
+
+def test_gradual_thaws_from_head_to_stem(source: Path) -> None:
+    run = ready(source, "finetune=gradual", "finetune.every=2", "epochs=7", "regularization=[ema,l2]")
+    module = run.training.net.module
+    where, seen = stage_of(module), []
+
+    class Watch:
+        def __init__(self) -> None:
+            self.before = state(module)
+
+        def epoch(self, record: object, snapshot: object) -> None:
+            after = state(module)
+            seen.append({where[name] for name in changed(self.before, after)})
+            self.before = after
+
+    fit(run, Watch())
+    head, third, second = {"head"}, {"head", "stage3"}, {"head", "stage3", "stage2"}
+    assert seen == [head, head, third, third, second, second, {*second, "stage1"}]
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key not in ("seconds", "samples_per_second")} for line in found]
+
+
+def train(*overrides: str) -> Path:
+    before = set(Path("outputs").glob("*"))
+    assert main(["train", *overrides]) == 0
+    (folder,) = set(Path("outputs").glob("*")) - before
+    return folder
+
+
+RESUMED: Sequence[Sequence[str]] = (
+    ("finetune=gradual", "finetune.every=1", "regularization=[ema]", "optimizer=adam", "optimizer.lr=0.003"),
+    ("finetune=gradual", "finetune.every=2", "regularization=[lookahead,weight_decay]"),
+    ("finetune=linear_probe", "augmentation=[crop]", "finetune.views=3"),
+    ("finetune=top_layers", "finetune.n=1", "augmentation=[crop]", "finetune.freeze_norm=true"),
+    ("finetune=earlier_stage_svm", "finetune.stage=stage2"),
+    ("finetune=auto",),
+)
+
+
+@pytest.mark.parametrize("strategy", RESUMED, ids=lambda overrides: overrides[0])
+def test_resumed_equals_uninterrupted_and_needs_the_source_no_more(
+    source: Path, strategy: Sequence[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("best.pt", "config.yaml"):
+        (copy / name).write_bytes((source / name).read_bytes())
+    options = [*TARGET, f"finetune.source={copy}", *strategy, "checkpoint.interval=0"]
+    whole = train(*options, "epochs=4")
+    part = train(*options, "epochs=2")
+    for file in copy.iterdir():
+        file.unlink()
+    environment = json.loads((part / "environment.json").read_text())
+    assert main(["train", f"resume={part}", "epochs=4"]) == 0
+    assert changed(stored(whole, "last.pt"), stored(part, "last.pt")) == set()
+    assert changed(stored(whole), stored(part)) == set()
+    assert lines(whole) == lines(part)
+    now = json.loads((part / "environment.json").read_text())
+    assert all(now[name] == environment[name] for name in ("weights_hash", "threads", "feature_threads"))
+    assert len(environment["weights_hash"]) == 16
+
+
+@pytest.mark.parametrize(
+    "strategy", ["linear_probe", "earlier_stage_svm", "earlier_stage_linear", "top_layers", "auto"]
+)
+def test_the_run_folder_alone_gives_the_net_back(source: Path, strategy: str) -> None:
+    """evaluate and predict: the same validation accuracy, from the checkpoint, with nothing of the source."""
+    folder = train(*TARGET, f"finetune.source={source}", f"finetune={strategy}")
+    config, payload = trained.read(folder, "best.pt")
+    net = trained.load(config, payload, "cpu")
+    run = ready(source, f"finetune={strategy}")
+    outputs, targets = net.outputs(run.splits.val)
+    accuracy = float((outputs.argmax(1) == targets).double().mean())
+    assert accuracy == pytest.approx(payload["metrics"]["val/accuracy"])
+    assert main(["evaluate", str(folder)]) == 0
+
+
+def test_kept_features_train_the_head_as_the_whole_net_would(source: Path) -> None:
+    """Without augmentation: the same weights up to rounding, whether features are kept or computed at each step."""
+    heads = []
+    for views in (1, 0):
+        run = ready(source, "finetune=linear_probe", f"finetune.views={views}", "epochs=4")
+        assert (run.training.model is run.training.net.module) == (views == 0)
+        fit(run)
+        heads.append(run.training.net.parameters)
+    torch.testing.assert_close(heads[0], heads[1], atol=1e-5, rtol=1e-4)
+
+
+def test_each_view_is_what_an_epoch_without_kept_features_would_draw(source: Path) -> None:
+    run = ready(source, "finetune=linear_probe", "finetune.views=3", "augmentation=crop", "data.shuffle=false")
+    assert run.training.train.prepared is not None
+    features = run.training.train.prepared.inputs
+    count = len(run.splits.train)
+    assert len(features) == 3 * count
+    first, second = features[:count], features[count : 2 * count]
+    assert not torch.equal(first, second)
+    orders = [run.training.order(epoch) for epoch in range(50)]
+    drawn = torch.stack([order // count for order in orders])
+    assert all(torch.equal(order % count, torch.arange(count)) for order in orders)
+    assert drawn.unique().tolist() == [0, 1, 2]
+    assert torch.bincount(drawn.flatten()).float().div(drawn.numel()).sub(1 / 3).abs().max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["finetune=full"],
+            "finetune.source: is missing; finetune=full starts from trained weights: give a run folder, timm:NAME or"
+            " a weights file, or write finetune=none",
+        ),
+        (
+            ["finetune.source=SOURCE"],
+            "finetune.source: SOURCE is given, but finetune=none trains from scratch; choose a strategy, such as"
+            " finetune=linear_probe (dltips ls finetune)",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=full", "preprocessing=min_max"],
+            "preprocessing: min_max cannot be had with finetune=full: the inputs are prepared as the weights want; a"
+            " bare file takes finetune.mean and .std",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=linear_probe", "augmentation=mixup"],
+            "augmentation: mixup mixes the samples of a batch, which features that are kept cannot show; write"
+            " finetune.views=0, or leave it out",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=earlier_stage_svm", "augmentation=crop"],
+            "augmentation: finetune=earlier_stage_svm is fitted once and sees no new draws; write augmentation=none",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=top_layers", "finetune.n=4"],
+            "finetune.n: 4 is more than the 3 stages that cnn has before its head; write finetune.n=3, or"
+            " finetune=full",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=most_layers", "finetune.freeze_first=9"],
+            "finetune.freeze_first: 9 is more than the 3 stages that cnn has before its head; write"
+            " finetune.freeze_first=3, or finetune=linear_probe",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=earlier_stage_svm", "finetune.stage=stag2"],
+            "finetune.stage: 'stag2' is no stage of cnn; did you mean stage2?",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=top_layers", "optimizer.rates={stage1: 2}", "finetune.n=1"],
+            "optimizer.rates.stage1: fits no parameter of this net; did you mean stage3?",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_leaves_nothing(
+    source: Path, overrides: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [override.replace("SOURCE", str(source)) for override in overrides]
+    assert main(["train", *TARGET, *chosen]) == 2
+    assert capsys.readouterr().err == f"dltips: {message.replace('SOURCE', str(source))}\n"
+    assert not list(Path("outputs").glob("*"))

@@ -1,0 +1,430 @@
+"""Weights with the inputs they want: a run's, timm's by name, a file's; what does not fit says what to type."""
+
+import os
+import re
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor
+
+from dltips.compose import compose
+from dltips.config import Config, validate
+from dltips.main import main
+from dltips.registry import ConfigError
+from dltips.tips.preprocessing import Affine, save
+from dltips.train.prepare import build_model
+from dltips.weights import timm_hub
+from dltips.weights.match import put
+from dltips.weights.source import Pretrained, find, fingerprint
+
+SHORT = ("device=cpu", "epochs=1", "log.tensorboard=false", "log.picture=false", "data.subset=300")
+TIMM = ("model=timm", "model.architecture=test_efficientnet")
+
+
+def configured(source: object, *overrides: str) -> Config:
+    return validate(compose(["finetune=full", f"finetune.source={source}", *overrides])[0])
+
+
+def found(source: object, *overrides: str) -> Pretrained:
+    return find(configured(source, *overrides))
+
+
+def refused(source: object, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        found(source, *overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
+    config = configured(source, *overrides)
+    model = build_model(config, shape, 3, [])
+    report = put(find(config), model, config.tip("model"), config.common["finetune"]())
+    return model.state_dict(), report
+
+
+def steps(pretrained: Pretrained) -> dict[str, Tensor]:
+    ((kind, buffers),) = save(pretrained.preprocess)
+    assert kind == "Affine"
+    return buffers
+
+
+# Runs of dltips
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cnn on digits, trained for real."""
+    place = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["train", *SHORT, "model=cnn", "model.widths=[8,16]", "activation=elu"]) == 0
+    (folder,) = (place / "outputs").iterdir()
+    return folder
+
+
+CNN = ("model=cnn", "model.widths=[8,16]", "activation=elu")
+
+
+def test_a_run_brings_its_weights_its_preprocessing_and_its_shape(run: Path) -> None:
+    pretrained = found(run, *CNN)
+    payload = torch.load(run / "best.pt", weights_only=True)
+    assert pretrained.origin == str(run) and pretrained.notes == ()
+    assert pretrained.state.keys() == payload["model"].keys()
+    assert (pretrained.channels, pretrained.sides, pretrained.shape) == (1, (8, 8), (1, 8, 8))
+    for (kind, buffers), (kept, others) in zip(save(pretrained.preprocess), payload["preprocessing"], strict=True):
+        assert kind == kept and all(torch.equal(buffers[name], others[name]) for name in others)
+    net, report = loaded(run, *CNN, shape=(1, 8, 8))
+    assert "1,272 of 1,272 parameters matched (dltips' names); the head is new" in report
+    body = [name for name in net if not name.startswith("head.")]
+    assert body and all(torch.equal(net[name], payload["model"][name]) for name in body)
+
+
+def test_the_last_checkpoint_serves_where_there_is_no_best_one(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "best.pt").unlink()
+    last = torch.load(run / "last.pt", weights_only=True)["model"]
+    assert found(copied, *CNN).hash == fingerprint(last)
+    (copied / "last.pt").unlink()
+    assert refused(copied, *CNN) == (
+        f"finetune.source: {copied} has neither best.pt nor last.pt: the run wrote no checkpoint; give another one"
+    )
+
+
+def test_a_checkpoint_file_is_as_good_as_its_folder(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "best.pt", tmp_path / "mine.pt")
+    for file in (run / "best.pt", tmp_path / "mine.pt"):
+        pretrained = found(file, *CNN)
+        assert pretrained.hash == found(run, *CNN).hash and pretrained.shape == (1, 8, 8)
+
+
+def test_a_damaged_checkpoint_sends_to_the_other_one(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "best.pt").write_bytes((run / "best.pt").read_bytes()[:500])
+    said = refused(copied, *CNN)
+    assert said.startswith(f"finetune.source: {copied}/best.pt: ")
+    assert said.endswith(f"; write finetune.source={copied}/last.pt")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("model=mlp", "activation=elu"),
+            "holds model=cnn 'model.widths=[8,16]', this run has model=mlp; write model=cnn 'model.widths=[8,16]'",
+        ),
+        (
+            ("model=cnn", "model.widths=[8,16]", "model.depth=2"),
+            "holds model.depth=1 activation=elu, this run has model.depth=2 activation=relu; write model.depth=1"
+            " activation=elu",
+        ),
+        (
+            (*CNN, "activation.alpha=0.5"),
+            "holds activation.alpha=1.0, this run has activation.alpha=0.5; write activation.alpha=1.0",
+        ),
+    ],
+)
+def test_another_net_than_the_runs_is_refused_with_what_to_type(
+    overrides: tuple[str, ...], said: str, run: Path
+) -> None:
+    assert refused(run, *overrides) == f"finetune.source: {run} {said}"
+    assert refused(run / "last.pt", *overrides) == f"finetune.source: {run / 'last.pt'} {said}"
+
+
+def test_dropout_in_front_of_the_head_may_differ(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    config = configured(copied, "model=mobilenet_v2", "model.width=0.125", "model.dropout=0.5")
+    text = (copied / "config.yaml").read_text()
+    begin, end = text.index("model:\n"), text.index("activation:\n")
+    other = "model:\n  name: mobilenet_v2\n  stem: cifar\n  width: 0.125\n  norm: batch\n  groups: null\n  dropout: 0\n"
+    (copied / "config.yaml").write_text((text[:begin] + other + text[end:]).replace("name: elu", "name: relu"))
+    (copied / "config.yaml").write_text((copied / "config.yaml").read_text().replace("  alpha: 1.0\n", ""))
+    assert find(config).shape == (1, 8, 8)
+
+
+# Files
+
+
+def torchvisions(tmp_path: Path, name: str = "resnet18") -> tuple[Path, dict[str, Tensor]]:
+    state = getattr(torchvision.models, name)(weights=None).state_dict()
+    torch.save(state, tmp_path / f"{name}.pth")
+    return tmp_path / f"{name}.pth", state
+
+
+RESNET = ("model=resnet", "model.depth=18", "model.stem=imagenet")
+
+
+def test_a_file_takes_mean_and_std_from_the_config_and_says_so(tmp_path: Path) -> None:
+    path, state = torchvisions(tmp_path)
+    pretrained = found(path, *RESNET)
+    assert pretrained.notes == (
+        f"finetune.source: {path} says nothing of its preprocessing; taking finetune.mean=[0.485, 0.456, 0.406]"
+        " finetune.std=[0.229, 0.224, 0.225]",
+    )
+    assert (pretrained.channels, pretrained.sides, pretrained.shape) == (3, (224, 224), None)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    images = torch.rand(2, 3, 4, 4)
+    expected = (images - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+    assert torch.equal(pretrained.preprocess(images), expected)
+    assert isinstance(pretrained.preprocess, Affine)
+    one = found(path, *RESNET, "finetune.mean=[0.5]", "finetune.std=[0.25]")
+    assert torch.equal(one.preprocess(images), (images - 0.5) / 0.25)
+    assert pretrained.hash == one.hash == fingerprint(state)
+
+
+@pytest.mark.parametrize(
+    ("given", "needed", "has"),
+    [
+        (("model.stem=cifar",), "model.stem=imagenet", "model.stem=cifar"),
+        (("activation=gelu",), "activation=relu", "activation=gelu"),
+        (
+            ("model.stem=cifar", "model.shortcut=pad"),
+            "model.stem=imagenet model.shortcut=projection",
+            "model.stem=cifar model.shortcut=pad",
+        ),
+    ],
+)
+def test_switches_that_go_with_a_librarys_weights_are_asked_for(
+    given: tuple[str, ...], needed: str, has: str, tmp_path: Path
+) -> None:
+    path, _ = torchvisions(tmp_path)
+    assert refused(path, *RESNET, *given) == (
+        f"finetune.source: {path} is torchvision's resnet, which goes with {needed}, this run has {has}; write {needed}"
+    )
+
+
+def test_channels_are_those_of_the_first_convolution_and_decide_how_many_means(tmp_path: Path) -> None:
+    model = build_model(configured("x", "model=cnn"), (1, 28, 28), 10, [])
+    torch.save(model.state_dict(), tmp_path / "gray.pth")
+    assert refused(tmp_path / "gray.pth", "model=cnn") == (
+        f"finetune.mean: [0.485, 0.456, 0.406] has 3 values, but {tmp_path / 'gray.pth'} takes images of 1 channel;"
+        " give 1, those that it was trained with: 'finetune.mean=[NUMBER]'"
+    )
+    pretrained = found(tmp_path / "gray.pth", "model=cnn", "finetune.mean=[0.1]", "finetune.std=[0.3]")
+    assert (pretrained.channels, pretrained.sides, pretrained.shape) == (1, None, None)
+
+
+def test_a_net_of_vectors_has_no_channels(tmp_path: Path) -> None:
+    model = build_model(configured("x", "model=mlp"), (8,), 10, [])
+    torch.save(model.state_dict(), tmp_path / "v.pth")
+    said = refused(tmp_path / "v.pth", "model=mlp")
+    assert "takes no images; give 1, those that it was trained with" in said
+    pretrained = found(tmp_path / "v.pth", "model=mlp", "finetune.mean=[0]", "finetune.std=[1]")
+    assert pretrained.channels is None
+    assert torch.equal(pretrained.preprocess(torch.ones(2, 8)), torch.ones(2, 8))
+
+
+def test_the_hash_is_of_names_and_values_not_of_their_order() -> None:
+    state = {"a": torch.rand(3), "b": torch.ones(2, dtype=torch.int64)}
+    assert fingerprint(state) == fingerprint(dict(reversed(state.items())))
+    assert len(fingerprint(state)) == 16
+    assert fingerprint(state) != fingerprint({**state, "b": torch.zeros(2, dtype=torch.int64)})
+    assert fingerprint(state) != fingerprint({"a": state["a"], "c": state["b"]})
+    assert fingerprint({"a": torch.ones(2, 3)}) != fingerprint({"a": torch.ones(3, 2)})
+
+
+def test_a_file_belongs_to_timm_alone_and_a_typo_gets_a_hint(tmp_path: Path) -> None:
+    path, _ = torchvisions(tmp_path)
+    assert refused(path, *RESNET, "finetune.file=w.pth") == (
+        "finetune.file: w.pth goes with finetune.source=timm:NAME alone; for a file by itself write"
+        " finetune.source=w.pth"
+    )
+    typo = tmp_path / "resnt18.pth"
+    assert refused(typo, *RESNET) == f"finetune.source: {typo} does not exist; did you mean resnet18.pth?"
+
+
+# timm
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a hub that nobody serves: a port that was just given back."""
+    from huggingface_hub import constants
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+def test_a_local_file_with_timms_record(tmp_path: Path) -> None:
+    net = timm.create_model("test_efficientnet")
+    torch.save({"state_dict": {f"module.{name}": each for name, each in net.state_dict().items()}}, tmp_path / "w.pth")
+    pretrained = found("timm:test_efficientnet.r160_in1k", *TIMM, f"finetune.file={tmp_path / 'w.pth'}")
+    record = timm.get_pretrained_cfg("test_efficientnet")
+    assert pretrained.origin == f"timm:test_efficientnet.r160_in1k ({tmp_path / 'w.pth'})"
+    assert (pretrained.channels, pretrained.sides, pretrained.shape) == (3, (160, 160), None)
+    assert steps(pretrained)["shift"].flatten().tolist() == pytest.approx(record.mean)
+    assert steps(pretrained)["scale"].flatten().tolist() == pytest.approx(record.std)
+    state, report = loaded("timm:test_efficientnet", *TIMM, f"finetune.file={tmp_path / 'w.pth'}", shape=(3, 160, 160))
+    assert "(timm's names); the head is new; left over: classifier.weight, classifier.bias" in report
+    assert torch.equal(state["conv_stem.weight"], net.state_dict()["conv_stem.weight"])
+
+
+def test_a_file_with_its_authors_names_is_read_by_timms_own_filter(tmp_path: Path) -> None:
+    state = timm.create_model("test_convnext").state_dict()
+    renames = (  # timm's -> facebookresearch/ConvNeXt's
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+        (r"\.blocks\.", "."),
+        (r"conv_dw", "dwconv"),
+        (r"mlp\.fc", "pwconv"),
+        (r"^head\.norm\.", "norm."),
+        (r"^head\.fc\.", "head."),
+    )
+    theirs = {}
+    for name, tensor in state.items():
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        theirs[name] = tensor
+    torch.save({"model": theirs}, tmp_path / "w.pth")
+    draws = torch.get_rng_state()
+    _, read = timm_hub.state_of("test_convnext", str(tmp_path / "w.pth"))
+    assert torch.equal(draws, torch.get_rng_state())  # a net was built for it, and the run's draws stay the same
+    assert theirs.keys() != state.keys() == read.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+def test_a_download_of_before_is_found_in_the_cache(no_cache: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = timm.create_model("test_efficientnet").state_dict()
+    folder = no_cache / "hub" / "models--timm--test_efficientnet.r160_in1k"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    save_file(state, folder / "snapshots" / "abc" / "model.safetensors")
+    pretrained = found("timm:test_efficientnet", *TIMM)
+    assert pretrained.origin == "timm:test_efficientnet.r160_in1k"
+    assert pretrained.hash == fingerprint(state)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_offline_and_not_cached_is_one_line_within_a_second(others: bool, no_cache: Path) -> None:
+    timm.list_models()  # imported before the clock starts
+    if others:
+        (no_cache / "hub" / "models--timm--other").mkdir(parents=True)
+    begun = time.monotonic()
+    said = refused("timm:test_efficientnet", *TIMM)
+    assert time.monotonic() - begun < 1
+    tag, where = (".r160_in1k", ", from http://127.0.0.1:") if others else ("", "), or go online once")
+    assert said.startswith(
+        f"finetune.source: timm:test_efficientnet{tag} is not in the cache, and 127.0.0.1 cannot be reached; give"
+    )
+    assert where in said and said.endswith("), or go online once")
+
+
+def test_a_host_that_never_answers_costs_no_more_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(*_: Any, **__: Any) -> Any:
+        import threading
+
+        threading.Event().wait(5)
+
+    monkeypatch.setattr(socket, "create_connection", hangs)
+    begun = time.monotonic()
+    assert not timm_hub.reachable("https://hub.example", patience=0.05)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_host_is_reached_and_so_is_the_proxy_that_stands_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        here = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert timm_hub.reachable(here)
+        monkeypatch.setenv("https_proxy", here)
+        monkeypatch.setenv("no_proxy", "")
+        assert timm_hub.reachable("https://hub.invalid")
+
+
+def test_the_users_offline_switch_is_honoured(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert refused("timm:test_efficientnet", *TIMM) == (
+        "finetune.source: timm:test_efficientnet is not in the cache, and HF_HUB_OFFLINE forbids to download it; give"
+        " its file (finetune.file=FILE)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides", "said"),
+    [
+        (
+            "timm:resnet18.a1_in1k",
+            ("model=mlp",),
+            "timm:resnet18.a1_in1k goes with model=timm model.architecture=resnet18, this run has model=mlp; write"
+            " model=timm model.architecture=resnet18",
+        ),
+        (
+            "timm:resnet34",
+            ("model=timm",),
+            "timm:resnet34 goes with model=timm model.architecture=resnet34, this run has model=timm"
+            " model.architecture=resnet18; write model=timm model.architecture=resnet34",
+        ),
+        ("timm:resnt18", ("model=timm",), "timm:resnt18: 'resnt18' is no architecture of timm; did you mean resnet18?"),
+        ("timm:", ("model=timm",), "'timm:' names no weights; write timm:NAME, such as timm:resnet18.a1_in1k"),
+    ],
+)
+def test_a_name_that_does_not_fit_says_what_to_type(source: str, overrides: tuple[str, ...], said: str) -> None:
+    assert refused(source, *overrides) == f"finetune.source: {said}"
+
+
+def test_a_tag_or_an_architecture_without_weights_says_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"timm has no weights resnet18\.foo; the tags of resnet18 are a1_in1k, a2_"):
+        timm_hub.record("resnet18.foo")
+    bare = sorted(set(timm.list_models()) - {name.partition(".")[0] for name in timm.list_pretrained()})[0]
+    with pytest.raises(ConfigError, match=rf"^finetune\.source: timm has no weights for {bare}; give a file"):
+        timm_hub.record(bare)
+
+
+# The real files
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "shape", "said"),
+    [
+        (
+            "mobilenet_v2_tflite_dequant_fp16.pth",
+            ("model=mobilenet_v2", "model.stem=imagenet", "activation=relu6"),
+            (3, 224, 224),
+            "2,223,872 of 2,223,872 parameters matched (torchvision's names); the head is new; left over:"
+            " classifier.1.weight, classifier.1.bias",
+        ),
+        (
+            "squeezenet1_0_tv_fp16.pth",
+            ("model=squeezenet", "model.version=1.0", "model.stem=imagenet", "model.norm=none"),
+            (3, 224, 224),
+            "735,424 of 735,424 parameters matched (torchvision's names); the head is new; left over:"
+            " classifier.1.weight, classifier.1.bias",
+        ),
+        (
+            "resnet20-12fca82f.th",
+            ("model=resnet", "model.shortcut=pad"),
+            (3, 32, 32),
+            "269,072 of 269,072 parameters matched (akamaster's names); the head is new; left over: linear.weight,"
+            " linear.bias",
+        ),
+    ],
+)
+def test_real_weights_match_whole(name: str, overrides: tuple[str, ...], shape: tuple[int, ...], said: str) -> None:
+    path = Path(os.environ.get("DLTIPS_TEST_DATA", "")) / "weights" / name
+    if not path.is_file():
+        pytest.skip("DLTIPS_TEST_DATA holds no weights")
+    pretrained = found(path, *overrides)
+    assert (pretrained.channels, pretrained.sides) == (3, shape[1:])
+    _, report = loaded(path, *overrides, shape=shape)
+    assert report == f"{path}: {said}"
