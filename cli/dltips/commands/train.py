@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import NoReturn
@@ -17,6 +18,7 @@ from dltips.compose import Loader, errors_of_one_line, installed
 from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.registry import ConfigError
 
+COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
 REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
 
 
@@ -29,6 +31,9 @@ def run(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.split("=")[0] in REFUSED:
             raise ConfigError(f"{argument}: is no option of dltips train; see dltips train --help")
+    arguments, budget = _without_compare(arguments)
+    if budget is not None and multirun:
+        raise ConfigError("--compare: is for one run, not for a grid; leave out -m")
     _check_flags(arguments)
     codes: list[int] = []
     failures: list[Exception] = []
@@ -40,7 +45,7 @@ def run(arguments: list[str]) -> int:
         if EXIT_INTERRUPTED in codes:
             return  # who stops one run of a grid stops the grid
         try:
-            codes.append(_one_run(composed, said))
+            codes.append(_one_run(composed, said, budget))
         except ConfigError as error:
             codes.append(fail(str(error)))
         except Exception as error:
@@ -73,11 +78,31 @@ def _check_flags(arguments: list[str]) -> None:
     parser.parse_args([argument for argument in arguments if argument not in ("--help", "-h", "--version")])
 
 
-def _one_run(composed: DictConfig, said: set[str]) -> int:
-    from dltips.train.run import train  # torch comes with it: only now
+def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
+    """The arguments without `--compare` or `--compare=SECONDS`, and the seconds. Errors: ConfigError."""
+    flags = [argument for argument in arguments if argument.split("=")[0] == "--compare"]
+    if not flags:
+        return arguments, None
+    _, _, value = flags[-1].partition("=")
+    try:
+        budget = float(value or COMPARE_SECONDS)
+    except ValueError:
+        budget = math.nan
+    if not 0 < budget < math.inf:
+        raise ConfigError(f"--compare: {value!r} is no number of seconds; write --compare={COMPARE_SECONDS}")
+    return [argument for argument in arguments if argument not in flags], budget
 
+
+def _one_run(composed: DictConfig, said: set[str], budget: float | None) -> int:
     # as they were typed: an interpolation in them is validated before anyone resolves it
     overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, Loader)
+    # torch comes with them: only now
+    if budget is not None:
+        from dltips.train.strategies import compare
+
+        return compare(composed, overrides, loader.left_out, budget)
+    from dltips.train.run import train
+
     return train(composed, overrides, loader.left_out, said)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,16 +42,31 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str], said: se
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        return _train(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes], said)
-    return _train(validate(composed), None, typed_keys(overrides), notes, said)
+        code, _ = run_once(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes], said)
+    else:
+        code, _ = run_once(validate(composed), None, typed_keys(overrides), notes, said)
+    return code
 
 
-def _train(config: Config, resumed: Continuation | None, typed: list[str], notes: list[str], said: set[str]) -> int:
+def run_once(
+    config: Config,
+    resumed: Continuation | None,
+    typed: list[str],
+    notes: list[str],
+    said: set[str],
+    deadline: float | None = None,
+) -> tuple[int, Path]:
+    """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind.
+
+    With a deadline, of time.perf_counter(), no epoch begins after it, and the end is not reported.
+    """
     run = prepare(config, resumed.threads, resumed.begun) if resumed else prepare(config)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
         run.test_reads, run.weights_hash = resumed.test_reads, resumed.weights_hash
     run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
+    if deadline is not None:
+        run.training.after_epoch = [*run.training.after_epoch, lambda record: time.perf_counter() > deadline]
     path = resumed.path if resumed else folder.make(config.settings.name)
     try:
         config_text = folder.write_config(path, config.plain)
@@ -73,10 +89,11 @@ def _train(config: Config, resumed: Continuation | None, typed: list[str], notes
             with _stop_on_signals(run.training):
                 result = fit(run, recorder, resume=snapshot, records=records)
             display.leave()
-            return _end(run, recorder, result, path, display)
+            code = _end(run, recorder, result, path, display, reported=deadline is None)
+            return code, path
         except OSError as error:
             display.leave()
-            return _failed_to_write(run, path, error)
+            return _failed_to_write(run, path, error), path
         except BaseException as error:
             display.leave()
             if isinstance(error, ConfigError) and not folder.read_metrics(path):
@@ -98,7 +115,7 @@ def _headline(run: Run) -> str:
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display) -> int:
+def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, *, reported: bool) -> int:
     """Checkpoints, pictures, summary, and what the person gets to read."""
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
         recorder.checkpoint(result.snapshot)
@@ -126,8 +143,9 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     if result.status == "interrupted":
         saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
         display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
-    with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
-        print(report(run, path, summary, records), flush=True)
+    if reported:
+        with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
+            print(report(run, path, summary, records), flush=True)
     return {"finished": EXIT_OK, "diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}[result.status]
 
 

@@ -1,0 +1,123 @@
+"""`dltips train finetune=auto --compare`: the four strategies under one time budget, and which was right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dltips import paths
+from dltips.config import Config, to_plain, validate
+from dltips.main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
+from dltips.metrics import is_better
+from dltips.overrides import typed_keys
+from dltips.registry import ConfigError
+from dltips.train import folder
+from dltips.train.prepare import prepare
+from dltips.train.run import run_once
+
+FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one strategy did within its time."""
+
+    strategy: str
+    folder: str
+    summary: Mapping[str, Any]
+    seconds: float  # from reading the data to the last epoch
+
+
+def compare(composed: DictConfig, overrides: list[str], notes: list[str], seconds: float) -> int:
+    """Ask auto, run all four for at most so many seconds each, print the table; the exit code. Errors: ConfigError."""
+    config = validate(composed)
+    if config.tip("finetune").name != "auto":
+        raise ConfigError(
+            f"--compare: runs the strategies among which finetune=auto chooses, but finetune is"
+            f" {config.tip('finetune').name}; write finetune=auto"
+        )
+    if config.settings.resume is not None:
+        raise ConfigError("--compare: begins runs of its own; leave resume out")
+    folder.check_writable()
+    trials = {strategy: validate(_with(config, strategy)) for strategy in FOUR}
+    asked = prepare(config)
+    chosen = asked.plan.strategy
+    for note in (*notes, *asked.notes):
+        print(note, flush=True)
+    count = len(asked.splits.val)
+    del asked
+    outcomes, codes, said = [], [], {*notes}
+    for strategy, trial in trials.items():
+        started = time.perf_counter()
+        code, path = run_once(trial, None, typed_keys(overrides), [], said, deadline=started + seconds)
+        codes.append(code)
+        if code == EXIT_INTERRUPTED:
+            return code
+        summary = folder.read_summary(path) or {}
+        outcomes.append(Outcome(strategy, str(path), summary, time.perf_counter() - started))
+    print("\n".join(table(outcomes, chosen, config.settings.metric, seconds, count)), flush=True)
+    return EXIT_DIVERGED if EXIT_DIVERGED in codes else max(codes, default=EXIT_OK)
+
+
+def _with(config: Config, strategy: str) -> DictConfig:
+    """The config with another strategy, whose knobs are those of auto where it has them."""
+    section = dict(config.plain["finetune"])
+    own = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / f"{strategy}.yaml"))
+    shared = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / "_common.yaml"))
+    knobs = {key: section.get(key, value) for key, value in own.items() if key != "name"}
+    plain = dict(config.plain)
+    plain["finetune"] = {"name": strategy} | {key: section[key] for key in shared} | knobs
+    plain["name"] = "-".join(filter(None, (config.settings.name, strategy)))
+    return OmegaConf.create(plain)
+
+
+def table(outcomes: Sequence[Outcome], chosen: str, metric: str, seconds: float, count: int) -> list[str]:
+    """The strategies, best first, and the verdict on auto's choice."""
+
+    def score(outcome: Outcome) -> float | None:
+        best = outcome.summary.get("best")
+        return None if best is None else best[metric]
+
+    ranked = [outcome for outcome in outcomes if score(outcome) is not None]
+    ranked.sort(key=lambda outcome: score(outcome) or 0.0, reverse=is_better(metric, 1.0, 0.0))
+    rows = [("strategy", metric, "epochs", "seconds", "trained", "folder")]
+    for outcome in [*ranked, *(outcome for outcome in outcomes if outcome not in ranked)]:
+        value, last = score(outcome), outcome.summary.get("last") or {}
+        rows.append(
+            (
+                f"{outcome.strategy}{' *' if outcome.strategy == chosen else ''}",
+                "-" if value is None else f"{value:.4f}",
+                str(last.get("epoch", 0)),
+                f"{outcome.seconds:.1f}",
+                f"{outcome.summary.get('trained_parameters', 0):,}",
+                outcome.folder,
+            )
+        )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "",
+        *(
+            "  ".join(
+                cell.ljust(width) if place in (0, 5) else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ),
+        f"* what auto chose; each had {seconds:g} s, one seed, {count:,} validation samples",
+    ]
+    found = {outcome.strategy: score(outcome) for outcome in ranked}
+    mine = found.get(chosen)
+    if not ranked or mine is None:
+        return [*lines, f"auto chose {chosen}, which has no score"]
+    best = ranked[0]
+    ahead = abs((score(best) or 0.0) - mine)
+    if ahead == 0:
+        return [*lines, f"auto was right: nothing beats {chosen}"]
+    what = f"{ahead:.4f} in {metric}"
+    if metric == "val/accuracy":
+        what = f"{round(ahead * count)} of {count:,} validation samples"
+    return [*lines, f"{best.strategy} would have been right: ahead of {chosen} by {what}"]
