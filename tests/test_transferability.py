@@ -91,6 +91,7 @@ def test_logme_of_features_that_are_the_classes_is_finite_and_large() -> None:
     _, targets = blobs(60, 8)
     exact = torch.nn.functional.one_hot(targets).float()
     assert 1 < logme(exact, targets) < 100
+    assert logme(1000 * exact, targets) == pytest.approx(logme(exact, targets), abs=1e-6)
 
 
 def test_a_class_without_a_sample_does_not_count() -> None:
@@ -122,7 +123,7 @@ def test_a_feature_that_never_varies_moves_no_centroid() -> None:
 
 def test_a_class_that_only_the_validation_split_has_is_never_chosen() -> None:
     features, targets = blobs(90, 8, apart=5.0)
-    known = targets[:60] != 2
+    known = targets[:60] != 1
     accuracy = nearest_centroid(features[:60][known], targets[:60][known], features[60:], targets[60:])
     assert accuracy == pytest.approx(2 / 3)
 

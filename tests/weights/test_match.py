@@ -87,6 +87,15 @@ def test_all_but_the_head_is_the_file_to_the_bit_and_the_head_stays(resnet18: di
     assert {name for name in after if name.startswith("head.")} == {"head.weight", "head.bias"}
 
 
+def test_a_head_of_as_many_classes_is_new_all_the_same(resnet18: dict[str, Tensor]) -> None:
+    config = configured(*RESNET)
+    model = net(config, classes=1000)
+    before = model.get_parameter("head.weight").clone()
+    assert before.shape == resnet18["fc.weight"].shape
+    put(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
+    assert torch.equal(model.get_parameter("head.weight"), before)
+
+
 @pytest.mark.parametrize("prefix", ["backbone.", "encoder.", "net.", "model.", "body.net.", "model.backbone."])
 def test_a_prefix_is_stripped_where_a_head_stands_beside_it(prefix: str, resnet18: dict[str, Tensor]) -> None:
     given = {f"{prefix}{name}": tensor for name, tensor in resnet18.items() if not name.startswith("fc")}

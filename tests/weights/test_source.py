@@ -125,10 +125,6 @@ def test_a_damaged_checkpoint_sends_to_the_other_one(run: Path, tmp_path: Path) 
             "holds model.depth=1 activation=elu, this run has model.depth=2 activation=relu; write model.depth=1"
             " activation=elu",
         ),
-        (
-            (*CNN, "activation.alpha=0.5"),
-            "holds activation.alpha=1.0, this run has activation.alpha=0.5; write activation.alpha=1.0",
-        ),
     ],
 )
 def test_another_net_than_the_runs_is_refused_with_what_to_type(
@@ -136,6 +132,26 @@ def test_another_net_than_the_runs_is_refused_with_what_to_type(
 ) -> None:
     assert refused(run, *overrides) == f"finetune.source: {run} {said}"
     assert refused(run / "last.pt", *overrides) == f"finetune.source: {run / 'last.pt'} {said}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("model=cnn", "model.widths=[8,16]"), "activation=elu, this run has activation=relu"),
+        ((*CNN, "activation.alpha=0.5"), "activation.alpha=1.0, this run has activation.alpha=0.5"),
+    ],
+)
+def test_another_activation_is_said(overrides: tuple[str, ...], said: str, run: Path) -> None:
+    """It is what the claim of PReLU in fine-tuning asks for."""
+    assert found(run, *overrides).notes == (f"finetune.source: {run} was trained with {said}",)
+    assert found(run, *CNN).notes == ()
+
+
+def test_another_activation_than_a_librarys_is_said(tmp_path: Path) -> None:
+    path, _ = torchvisions(tmp_path)
+    assert found(path, *RESNET, "activation=gelu").notes[1:] == (
+        f"finetune.source: {path} was trained with activation=relu, this run has activation=gelu",
+    )
 
 
 def test_dropout_in_front_of_the_head_may_differ(run: Path, tmp_path: Path) -> None:
@@ -183,7 +199,6 @@ def test_a_file_takes_mean_and_std_from_the_config_and_says_so(tmp_path: Path) -
     ("given", "needed", "has"),
     [
         (("model.stem=cifar",), "model.stem=imagenet", "model.stem=cifar"),
-        (("activation=gelu",), "activation=relu", "activation=gelu"),
         (
             ("model.stem=cifar", "model.shortcut=pad"),
             "model.stem=imagenet model.shortcut=projection",

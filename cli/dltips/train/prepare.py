@@ -102,6 +102,8 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
     model = _on(device, model, data.train)
     size = measure(model, input_shape, device)
     beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    if config.tip("finetune").name != "none":  # features may be computed: as fast as a bare loop
+        devices.keep_freed_memory()
     with devices.conditions(device, thread_count=beforehand, deterministic=settings.deterministic):
         plan = transfer.planned(config, model, data, autocast, begun)
         model = _on(device, transfer.topped(model, plan.top), data.train)

@@ -126,10 +126,10 @@ def shapes_of(model: str, knobs: Mapping[str, Any], input_shape: tuple[int, ...]
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-def defaults_of(model: str) -> dict[str, Any]:
-    """The knobs of a model's YAML."""
+def defaults_of(option: str, family: str = "model") -> dict[str, Any]:
+    """The knobs of an option's YAML."""
     for folder in paths.configs():
-        file = folder / "model" / f"{model}.yaml"
+        file = folder / family / f"{option}.yaml"
         if file.is_file():
             plain = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
             assert isinstance(plain, dict)

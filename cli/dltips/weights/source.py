@@ -92,8 +92,7 @@ def _run_checkpoint(path: Path, source: str) -> dict[str, Any]:
 
 
 def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config: Config) -> Pretrained:
-    if run is not None:
-        _refuse_other_model(source, run, config)
+    notes = _compared(source, run, config) if run is not None else ()
     shape = tuple(payload["input_shape"])
     state = files.tensors(payload["model"], source)
     images = len(shape) == 3
@@ -105,11 +104,12 @@ def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config:
         channels=shape[0] if images else None,
         sides=(shape[1], shape[2]) if images else None,
         shape=shape,
+        notes=notes,
     )
 
 
-def _refuse_other_model(source: str, run: Path, config: Config) -> None:
-    """Errors: ConfigError if the run's net or its activation is another than this run's, with what to type."""
+def _compared(source: str, run: Path, config: Config) -> tuple[str, ...]:
+    """A note if the run had another activation. Errors: ConfigError if it had another net, with what to type."""
     theirs = folder.read_config(run)
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
@@ -117,26 +117,34 @@ def _refuse_other_model(source: str, run: Path, config: Config) -> None:
         theirs = {str(key): value for key, value in resolved.items()}
     except OmegaConfBaseException:
         pass  # a variable that is not set here: compared as it was written
-    held, wanted = [], []
-    for family in ("model", "activation"):
+    held: dict[str, list[str]] = {"model": [], "activation": []}
+    wanted: dict[str, list[str]] = {"model": [], "activation": []}
+    for family in held:
         past, now = theirs.get(family), config.resolved[family]
         if not isinstance(past, dict) or past == now:
             continue
         if past.get("name") != now["name"]:
-            base = defaults_of(str(past.get("name"))) if family == "model" else {}
+            base = defaults_of(str(past.get("name")), family)
             different = {key: value for key, value in past.items() if base.get(key, value) != value}
             typed = [f"{family}={past.get('name')}", *_typed(family, different)]
-            held += typed
-            wanted.append(f"{family}={now['name']}")
+            held[family] += typed
+            wanted[family].append(f"{family}={now['name']}")
         else:
             different = {key: value for key, value in past.items() if key in now and now[key] != value}
             different = {key: value for key, value in different.items() if key not in FREE}
-            held += _typed(family, different)
-            wanted += _typed(family, {key: now[key] for key in different})
-    if held:
-        raise ConfigError(
-            f"finetune.source: {source} holds {' '.join(held)}, this run has {' '.join(wanted)}; write {' '.join(held)}"
-        )
+            held[family] += _typed(family, different)
+            wanted[family] += _typed(family, {key: now[key] for key in different})
+    if held["model"]:
+        theirs_all, ours_all = (" ".join(both["model"] + both["activation"]) for both in (held, wanted))
+        raise ConfigError(f"finetune.source: {source} holds {theirs_all}, this run has {ours_all}; write {theirs_all}")
+    if held["activation"]:
+        return (_trained_with(source, " ".join(held["activation"]), " ".join(wanted["activation"])),)
+    return ()
+
+
+def _trained_with(source: str, theirs: str, ours: str) -> str:
+    """Another activation changes no tensor, and may be what the person is after: said, not refused."""
+    return f"finetune.source: {source} was trained with {theirs}, this run has {ours}"
 
 
 def _typed(family: str, knobs: Mapping[str, Any]) -> list[str]:
@@ -186,7 +194,7 @@ def _from_timm(source: str, common: Common, config: Config) -> Pretrained:
 
 
 def _from_file(source: str, state: Mapping[str, Tensor], common: Common, config: Config) -> Pretrained:
-    layout = _layout(source, state, config)
+    layout, others = _layout(source, state, config)
     channels = channels_of(layout.translated(state) if layout else state)
     mean, std = list(common.mean), list(common.std)
     for key, values in (("mean", mean), ("std", std)):
@@ -208,14 +216,15 @@ def _from_file(source: str, state: Mapping[str, Tensor], common: Common, config:
         channels=channels,
         sides=(layout.size, layout.size) if layout else None,
         shape=None,
-        notes=(note,),
+        notes=(note, *others),
     )
 
 
-def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> Layout | None:
-    """The library whose net the file holds: of this run's model, with the switches that go with its names.
+def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[Layout | None, tuple[str, ...]]:
+    """The library whose net the file holds: of this run's model; and a note if its activation is another.
 
-    Errors: ConfigError if this run has those switches otherwise: most of them change no tensor, and would not be seen.
+    Errors: ConfigError if this run has other switches than go with its names: they may change no tensor, and would not
+    be seen.
     """
     tip = config.tip("model")
     channels = channels_of(state) or 3
@@ -231,8 +240,12 @@ def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> Layout 
         if share > most and coverage(theirs, net) >= SURE:
             best, most = layout, share
     if best is None:
-        return None
+        return None, ()
     wrong = {key: value for key, value in best.settings.items() if _setting(config, key) != value}
+    activation = wrong.pop("activation", None) if list(wrong) == ["activation"] else None
+    if activation is not None:
+        ours = f"activation={_setting(config, 'activation')}"
+        return best, (_trained_with(source, f"activation={activation}", ours),)
     if wrong:
         has = " ".join(f"{key}={_word(_setting(config, key))}" for key in wrong)
         needed = " ".join(f"{key}={_word(value)}" for key, value in wrong.items())
@@ -240,7 +253,7 @@ def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> Layout 
             f"finetune.source: {source} is {best.name}'s {tip.name}, which goes with {needed}, this run has {has};"
             f" write {needed}"
         )
-    return best
+    return best, ()
 
 
 def _setting(config: Config, key: str) -> Any:

@@ -104,7 +104,9 @@ def test_the_median_decides_whether_the_data_are_few() -> None:
         ([10, 11], 50, "10.5 training samples per class (median), less than finetune.few=50: few"),
     ):
         subject.counts = counts
-        assert choose(subject, few=few).notes[0] == f"auto: size: {amount}"
+        plan = choose(subject, few=few)
+        assert plan.notes[0] == f"auto: size: {amount}"
+        assert plan.strategy == ("top_layers" if amount.endswith("many") else "linear_probe")
 
 
 def of(**stages: tuple[Tensor, Tensor]) -> Known:

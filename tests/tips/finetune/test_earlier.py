@@ -223,6 +223,7 @@ def test_a_class_without_a_sample_is_never_chosen(strategy: Any, knobs: dict[str
     mine = values(plan, subject.known["layer1"].val)
     assert mine.shape == (200, 4)
     assert set(mine.argmax(1)) == {0, 2, 3}
+    assert (mine.argmax(1) == subject.known["layer1"].val_targets.numpy()).mean() > 0.8
 
 
 @pytest.mark.parametrize(("strategy", "knobs"), [(svm, {}), (svm, {"kernel": "rbf"}), (linear, {})])

@@ -19,7 +19,9 @@ from dltips.transferability import logme, nearest_centroid
 
 SAMPLES = 5000  # of the training split at most, for the estimate: it asks which stage is best, not how good it is
 # Nats between two log evidences from which one is strong evidence against the other (2 ln B = 6 in Kass and Raftery
-# 1995). Below it the nearest centroid decides: RESULT
+# 1995). Below it the nearest centroid decides. Where probe and machine differed by more than 2 points, in 79 of 126
+# cases (three nets, five data sets, 5 to 100 samples per class), this was right 55 times, LogME alone 48, the centroid
+# alone 49, the probe always 17
 STRONG = 3.0
 
 
@@ -60,8 +62,8 @@ def auto(
     similar, reasons = _similarity(body, features, subject.seed)
     plans = {
         (True, True): lambda: linear_probe(subject, views=views),
-        (False, True): lambda: top_layers(subject, n=n, rate=rate),
-        (False, False): lambda: most_layers(subject, freeze_first=freeze_first, rate=rate),
+        (False, True): lambda: top_layers(subject, n=min(n, len(body)), rate=rate),
+        (False, False): lambda: most_layers(subject, freeze_first=min(freeze_first, len(body)), rate=rate),
         (True, False): lambda: best_svm(subject, features, kernel, C),
     }
     plan = plans[size < few, similar]()

@@ -40,7 +40,7 @@ class FeatureClassifier(nn.Module):
         self.machine = KernelMachine(features, classes, kernel)
 
     def forward(self, features: Tensor) -> Tensor:
-        decisions: Tensor = self.machine((features.float() - self.shift) / self.scale)
+        decisions: Tensor = self.machine((features - self.shift) / self.scale)
         return decisions
 
 
@@ -174,12 +174,12 @@ def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachi
     """One linear machine per class against the rest: |w|^2 / 2 + C * (sum of squared hinge losses), b for free."""
     count, width = samples.shape
     if count <= 4 * width:
-        # 1000 samples of 1280 features, ten classes, five values of C: 3 s, with liblinear 26 s
+        # 1000 samples of 1280 features, ten classes, five values of C: 1 s, with liblinear 26 s
         _fill(machine, *_by_products(samples, targets, C))
         return True
     from sklearn.svm import LinearSVC
 
-    # liblinear's b weighs as a weight does, which makes a class of many a poor one; scaled so it hardly weighs
+    # liblinear shrinks b as it does a weight, and one class against nine wants a b near -1: scaled, it hardly shrinks
     fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT, max_iter=STEPS)  # draws nothing
     _quietly(fitted, samples, targets)
     weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
