@@ -21,7 +21,7 @@ from dltips.registry import ConfigError, Tip
 from dltips.tips.augmentation import Samples
 from dltips.tips.data import Source
 from dltips.train import device as devices
-from dltips.train import seeds
+from dltips.train import seeds, transfer
 from dltips.train.data import epoch_order
 from dltips.train.grid import Row, grid
 
@@ -44,7 +44,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     device = devices.choose(settings.device)
     common = config.common["data"]()
     balance.check(common.balance, common.shuffle)
-    source = load(config.tip("data"), common)
+    source = load(config.tip("data"), common, transfer.wanted(config, transfer.find(config), None))
     if source.inputs.dim() not in (3, 4):
         raise ConfigError(
             f"data={config.tip('data').name}: its samples are vectors of {source.inputs[0].numel()} features, of which"
