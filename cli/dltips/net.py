@@ -34,10 +34,10 @@ class Net:
     views silently. Zero the gradients with `gradients.zero_()`; `zero_grad()` would replace them.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, resting: Sequence[nn.Module] = ()) -> None:
         self.module = module
         self.learning_rate = 0.0  # of the current step, set by the loop
-        self.flatten()
+        self.flatten(resting)
 
     def flatten(self, resting: Sequence[nn.Module] = ()) -> None:
         """Lay out what trains now: again whenever that has changed. Whoever keeps flat tensors has to begin anew.

@@ -20,7 +20,7 @@ from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
-VALUES = 2**23  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 2 GB
+VALUES = 2**22  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 5 GB
 FOLD = 256  # steps between looks at the losses: each look waits for the device
 
 Criterion = Callable[..., Tensor]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,10 @@ from dltips.train.measure import Size, measure
 from dltips.train.snapshot import Best, Weights
 from dltips.train.statistics import LayerStatistics
 from dltips.train.thawing import Thawing
-from dltips.train.transfer import Begun, Supply
+from dltips.train.transfer import Autocast, Begun, Supply
+
+if TYPE_CHECKING:
+    from dltips.weights.source import Pretrained
 
 PROBE = 64  # samples of the fixed batch on which layers are watched
 
@@ -52,6 +56,7 @@ class Run:
     threads: devices.Threads
     plan: Plan
     thawing: Thawing
+    feature_seconds: float  # that fine-tuning took before the first epoch
     weights_hash: str | None  # of the file that fine-tuning started from
     notes: Sequence[str] = ()  # what the user should hear of before the run starts
     test_reads: int = 0  # before this run was resumed
@@ -84,47 +89,23 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
     pretrained = None if begun else transfer.find(config)
     brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
     data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun))
-    classes = len(data.source.classes)
     _check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):
         plan_ahead(settings.epochs)
-    input_shape = tuple(data.train.inputs.shape[1:])
-    model = build_model(config, input_shape, classes, regularizations)
-    check_sample_rate(model, data.source.reader.get("sample_rate"))
     probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
-    notes = [*data.source.notes, *warnings(config), *own.notes(model, config)]
-    if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
-        own.fit(model, config, data.preprocess, data.train)
-    initialize(model, config, probe.cpu())
-    if pretrained is not None:
-        notes += transfer.put(pretrained, model, config)
-    model = _on(device, model, data.train)
-    size = measure(model, input_shape, device)
-    beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
-    if config.tip("finetune").name != "none":  # features may be computed: as fast as a bare loop
-        devices.keep_freed_memory()
-    with devices.conditions(device, thread_count=beforehand, deterministic=settings.deterministic):
-        plan = transfer.planned(config, model, data, autocast, begun)
-        model = _on(device, transfer.topped(model, plan.top), data.train)
-        if begun is not None:
-            transfer.put_back(begun, model)
-        supply = transfer.supply(config, model, data, plan, autocast, probe)
-    if plan.top is not None:
-        size = measure(model, input_shape, device)
-    trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], device)
-    threads = threads or devices.Threads(
-        devices.threads(3.0 * trained.flops_per_sample * settings.batch_size), beforehand
-    )
+    model, notes = _begin_net(config, data, regularizations, pretrained, probe)
+    tuned = _tune(config, model, data, probe, autocast, threads, begun)
     epoch = begun.epoch if begun else 0
-    thawing = Thawing(model, plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
-    net = Net(model)
-    net.flatten(thawing.freeze(epoch))
+    thawing = Thawing(tuned.model, tuned.plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
+    net = Net(tuned.model, thawing.freeze(epoch))
     _check_batch_norm(config, net)
-    training = _training(config, net, data, supply, rule_for(config, net, thawing, epoch), regularizations, autocast)
+    rule = rule_for(config, net, thawing, epoch)
+    training = _training(config, net, data, tuned.supply, rule, regularizations, autocast)
     statistics = None
     if config.log.layers:
-        statistics = LayerStatistics(supply.probe, data.train.targets[:PROBE].to(device), training.model, autocast)
+        targets = data.train.targets[:PROBE].to(device)
+        statistics = LayerStatistics(tuned.supply.probe, targets, training.model, autocast)
     return Run(
         config=config,
         training=training,
@@ -133,13 +114,75 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
         preprocess=data.preprocess,
         source=data.source,
         splits=data.splits,
-        size=size,
-        threads=threads,
-        plan=plan,
+        size=tuned.size,
+        threads=tuned.threads,
+        plan=tuned.plan,
         thawing=thawing,
+        feature_seconds=tuned.seconds,
         weights_hash=pretrained.hash if pretrained else None,
-        notes=[*notes, *plan.notes],
+        notes=[*data.source.notes, *warnings(config), *notes, *tuned.plan.notes],
     )
+
+
+def _begin_net(
+    config: Config,
+    data: Data,
+    regularizations: Sequence[Regularization],
+    pretrained: Pretrained | None,
+    probe: Tensor,
+) -> tuple[nn.Module, list[str]]:
+    """The net with its first weights, on the device, and what there is to say of it. Errors: ConfigError."""
+    model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), regularizations)
+    check_sample_rate(model, data.source.reader.get("sample_rate"))
+    notes = own.notes(model, config)
+    if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
+        own.fit(model, config, data.preprocess, data.train)
+    initialize(model, config, probe.cpu())
+    if pretrained is not None:
+        notes += transfer.put(pretrained, model, config)
+    return _on(data.device, model, data.train), notes
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """A net as its strategy wants it, and what passes through which part of it."""
+
+    model: nn.Module
+    plan: Plan
+    supply: Supply
+    size: Size
+    threads: devices.Threads
+    seconds: float
+
+
+def _tune(
+    config: Config,
+    model: nn.Module,
+    data: Data,
+    probe: Tensor,
+    autocast: Autocast,
+    threads: devices.Threads | None,
+    begun: Begun | None,
+) -> _Tuned:
+    """Ask the strategy, and compute what it wants computed once. Errors: ConfigError."""
+    settings, input_shape = config.settings, tuple(data.train.inputs.shape[1:])
+    size = measure(model, input_shape, data.device)
+    beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    if config.tip("finetune").name != "none":  # features may be computed: as fast as a bare loop
+        devices.keep_freed_memory()
+    with devices.conditions(data.device, thread_count=beforehand, deterministic=settings.deterministic):
+        started = time.perf_counter()
+        plan = transfer.planned(config, model, data, autocast, begun)
+        model = _on(data.device, transfer.topped(model, plan.top), data.train)
+        if begun is not None:
+            transfer.put_back(begun, model)
+        supply = transfer.supply(config, model, data, plan, autocast, probe)
+        seconds = time.perf_counter() - started if plan.phases else 0.0
+    if plan.top is not None:
+        size = measure(model, input_shape, data.device)
+    trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], data.device)
+    own_threads = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
+    return _Tuned(model, plan, supply, size, threads or devices.Threads(own_threads, beforehand), seconds)
 
 
 def rule_for(config: Config, net: Net, thawing: Thawing, epoch: int) -> Rule:
@@ -156,7 +199,7 @@ def _training(
     supply: Supply,
     rule: Rule,
     regularizations: Sequence[Regularization],
-    autocast: Any,
+    autocast: Autocast,
 ) -> Training:
     settings = config.settings
     steps_per_epoch = len(batch_sizes(len(data.train), settings.batch_size))

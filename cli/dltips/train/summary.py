@@ -84,6 +84,7 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "flops_per_sample": run.size.flops_per_sample,
         "receptive_field": run.size.receptive_field,
         "seconds": round(seconds, 3),
+        "feature_seconds": round(run.feature_seconds, 3),
         "samples_per_second": round(samples / training_seconds, 1) if training_seconds else None,
         "peak_memory_mb": round(peak_memory(device) / 1e6, 1),
         "seed": run.config.settings.seed,
@@ -143,10 +144,12 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
             else f"best      {metric} {best[metric]:.4f} at epoch {best['epoch']}"
         )
     speed = f", {summary['samples_per_second']:,.0f} samples/s" if summary["samples_per_second"] else ""
+    before = f" after {summary['feature_seconds']:.1f} s for features" if summary["feature_seconds"] >= 0.05 else ""
     lines += [
         f"net       {parameters(summary['parameters'])}, {summary['size_mb']:.3g} MB,"
         f" {summary['flops_per_sample']:,} FLOPs per sample{_sight(run)}",
-        f"time      {summary['seconds']:.1f} s of training{speed}, {summary['peak_memory_mb']:,.0f} MB at the peak",
+        f"time      {summary['seconds']:.1f} s of training{before}{speed},"
+        f" {summary['peak_memory_mb']:,.0f} MB at the peak",
         f"folder    {path}",
     ]
     if (path / "curves.png").exists():

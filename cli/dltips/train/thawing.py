@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from dltips import stages
-from dltips.net import is_norm
 from dltips.tips.finetune import Phase
 
 
@@ -26,12 +25,12 @@ class Thawing:
             self.stage_of = {name: stage.name for stage in found for name in stages.tensors_of(model, stage)}
             if freeze_norm:
                 head = found[-1].name
-                self.norms = [
+                self.norms = [  # those with statistics
                     layer
                     for name, parts in self.parts.items()
                     for part in parts
                     for layer in part.modules()
-                    if is_norm(layer) and name != head
+                    if isinstance(layer, nn.modules.batchnorm._NormBase) and name != head
                 ]
 
     def begins(self, epoch: int) -> bool:
