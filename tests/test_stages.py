@@ -236,7 +236,7 @@ def test_one_pass_gives_what_each_stage_s_own_net_gives_averaged(name: str) -> N
     net, inputs = build(name), samples(name)
     with torch.no_grad():
         found = stages.outputs(net, inputs, names_of(net))
-        pool = stages.Pool(net)
+        pool = stages.pool_of(net)
         assert list(found) == names_of(net)
         for stage in names_of(net):
             raw = stages.up_to(net, stage)(inputs)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltips.pooling import Pool, Widths, tensor_of
 from dltips.registry import ConfigError, suggest
 
 HEAD = "head"  # the one stage of a net that has no parts, as svm
@@ -281,11 +282,11 @@ def _example(model: nn.Module) -> Tensor:
 
 def outputs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Each named stage's output, pooled: (N, F); one forward pass, which ends behind the last of them."""
-    widths = _Widths.of(model)
+    pool = pool_of(model)
     found: dict[str, Tensor] = {}
 
     def see(name: str, output: Any) -> None:
-        found[name] = _pooled(output, widths)
+        found[name] = pool(output)
 
     stages = stages_of(model)
     places = [stages.index(named(stages, name, "finetune.stage", type(model).__name__)) for name in names]
@@ -303,30 +304,22 @@ def shapes(model: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
 
     def see(name: str, output: Any) -> None:
-        found[name] = tuple(_tensor(output).shape[1:])
+        found[name] = tuple(tensor_of(output).shape[1:])
 
     with suppress(ConfigError):  # says which one it did not come to
         _watch(model, inputs, stages_of(model), (), see)
     return found
 
 
-class Pool(nn.Module):
-    """A stage's output -> (N, F), as `pooled`, for one net: a module without tensors, to stand behind `up_to`."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.widths = _Widths.of(model)
-
-    def forward(self, outputs: Any) -> Tensor:
-        return _pooled(outputs, self.widths)
-
-
 def pooled(outputs: Any, model: nn.Module) -> Tensor:
-    """A stage's output -> (N, F): the mean over places, tokens or steps, whichever axis holds the channels.
+    """A stage's output -> (N, F): the mean over places, tokens or steps, whichever axis holds the channels."""
+    found: Tensor = pool_of(model)(outputs)
+    return found
 
-    (N, C, H, W), (N, H, W, C), (N, T, C) and (N, C, T) are told apart by the widths of the net's layers.
-    """
-    return _pooled(outputs, _Widths.of(model))
+
+def pool_of(model: nn.Module) -> Pool:
+    """`pooled` as a layer behind a net that ends with one of the stages of `model`."""
+    return Pool(Widths.of(model, _classifiers(model)))
 
 
 def _watch(
@@ -377,60 +370,3 @@ def _watch(
                 f"finetune.stage: {type(net).__name__} does not call {stage.name} before the stages behind it; take"
                 " another stage"
             )
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """How many channels the net's layers put out, by the axis on which they have them."""
-
-    first: frozenset[int]  # (N, C, ...)
-    last: frozenset[int]  # (..., C)
-    steps: bool  # whether (N, C, T) is what the net works on
-
-    @classmethod
-    def of(cls, model: nn.Module) -> _Widths:
-        heads = _classifiers(model)
-        first: set[int] = set()
-        last: set[int] = set()
-        steps = False
-        for part in model.modules():
-            if any(part is head for head in heads):
-                continue
-            steps = steps or isinstance(part, nn.Conv1d)
-            if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                first.add(part.out_channels)
-            elif isinstance(part, nn.modules.batchnorm._BatchNorm):
-                first.add(part.num_features)
-            elif isinstance(part, nn.GroupNorm):
-                first.add(part.num_channels)
-            elif isinstance(part, nn.Linear):
-                last.add(part.out_features)
-            elif isinstance(part, nn.LayerNorm):
-                last.add(part.normalized_shape[-1])
-        return cls(frozenset(first), frozenset(last), steps)
-
-    def channels_last(self, shape: Sequence[int]) -> bool:
-        """Of a stage's output with more than two axes."""
-        ahead, behind = shape[1] in self.first, shape[-1] in self.last
-        if ahead != behind:
-            return behind
-        if len(shape) == 3:
-            return not self.steps
-        return shape[1] == shape[2] != shape[3]  # two sides of a square, then the channels
-
-
-def _pooled(output: Any, widths: _Widths) -> Tensor:
-    tensor = _tensor(output)
-    if tensor.dim() < 3:
-        return tensor
-    if widths.channels_last(tensor.shape):
-        return tensor.flatten(1, -2).mean(1)
-    return tensor.flatten(2).mean(2)
-
-
-def _tensor(output: Any) -> Tensor:
-    """The output itself, or the first of several, as a recurrent layer has them."""
-    while isinstance(output, tuple | list):
-        output = output[0]
-    assert isinstance(output, Tensor)
-    return output

@@ -155,7 +155,7 @@ def topped(model: nn.Module, top: Top | None) -> nn.Module:
     if top is None:
         return model
     body = stages.up_to(model, top.stage)
-    return nn.Sequential(OrderedDict(body=body, pool=stages.Pool(model), top=top.module))
+    return nn.Sequential(OrderedDict(body=body, pool=stages.pool_of(model), top=top.module))
 
 
 def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
