@@ -224,6 +224,30 @@ def _example(value: Any) -> Scalar:
     return float(value) if isinstance(value, int | float) else ""
 
 
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config with what this version has and the one that wrote it had not, at its default."""
+    full = dict(stored)
+    for family in FAMILIES:
+        section = full.get(family)
+        if isinstance(section, Mapping):
+            full[family] = _completed_section(family, section)
+    return full
+
+
+def _completed_section(family: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    def defaults(name: Any) -> dict[str, Any]:
+        safe = isinstance(name, str) and name.isidentifier()  # no path to anywhere
+        files = [folder / family / f"{name}.yaml" for folder in paths.configs()] if safe else []
+        return next((_plain_yaml(file) for file in files if file.is_file()), {})
+
+    if family in STACKABLE:
+        return {
+            name: {**defaults(name).get(str(name), {}), **own} if isinstance(own, Mapping) else own
+            for name, own in section.items()
+        }
+    return {**defaults("_common"), **defaults(section.get("name")), **section}
+
+
 def _plain_yaml(file: Path) -> dict[str, Any]:
     return to_plain(OmegaConf.load(file))
 

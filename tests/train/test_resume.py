@@ -263,3 +263,21 @@ def test_the_preprocessing_is_kept_not_fitted_again() -> None:
     assert main(["train", f"resume={folder}", "epochs=2"]) == 0
     (after,) = torch.load(folder / "last.pt", weights_only=True)["preprocessing"]
     assert all(torch.equal(after[1][name], value) for name, value in buffers.items())
+
+
+def test_a_run_of_an_older_version_is_completed_by_what_came_since() -> None:
+    """Its config lacks the keys of today: they are at their defaults, and what it has is kept."""
+    folder, whole = train("epochs=2", "optimizer.lr=0.03"), train("epochs=3", "optimizer.lr=0.03")
+    text = (folder / "config.yaml").read_text()
+    begin = text.index("finetune:\n")
+    end = text.index("seed:", begin)
+    older = f"{text[:begin]}finetune:\n  name: none\n{text[end:]}".replace("  per_class: null\n", "")
+    older = older.replace("  momentum: 0.9\n", "")  # an option's own knob
+    assert len(older) < len(text) - 100
+    (folder / "config.yaml").write_text(older)
+    payload = torch.load(folder / "last.pt", weights_only=True)
+    del payload["plan"]
+    torch.save(payload, folder / "last.pt")
+    assert main(["evaluate", str(folder)]) == 0
+    assert main(["train", f"resume={folder}", "epochs=3"]) == 0
+    assert all(torch.equal(weights(folder)[name], value) for name, value in weights(whole).items())

@@ -39,6 +39,18 @@ def test_all_four_run_with_autos_knobs_and_stop_at_their_budget(capsys: pytest.C
     assert printed.count(" *  ") == 1 and "auto: size: " in printed
 
 
+def test_one_that_is_refused_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """More stages than there are, as auto itself takes it; an augmentation, which a machine cannot have."""
+    first = source()
+    capsys.readouterr()
+    chosen = [*RUN, f"finetune.source={first}", "finetune=auto", "finetune.n=7", "augmentation=crop", "epochs=2"]
+    assert main(["train", *chosen, "regularization=max_norm", "--compare=5"]) == 0
+    printed = capsys.readouterr().out
+    assert [strategy for strategy in FOUR if f"\n{strategy}" in printed] == list(FOUR)
+    assert "earlier_stage_svm is left out: regularization.max_norm" in printed
+    assert len(list(Path("outputs").iterdir())) == 4
+
+
 def outcome(strategy: str, score: float | None) -> Outcome:
     best = None if score is None else {"val/accuracy": score, "val/loss": 1 - score}
     return Outcome(strategy, f"outputs/{strategy}", {"best": best, "last": {"epoch": 3}, "trained_parameters": 10}, 1.0)

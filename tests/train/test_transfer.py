@@ -143,6 +143,99 @@ def test_gradual_thaws_from_head_to_stem(source: Path) -> None:
     assert seen == [head, head, third, third, second, second, {*second, "stage1"}]
 
 
+def test_the_best_weights_are_those_of_the_best_epoch_whatever_thawed_after_it(source: Path) -> None:
+    """The flat layout has changed twice since."""
+    run = ready(source, "finetune=gradual", "finetune.every=1", "epochs=3", "optimizer.lr=0.001")
+    module, copies = run.training.net.module, []
+
+    class Copy:
+        def epoch(self, record: object, snapshot: object) -> None:
+            copies.append(state(module))
+
+    # what the first epoch ends with is the best by far
+    scores = iter([0.9, 0.1, 0.1])
+    run.training.after_epoch = [*run.training.after_epoch, lambda record: False]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dltips.train.fit.validate", lambda training: {"accuracy": next(scores), "loss": 1.0})
+        result = fit(run, Copy())
+    assert result.best is not None and result.best.metrics["epoch"] == 1
+    named = result.best.weights.named(run.training.net)
+    assert changed(copies[0], named) == set()
+    assert changed(copies[2], named) != set()
+
+
+def test_what_is_kept_per_parameter_follows_a_thaw(source: Path) -> None:
+    """max_norm bounds the stages that have thawed, noise reaches them, averages are of all that trains."""
+    options = ["finetune=gradual", "finetune.every=1", "epochs=4", "finetune.rate=1", "batch_size=120"]
+    run = ready(source, *options, "regularization=[max_norm,ema]", "regularization.max_norm.limit=0.3")
+    fit(run)
+    net = run.training.net
+    assert {stage_of(net.module)[segment.name] for segment in net.segments} == TRAINS["full"]
+    for segment, weight in net.views(net.parameters):
+        if segment.is_weight:
+            assert float(torch.linalg.vector_norm(weight.flatten(1), dim=1).max()) <= 0.3 + 1e-5
+    (average,) = [part for part in run.regularizations if "parameters" in part.state]
+    assert len(average.state["parameters"]) == len(net.parameters)
+    noisy = ready(source, *options, "regularization=gradient_noise", "regularization.gradient_noise.eta=1e-12")
+    fit(noisy)
+    plain = ready(source, *options)
+    fit(plain)
+    torch.testing.assert_close(noisy.training.net.parameters, plain.training.net.parameters, atol=1e-4, rtol=1e-3)
+
+
+def test_rates_may_name_what_thaws_later(source: Path) -> None:
+    options = ["finetune=gradual", "finetune.every=1", "epochs=4", "optimizer.rates={stage1: 0}"]
+    run = ready(source, *options)
+    module = run.training.net.module
+    before = state(module)
+    fit(run)
+    where = stage_of(module)
+    weights = {name for name, _ in module.named_parameters()}
+    assert {where[name] for name in changed(before, state(module)) & weights} == TRAINS["full"] - {"stage1"}
+
+
+def test_the_summary_counts_what_has_trained(source: Path) -> None:
+    folder = train(*TARGET, f"finetune.source={source}", "finetune=gradual", "finetune.every=1", "epochs=2")
+    summary = json.loads((folder / "summary.json").read_text())
+    run = ready(source, "finetune=full")
+    where = stage_of(run.training.net.module)
+    sizes = {name: parameter.numel() for name, parameter in run.training.net.module.named_parameters()}
+    assert summary["trained_parameters"] == sum(
+        size for name, size in sizes.items() if where[name] in ("head", "stage3")
+    )
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "earlier_stage_svm", "earlier_stage_linear", "auto"])
+def test_features_that_are_not_finite_are_refused(
+    source: Path, strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.yaml").write_bytes((source / "config.yaml").read_bytes())
+    payload = torch.load(source / "best.pt", weights_only=True)
+    payload["model"]["stage2.conv1.norm.running_var"].fill_(-1.0)
+    torch.save(payload, broken / "best.pt")
+    assert main(["train", *TARGET, f"finetune.source={broken}", f"finetune={strategy}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dltips: finetune.source: what ") and "is not finite for these data" in error
+    assert error.count("\n") == 1 and not list(Path("outputs").glob("*"))
+
+
+def test_weights_that_are_missing_may_not_rest(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A net with a stage more than the file has: trained if it is to train, refused if it would stay random."""
+    state_file = Path("fewer.pth")
+    torch.save({name: value for name, value in stored(source).items() if "stage2." not in name}, state_file)
+    options = [*TARGET, f"finetune.source={state_file}", "finetune.min_match=0.5", "finetune.mean=[0.5]"]
+    options.append("finetune.std=[0.5]")
+    assert main(["train", *options, "finetune=full"]) == 0
+    capsys.readouterr()
+    for strategy in ("linear_probe", "earlier_stage_svm", "top_layers"):
+        n = ["finetune.n=1"] if strategy == "top_layers" else []
+        assert main(["train", *options, f"finetune={strategy}", *n]) == 2
+        error = capsys.readouterr().err
+        assert "fewer.pth has no stage2." in error and f"finetune={strategy} would leave them random" in error
+
+
 def lines(folder: Path) -> list[dict[str, float]]:
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in line if key not in ("seconds", "samples_per_second")} for line in found]
@@ -158,6 +251,7 @@ def train(*overrides: str) -> Path:
 RESUMED: Sequence[Sequence[str]] = (
     ("finetune=gradual", "finetune.every=1", "regularization=[ema]", "optimizer=adam", "optimizer.lr=0.003"),
     ("finetune=gradual", "finetune.every=2", "regularization=[lookahead,weight_decay]"),
+    ("finetune=gradual", "finetune.every=1", "regularization=[swa,max_norm,gradient_noise,early_stopping]"),
     ("finetune=linear_probe", "augmentation=[crop]", "finetune.views=3"),
     ("finetune=top_layers", "finetune.n=1", "augmentation=[crop]", "finetune.freeze_norm=true"),
     ("finetune=earlier_stage_svm", "finetune.stage=stage2"),
@@ -255,6 +349,16 @@ def test_each_view_is_what_an_epoch_without_kept_features_would_draw(source: Pat
         (
             ["finetune.source=SOURCE", "finetune=earlier_stage_svm", "augmentation=crop"],
             "augmentation: finetune=earlier_stage_svm is fitted once and sees no new draws; write augmentation=none",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=earlier_stage_linear", "data.balance=loss"],
+            "data.balance: finetune=earlier_stage_linear is fitted to the samples as they are, not to loss; write"
+            " data.balance=none",
+        ),
+        (
+            ["finetune.source=SOURCE", "finetune=gradual", "batch_size=1"],
+            "batch_size: 1 with accumulate=1 leaves one sample at a time, which batch norm cannot take; raise it, or"
+            " write model.norm=none",
         ),
         (
             ["finetune.source=SOURCE", "finetune=top_layers", "finetune.n=4"],

@@ -45,7 +45,7 @@ def load(
 ) -> tuple[nn.Module, str]:
     model = net(config, shape)
     wanted = replace(config.common["finetune"](), **common)
-    return model, put(weights(state), model, config.tip("model"), wanted)
+    return model, put(weights(state), model, config.tip("model"), wanted).report
 
 
 def refused(state: dict[str, Tensor], config: Config, shape: tuple[int, ...] = (3, 64, 64), **common: Any) -> str:
@@ -119,26 +119,35 @@ def test_keys_rename_in_their_order(resnet18: dict[str, Tensor]) -> None:
     for ours, other in renames.items():
         given = {name.replace(ours, other): tensor for name, tensor in given.items()}
     assert "resnet's 11,176,512 parameters" in refused(given, config)
-    keys = {r"kernel$": "layer.weight", "^part": "stage", "^first": "stem"}
+    keys = ("kernel$->layer.weight", "^part->stage", "^first->stem")
     _, report = load(given, config, keys=keys)
     assert "11,176,512 of 11,176,512" in report
     # the second undoes what the first has done
-    chained = {"^part": "PART", "^PART": "stage", "kernel$": "layer.weight", "^first": "stem"}
+    chained = ("^part->PART", "^PART->stage", "kernel$->layer.weight", "^first->stem")
     assert load(given, config, keys=chained)[1] == report
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("key", "said"),
     [
-        ({"(": "x"}, "finetune.keys: '(': 'x' is no regular expression with its replacement (missing ), unterminated"),
-        ({"conv": r"\1"}, r"finetune.keys: 'conv': '\\1' is no regular expression with its replacement (invalid group"),
-        ({"conv": 3}, "finetune.keys: 'conv' is to become 3, which is no text; give one"),
-        ({"nothing": "x"}, "finetune.keys: 'nothing' changes none of the names in w.pth (conv1.weight, bn1.weight,"),
-        ({r"\d": ""}, "tensors the name of another; mend it"),
+        ("(->x", "finetune.keys: '(': 'x' is no regular expression with its replacement (missing ), unterminated"),
+        (r"conv->\1", r"finetune.keys: 'conv': '\\1' is no regular expression with its replacement (invalid group"),
+        (
+            "conv",
+            "finetune.keys: 'conv' is no PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'",
+        ),
+        ("nothing->x", "finetune.keys: 'nothing' changes none of the names in w.pth (conv1.weight, bn1.weight,"),
+        (r"\d->", "tensors the name of another; mend it"),
     ],
 )
-def test_a_bad_key_is_refused(keys: dict[str, Any], said: str, resnet18: dict[str, Tensor]) -> None:
-    assert said in refused(resnet18, configured(*RESNET), keys=keys)
+def test_a_bad_key_is_refused(key: str, said: str, resnet18: dict[str, Tensor]) -> None:
+    assert said in refused(resnet18, configured(*RESNET), keys=(key,))
+
+
+def test_keys_can_be_typed() -> None:
+    """With anchors and backslashes, as a shell hands them over."""
+    config = configured(r"""finetune.keys=["^layer\.(\d)->stage\1","kernel$->layer.weight"]""")
+    assert config.common["finetune"]().keys == (r"^layer\.(\d)->stage\1", "kernel$->layer.weight")
 
 
 def test_below_min_match_it_says_how_much_what_and_which_net(resnet18: dict[str, Tensor]) -> None:

@@ -46,7 +46,7 @@ def refused(source: object, *overrides: str) -> str:
 def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
     config = configured(source, *overrides)
     model = build_model(config, shape, 3, [])
-    report = put(find(config), model, config.tip("model"), config.common["finetune"]())
+    report = put(find(config), model, config.tip("model"), config.common["finetune"]()).report
     return model.state_dict(), report
 
 

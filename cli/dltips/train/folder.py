@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dltips import paths
-from dltips.config import redact, redacted
+from dltips.config import completed, redact, redacted
 from dltips.registry import ConfigError
 
 METRICS, SUMMARY, CONFIG, ENVIRONMENT, LOG = (
@@ -133,11 +133,11 @@ def find(chosen: str, *, to_resume: bool = False) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's own config, as plain data. Errors: ConfigError."""
+    """A run's own config, as plain data; keys that are newer than the run at their defaults. Errors: ConfigError."""
     try:
         plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
     except Exception as error:  # yaml and OmegaConf raise several kinds
         raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(plain, dict) or "seed" not in plain:
         raise ConfigError(f"{folder / CONFIG}: is not the config of a run; start a new run")
-    return {str(key): value for key, value in plain.items()}
+    return completed({str(key): value for key, value in plain.items()})

@@ -94,12 +94,14 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
     for plan_ahead in _hooks(regularizations, "plan"):
         plan_ahead(settings.epochs)
     probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
-    model, notes = _begin_net(config, data, regularizations, pretrained, probe)
+    model, notes, missing = _begin_net(config, data, regularizations, pretrained, probe)
     tuned = _tune(config, model, data, probe, autocast, threads, begun)
+    if pretrained is not None and missing:
+        transfer.check_missing(pretrained.origin, missing, model, tuned.plan)
     epoch = begun.epoch if begun else 0
     thawing = Thawing(tuned.model, tuned.plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
     net = Net(tuned.model, thawing.freeze(epoch))
-    _check_batch_norm(config, net)
+    _check_batch_norm(config, net, thawing)
     rule = rule_for(config, net, thawing, epoch)
     training = _training(config, net, data, tuned.supply, rule, regularizations, autocast)
     statistics = None
@@ -130,17 +132,23 @@ def _begin_net(
     regularizations: Sequence[Regularization],
     pretrained: Pretrained | None,
     probe: Tensor,
-) -> tuple[nn.Module, list[str]]:
-    """The net with its first weights, on the device, and what there is to say of it. Errors: ConfigError."""
+) -> tuple[nn.Module, list[str], Sequence[str]]:
+    """The net with its first weights, on the device; what there is to say of it; what no weights were found for.
+
+    Errors: ConfigError.
+    """
     model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), regularizations)
     check_sample_rate(model, data.source.reader.get("sample_rate"))
     notes = own.notes(model, config)
     if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
         own.fit(model, config, data.preprocess, data.train)
     initialize(model, config, probe.cpu())
+    missing: Sequence[str] = ()
     if pretrained is not None:
-        notes += transfer.put(pretrained, model, config)
-    return _on(data.device, model, data.train), notes
+        loaded = transfer.put(pretrained, model, config)
+        notes += [*pretrained.notes, loaded.report]
+        missing = loaded.missing
+    return _on(data.device, model, data.train), notes, missing
 
 
 @dataclass(frozen=True)
@@ -305,9 +313,9 @@ def _check_batch_size(config: Config, count: int) -> None:
         raise ConfigError(f"accumulate: {config.settings.accumulate} parts do not fit a batch of {batch_size}")
 
 
-def _check_batch_norm(config: Config, net: Net) -> None:
+def _check_batch_norm(config: Config, net: Net, thawing: Thawing) -> None:
     part = config.settings.batch_size // config.settings.accumulate
-    resting = {id(layer) for stage in net.resting for layer in stage.modules()}
+    resting = {id(layer) for stage in thawing.always_resting() for layer in stage.modules()}
     norms = [layer for layer in net.module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if part < 2 and any(id(layer) not in resting for layer in norms):
         raise ConfigError(

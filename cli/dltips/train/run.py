@@ -63,7 +63,9 @@ def run_once(
     run = prepare(config, resumed.threads, resumed.begun) if resumed else prepare(config)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
-        run.test_reads, run.weights_hash = resumed.test_reads, resumed.weights_hash
+        run.test_reads = resumed.test_reads
+        if resumed.payload is not None:
+            run.weights_hash = resumed.weights_hash
     run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
     if deadline is not None:
         run.training.after_epoch = [*run.training.after_epoch, lambda record: time.perf_counter() > deadline]

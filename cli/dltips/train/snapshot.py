@@ -140,6 +140,9 @@ class Snapshot:
             )
         device = training.device
         best = payload["best"]
+        state = {name: value.shape for name, value in training.rule.state.items()}
+        if {name: value.shape for name, value in payload["optimizer"].items()} != state:
+            raise ConfigError("resume: the checkpoint's optimizer is of other parameters than those that train here")
         return cls(
             payload["epoch"],
             payload["seconds"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dltips.main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
 from dltips.metrics import is_better
 from dltips.overrides import typed_keys
 from dltips.registry import ConfigError
+from dltips.stages import stages_of
 from dltips.train import folder
 from dltips.train.prepare import prepare
 from dltips.train.run import run_once
@@ -43,33 +45,43 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     if config.settings.resume is not None:
         raise ConfigError("--compare: begins runs of its own; leave resume out")
     folder.check_writable()
-    trials = {strategy: validate(_with(config, strategy)) for strategy in FOUR}
     asked = prepare(config)
     chosen = asked.plan.strategy
+    stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
+    trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
     for note in (*notes, *asked.notes):
         print(note, flush=True)
     count = len(asked.splits.val)
     del asked
-    outcomes, codes, said = [], [], {*notes}
+    outcomes, codes, refused, said = [], [], [], {*notes}
     for strategy, trial in trials.items():
         started = time.perf_counter()
-        code, path = run_once(trial, None, typed_keys(overrides), [], said, deadline=started + seconds)
+        try:
+            code, path = run_once(trial, None, typed_keys(overrides), [], said, deadline=started + seconds)
+        except ConfigError as error:  # what goes with the others need not go with this one
+            refused.append(f"{strategy} is left out: {error}")
+            continue
         codes.append(code)
         if code == EXIT_INTERRUPTED:
             return code
         summary = folder.read_summary(path) or {}
         outcomes.append(Outcome(strategy, str(path), summary, time.perf_counter() - started))
-    print("\n".join(table(outcomes, chosen, config.settings.metric, seconds, count)), flush=True)
+    print("\n".join([*table(outcomes, chosen, config.settings.metric, seconds, count), *refused]), flush=True)
     return EXIT_DIVERGED if EXIT_DIVERGED in codes else max(codes, default=EXIT_OK)
 
 
-def _with(config: Config, strategy: str) -> DictConfig:
-    """The config with another strategy, whose knobs are those of auto where it has them."""
+def _with(config: Config, strategy: str, stages: float) -> DictConfig:
+    """The config with another strategy, whose knobs are those of auto where it has them, within the net's stages."""
     section = dict(config.plain["finetune"])
     own = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / f"{strategy}.yaml"))
     shared = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / "_common.yaml"))
     knobs = {key: section.get(key, value) for key, value in own.items() if key != "name"}
+    for key in {"n", "freeze_first"} & set(knobs):
+        knobs[key] = min(knobs[key], stages)
     plain = dict(config.plain)
+    if strategy == "earlier_stage_svm":  # which is fitted once, to the samples as they are
+        plain["augmentation"] = {"none": {"name": "none"}}
+        plain["data"] = {**config.plain["data"], "balance": "none"}
     plain["finetune"] = {"name": strategy} | {key: section[key] for key in shared} | knobs
     plain["name"] = "-".join(filter(None, (config.settings.name, strategy)))
     return OmegaConf.create(plain)

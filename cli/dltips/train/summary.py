@@ -78,7 +78,7 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "stopped_early": bool(result and result.stopped_early),
         "diverged_at": _divergence(result),
         "parameters": run.size.parameters,
-        "trained_parameters": run.training.net.count,
+        "trained_parameters": _trained_parameters(run, records),
         "strategy": run.plan.strategy,
         "size_mb": run.size.size_mb,
         "flops_per_sample": run.size.flops_per_sample,
@@ -93,6 +93,12 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "code_version": code_version(),
         "test_reads": run.test_reads,
     }
+
+
+def _trained_parameters(run: Run, records: Sequence[Record]) -> int:
+    names = run.thawing.trained(records[-1]["epoch"] if records else 0)
+    module = run.training.net.module
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if names is None or name in names)
 
 
 def parameters(count: int) -> str:

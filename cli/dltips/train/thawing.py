@@ -44,6 +44,11 @@ class Thawing:
             return {}
         return {name: phase.rates[stage] for name, stage in self.stage_of.items() if stage in phase.rates}
 
+    def trained(self, epochs: int) -> set[str] | None:
+        """The parameters that trained in any of so many epochs; None for all."""
+        stages_then = {stage for phase in self.phases if phase.epoch < max(1, epochs) for stage in phase.rates}
+        return {name for name, stage in self.stage_of.items() if stage in stages_then} if self.phases else None
+
     def later(self, epoch: int) -> list[str]:
         """The parameters that rest in this epoch and train in a later one."""
         phase = self._phase(epoch)
@@ -57,7 +62,14 @@ class Thawing:
             return []
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.stage_of[name] in phase.rates)
-        return [*(part for name, parts in self.parts.items() if name not in phase.rates for part in parts), *self.norms]
+        return self._resting(set(phase.rates))
+
+    def always_resting(self) -> list[nn.Module]:
+        """What rests in every epoch."""
+        return self._resting({stage for phase in self.phases for stage in phase.rates}) if self.phases else []
+
+    def _resting(self, training: set[str]) -> list[nn.Module]:
+        return [*(part for name, parts in self.parts.items() if name not in training for part in parts), *self.norms]
 
     def _phase(self, epoch: int) -> Phase | None:
         begun = [phase for phase in self.phases if phase.epoch <= epoch]

@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ from dltips.feed.batches import Feed, Resident
 from dltips.feed.load import Wanted
 from dltips.feed.splits import Split
 from dltips.registry import ConfigError
+from dltips.tips.data.pictures import few
 from dltips.tips.finetune import Features, Phase, Plan, Top
 from dltips.train import own, seeds
 from dltips.train.data import Data, epoch_order
 from dltips.train.loop import evaluation_batch
 
 if TYPE_CHECKING:
+    from dltips.weights.match import Loaded
     from dltips.weights.source import Pretrained
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -76,12 +78,25 @@ def wanted(config: Config, pretrained: Pretrained | None, begun: Begun | None) -
     return Wanted(pretrained.channels, pretrained.sides, pretrained.shape)
 
 
-def put(pretrained: Pretrained, model: nn.Module, config: Config) -> list[str]:
-    """Load the weights into the net, all but its head; what there is to say of it. Errors: ConfigError."""
+def put(pretrained: Pretrained, model: nn.Module, config: Config) -> Loaded:
+    """Load the weights into the net, all but its head. Errors: ConfigError."""
     from dltips.weights.match import put as put_into
 
-    report = put_into(pretrained, model, config.tip("model"), config.common["finetune"]())
-    return [*pretrained.notes, report]
+    return put_into(pretrained, model, config.tip("model"), config.common["finetune"]())
+
+
+def check_missing(origin: str, missing: Sequence[str], model: nn.Module, plan: Plan) -> None:
+    """Errors: ConfigError if a stage that never trains lacks some of its weights, and would stay random."""
+    trained = {stage for phase in plan.phases for stage in phase.rates}
+    names = [stage.name for stage in stages.stages_of(model)]
+    kept = names if plan.top is None else names[: names.index(plan.top.stage) + 1]
+    rests = [stage for stage in stages.stages_of(model) if stage.name in kept and stage.name not in trained]
+    random = sorted({name for stage in rests for name in stages.tensors_of(model, stage)} & set(missing))
+    if random:
+        raise ConfigError(
+            f"finetune.source: {origin} has no {few(random)} of this shape, and finetune={plan.strategy} would leave"
+            " them random; take finetune=full, or inputs of the size that the weights were made for"
+        )
 
 
 # Plans, and the nets that they make
@@ -104,9 +119,20 @@ def planned(config: Config, model: nn.Module, data: Data, autocast: Autocast, be
     )
     plan: Plan = config.tip("finetune")(subject)
     names = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
+    if plan.top is not None and config.tip("finetune").name == "auto":
+        # nobody typed that strategy: what does not go with it is left out, and said
+        left = [f"augmentation={','.join(names)}"] if names else []
+        left += [f"data.balance={data.common.balance}"] if data.common.balance != "none" else []
+        note = f"auto: {' and '.join(left)} left out: {plan.strategy} is fitted once, to the samples as they are"
+        return replace(plan, notes=[*plan.notes, note]) if left else plan
     if plan.top is not None and names:
         raise ConfigError(
             f"augmentation: finetune={plan.strategy} is fitted once and sees no new draws; write augmentation=none"
+        )
+    if plan.top is not None and data.common.balance != "none":
+        raise ConfigError(
+            f"data.balance: finetune={plan.strategy} is fitted to the samples as they are, not to"
+            f" {data.common.balance}; write data.balance=none"
         )
     if plan.views and data.augmentations.after:
         raise ConfigError(
@@ -138,7 +164,7 @@ def read(text: str, model: Mapping[str, Tensor], num_classes: int) -> Plan:
             for epoch, rates in plain["phases"]
         ]
         return Plan(str(plain["strategy"]), phases, int(plain["views"]), top)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError("the checkpoint does not say how its net was fine-tuned; train again") from error
 
 
@@ -202,7 +228,10 @@ class Subject:
                 for name, output in outputs.items():
                     found[name].append(output.float().cpu())
                 targets.append(labels.cpu())
-        return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(targets)
+        joined = {name: torch.cat(found.pop(name)) for name in names}
+        for name, features in joined.items():
+            _check_finite(features, name)
+        return joined, torch.cat(targets)
 
 
 @dataclass(frozen=True)
@@ -220,13 +249,14 @@ class Supply:
 def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: Autocast, probe: Tensor) -> Supply:
     """The samples for the whole net; or, where a plan has views, what comes before its head for the head alone."""
     seed, batch_size = config.settings.seed, config.settings.batch_size
-    order = epoch_order(data.common, seed, data.train, len(data.source.classes))
+    common = data.common if plan.top is None else replace(data.common, balance="none")
+    order = epoch_order(common, seed, data.train, len(data.source.classes))
     if not plan.views:
         names = data.augmentations.names
         train, val = data.feed(data.train, augmented=True), data.feed(data.splits.val)
         return Supply(model, train, val, order, names, probe)
     body, head = cut(model)
-    names = data.augmentations.names
+    names = data.augmentations.names if plan.top is None else ()
     views = plan.views if names else 1
     count = len(data.train)
 
@@ -238,7 +268,7 @@ def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: A
         return order(epoch) + count * drawn
 
     train_features = kept(
-        body, data.feed(data.train, augmented=True, once=True), batch_size, views, generators, autocast
+        body, data.feed(data.train, augmented=bool(names), once=True), batch_size, views, generators, autocast
     )
     val_features = kept(body, data.feed(data.splits.val, once=True), batch_size, 1, lambda view: (), autocast)
     with torch.no_grad(), autocast():
@@ -282,4 +312,13 @@ def kept(
                 place += len(outputs)
                 targets.append(labels)
     assert found is not None
+    _check_finite(found, "the net")
     return Split(found, torch.cat(targets))
+
+
+def _check_finite(features: Tensor, where: str) -> None:
+    if not bool(features.isfinite().all()):
+        raise ConfigError(
+            f"finetune.source: what {where} puts out is not finite for these data; the weights are damaged, or their"
+            " batch norm's statistics are: take others"
+        )

@@ -34,8 +34,16 @@ class Naming:
     theirs: Mapping[str, str]  # our name -> the file's
 
 
-def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common) -> str:
-    """Set all of the net but its head to the file's values; one line of what matched, is missing and was left over.
+@dataclass(frozen=True)
+class Loaded:
+    """What came of it."""
+
+    report: str  # one line: what matched, what is missing, what was left over
+    missing: Sequence[str]  # parameters and statistics before the head that are still as the init scheme left them
+
+
+def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common) -> Loaded:
+    """Set all of the net but its head to the file's values.
 
     A tensor matches if name and shape agree, the name in whichever way of reading the file's names gives most.
     Errors: ConfigError below common.min_match of the parameters, and for values that are not finite.
@@ -76,7 +84,8 @@ def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common
     line += "; the head is new"
     line += f"; missing, and new as well: {few(missing)}" if missing else ""
     line += f"; without statistics, which begin anew: {few(statistics)}" if statistics else ""
-    return line + (f"; left over: {few(left)}" if left else "")
+    line += f"; left over: {few(left)}" if left else ""
+    return Loaded(line, [*missing, *statistics])
 
 
 def namings(pretrained: Pretrained, model_tip: Tip, common: Common) -> Iterator[Naming]:
@@ -94,9 +103,12 @@ def namings(pretrained: Pretrained, model_tip: Tip, common: Common) -> Iterator[
 def _by_keys(pretrained: Pretrained, common: Common) -> dict[str, str]:
     """The file's names after finetune.keys -> as they are. Errors: ConfigError for a pattern that is none, or idle."""
     renamed = {name: name for name in pretrained.state}
-    for pattern, replacement in common.keys.items():
-        if not isinstance(replacement, str):
-            raise ConfigError(f"finetune.keys: {pattern!r} is to become {replacement!r}, which is no text; give one")
+    for key in common.keys:
+        pattern, arrow, replacement = key.partition("->")
+        if not arrow:
+            raise ConfigError(
+                f"finetune.keys: {key!r} is no PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'"
+            )
         try:
             after = {re.sub(pattern, replacement, ours): theirs for ours, theirs in renamed.items()}
         except (re.error, IndexError) as error:
@@ -172,6 +184,11 @@ def _too_little(
     own = {name: name for name in pretrained.state}
     *_, plain = (own, *_unprefixed(own))
     near = nearest({name: pretrained.state[theirs] for name, theirs in plain.items()}, model_tip)
+    chosen = {f"model={model_tip.name}", *(f"model.{key}={value}" for key, value in model_tip.knobs.items())}
+    if near is not None and {word.replace("'", "") for word in near.typed.split()} <= {
+        word.replace(" ", "").replace("(", "[").replace(")", "]").replace(",]", "]") for word in chosen
+    }:
+        return f"{line}; it is this net for inputs of another size: write data.image_size with that of its training"
     if near is not None:
         return f"{line}; the file looks like {near.name}: write {near.typed}"
     return f"{line}; its names are like {few(_examples(list(pretrained.state)))}: map them by finetune.keys"

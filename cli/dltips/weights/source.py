@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from dltips.config import Config
@@ -111,18 +109,14 @@ def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config:
 def _compared(source: str, run: Path, config: Config) -> tuple[str, ...]:
     """A note if the run had another activation. Errors: ConfigError if it had another net, with what to type."""
     theirs = folder.read_config(run)
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
-        assert isinstance(resolved, dict)
-        theirs = {str(key): value for key, value in resolved.items()}
-    except OmegaConfBaseException:
-        pass  # a variable that is not set here: compared as it was written
     held: dict[str, list[str]] = {"model": [], "activation": []}
     wanted: dict[str, list[str]] = {"model": [], "activation": []}
     for family in held:
         past, now = theirs.get(family), config.resolved[family]
         if not isinstance(past, dict) or past == now:
             continue
+        # nothing of another run's config is resolved: what a variable stood for, the tensors' shapes have to tell
+        past = {key: value for key, value in past.items() if not str(value).startswith("${")}
         if past.get("name") != now["name"]:
             base = defaults_of(str(past.get("name")), family)
             different = {key: value for key, value in past.items() if base.get(key, value) != value}

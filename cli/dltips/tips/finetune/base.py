@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ class Common:
     source: str | None
     file: str | None
     min_match: Fraction
-    keys: dict[str, Any]
+    keys: tuple[str, ...]
     mean: tuple[Annotated[float, Bounds(least=0, most=1)], ...]
     std: tuple[Positive, ...]
     freeze_norm: bool

@@ -53,6 +53,13 @@ class FeatureClassifier(nn.Module):
     recommends="an SVM on activations of an earlier stage",
     costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples; rbf grows"
     " with the square of the samples or faster",
+    avoid={
+        "regularization=l1": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=l2": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=elastic": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=weight_decay": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=dropout": "it acts in stages that rest, where it is off; set finetune.C for the fit",
+    },
     try_with=("finetune.source=RUN",),
 )
 def earlier_stage_svm(
@@ -76,6 +83,13 @@ def earlier_stage_svm(
     source="tips K and S; Alain and Bengio 2016, arXiv 1610.01644",
     recommends="a linear classifier on activations of an earlier stage",
     costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples",
+    avoid={
+        "regularization=l1": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=l2": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=elastic": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=weight_decay": "nothing but a temperature trains; set finetune.C for the fit",
+        "regularization=dropout": "it acts in stages that rest, where it is off; set finetune.C for the fit",
+    },
     try_with=("finetune.source=RUN",),
 )
 def earlier_stage_linear(subject: Subject, *, stage: str | None, C: tuple[Positive, ...]) -> Plan:

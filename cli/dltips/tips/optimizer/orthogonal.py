@@ -49,7 +49,10 @@ def muon(
         if segment.is_weight and segment.name not in head:
             is_rest[segment.start : segment.stop] = False
     if bool(is_rest.all()):
-        raise ConfigError("optimizer: muon finds no hidden layer's matrix to train in this model; write optimizer=adam")
+        raise ConfigError(
+            "optimizer: muon finds no hidden layer's matrix among what trains (with finetune=linear_probe and gradual"
+            " that is the head, at first); write optimizer=adam"
+        )
     rest = is_rest.nonzero().squeeze(1)
     mean, square = (torch.zeros_like(net.parameters[rest]) for _ in range(2))
     count = torch.zeros((), dtype=torch.int64)

@@ -36,7 +36,11 @@ class Average(Regularization):
 
     @staticmethod
     def _buffers(net: Net) -> list[tuple[str, Tensor]]:
-        return [(name, buffer) for name, buffer in net.module.named_buffers() if buffer.is_floating_point()]
+        return [
+            (name, buffer)
+            for name, buffer in net.module.named_buffers()
+            if buffer.is_floating_point() and name not in net.constant
+        ]
 
 
 @regularization.named("ema")

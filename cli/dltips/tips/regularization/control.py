@@ -62,5 +62,8 @@ class EarlyStopping(Regularization):
         self.progress = Progress(monitor, min_delta)
         self.state = self.progress.state
 
+    def thaw(self) -> None:
+        self.state["waited"] = 0  # what trains from now on deserves patience of its own
+
     def after_epoch(self, metrics: Mapping[str, float]) -> bool:
         return self.progress.epochs_without(metrics) >= self.patience
