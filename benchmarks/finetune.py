@@ -98,7 +98,7 @@ def extraction(config: Config, rounds: int) -> list[float]:
             return [body(inputs) for inputs in prepared]
 
     def mine() -> object:
-        return transfer.kept(body, feed, config.settings.batch_size, 1, lambda view: (), no_autocast)
+        return transfer.keep_features(body, feed, config.settings.batch_size, 1, lambda view: (), no_autocast)
 
     def seconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()

@@ -180,7 +180,7 @@ def _tune(
         devices.keep_freed_memory()
     with devices.conditions(data.device, thread_count=beforehand, deterministic=settings.deterministic):
         started = time.perf_counter()
-        plan = transfer.planned(config, model, data, autocast, begun)
+        plan = transfer.make_plan(config, model, data, autocast, begun)
         model = _on(data.device, transfer.topped(model, plan.top), data.train)
         if begun is not None:
             transfer.put_back(begun, model)

@@ -74,7 +74,7 @@ class FolderRecorder:
             "classes": list(self.run.source.classes),
             "reader": json.dumps(self.run.source.reader),
             "config_hash": self.run.config.hash,
-            "plan": transfer.written(self.run.plan),
+            "plan": transfer.write_plan(self.run.plan),
         }
 
     def best(self, snapshot: Snapshot) -> None:

@@ -76,7 +76,7 @@ def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Mod
     model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
     preprocess = restore(payload["preprocessing"])
     if payload.get("plan") is not None:  # what fine-tuning has made of the net
-        plan = transfer.read(payload["plan"], payload["model"], len(payload["classes"]))
+        plan = transfer.read_plan(payload["plan"], payload["model"], len(payload["classes"]))
         model = transfer.topped(model, plan.top)
     try:
         model.load_state_dict(payload["model"])

@@ -40,7 +40,7 @@ class Begun:
     input_shape: tuple[int, ...]
     epoch: int
     model: Mapping[str, Tensor]
-    plan: str | None  # as `written` wrote it; None for a run without fine-tuning
+    plan: str | None  # as `write_plan` wrote it; None for a run without fine-tuning
 
 
 def find(config: Config) -> Pretrained | None:
@@ -102,10 +102,10 @@ def check_missing(origin: str, missing: Sequence[str], model: nn.Module, plan: P
 # Plans, and the nets that they make
 
 
-def planned(config: Config, model: nn.Module, data: Data, autocast: Autocast, begun: Begun | None) -> Plan:
+def make_plan(config: Config, model: nn.Module, data: Data, autocast: Autocast, begun: Begun | None) -> Plan:
     """What the strategy makes of the net and the data, or made of them when the run began. Errors: ConfigError."""
     if begun is not None:
-        return Plan("none", ()) if begun.plan is None else read(begun.plan, begun.model, len(data.source.classes))
+        return Plan("none", ()) if begun.plan is None else read_plan(begun.plan, begun.model, len(data.source.classes))
     tip, settings = config.tip("model"), config.settings
     subject = Subject(
         model=model,
@@ -142,14 +142,14 @@ def planned(config: Config, model: nn.Module, data: Data, autocast: Autocast, be
     return plan
 
 
-def written(plan: Plan) -> str:
+def write_plan(plan: Plan) -> str:
     """The plan as a checkpoint holds it: all but the top's weights."""
     phases = [[phase.epoch, dict(phase.rates)] for phase in plan.phases]
     top = None if plan.top is None else [plan.top.stage, plan.top.kernel]
     return json.dumps({"strategy": plan.strategy, "phases": phases, "views": plan.views, "top": top})
 
 
-def read(text: str, model: Mapping[str, Tensor], num_classes: int) -> Plan:
+def read_plan(text: str, model: Mapping[str, Tensor], num_classes: int) -> Plan:
     """The plan that was written, with an empty top, for the checkpoint's weights. Errors: ConfigError."""
     try:
         plain = json.loads(text)
@@ -267,12 +267,16 @@ def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: A
         drawn = torch.randint(views, (count,), generator=seeds.generator(seed, "views", epoch=epoch))
         return order(epoch) + count * drawn
 
-    train_features = kept(
-        body, data.feed(data.train, augmented=bool(names), once=True), batch_size, views, generators, autocast
-    )
-    val_features = kept(body, data.feed(data.splits.val, once=True), batch_size, 1, lambda view: (), autocast)
+    train, val = data.feed(data.train, augmented=bool(names), once=True), data.feed(data.splits.val, once=True)
+    if plan.top is not None and plan.top.features is not None:  # known since the fit
+        known = plan.top.features
+        train_features, val_features = Split(known.train, known.train_targets), Split(known.val, known.val_targets)
+    else:
+        train_features = keep_features(body, train, batch_size, views, generators, autocast)
+        val_features = keep_features(body, val, batch_size, 1, lambda view: (), autocast)
     with torch.no_grad(), autocast():
-        features = body(probe).float()
+        chunk = evaluation_batch(val, batch_size)
+        features = torch.cat([body(part).float() for part in torch.split(probe, chunk)])
     return Supply(
         part=head,
         train=Feed(Resident(train_features, data.device), count, nn.Identity()),
@@ -283,7 +287,7 @@ def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: A
     )
 
 
-def kept(
+def keep_features(
     body: nn.Module,
     feed: Feed,
     batch_size: int,

@@ -66,6 +66,7 @@ class Top:
     stage: str
     kernel: str
     module: nn.Module
+    features: Features | None = None  # that it was fitted to; None for a top that was read from a checkpoint
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,11 @@ def _best(
             " converge sooner"
         )
     return Plan(
-        strategy, (Phase(0, {"top": 1.0}),), views=1, top=Top(winner.stage, kernel, winner.module), notes=tuple(notes)
+        strategy,
+        (Phase(0, {"top": 1.0}),),
+        views=1,
+        top=Top(winner.stage, kernel, winner.module, features[winner.stage]),
+        notes=tuple(notes),
     )
 
 
