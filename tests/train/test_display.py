@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from dltips.train.display import Display, clock, epoch_line
+from dltips.train.display import Display, clock, counted, epoch_line
 
 RECORD = {
     "epoch": 3, "train/loss": 0.5, "train/accuracy": 0.75, "val/loss": 0.25, "val/accuracy": 1.0, "lr": 0.1,
@@ -34,3 +35,16 @@ def test_what_is_said_goes_to_stderr_and_to_the_log(tmp_path: Path, capsys: pyte
     assert said.err.splitlines()[0] == "hello" and said.err.splitlines()[1].startswith("epoch  3/10")
     logged = (tmp_path / "run.log").read_text().splitlines()
     assert [line[20:] for line in logged] == said.err.splitlines()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_batches_are_counted_in_a_terminal_alone_and_the_line_goes(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moments = iter(range(100))
+    monkeypatch.setattr("dltips.train.display.time.perf_counter", lambda: float(next(moments)))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    batches = [(torch.zeros(3, 1), torch.zeros(3)), (torch.zeros(2, 1), torch.zeros(2))]
+    assert [len(targets) for _, targets in counted(batches, 5, "features")] == [3, 2]
+    said = capsys.readouterr().err
+    assert said == ("\rfeatures: 5 of 5 samples \r\x1b[K" if terminal else "")

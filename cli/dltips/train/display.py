@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dltips.feed.batches import Batch
 from dltips.train.loop import Training
 
 
@@ -114,3 +115,18 @@ class LiveDisplay(Display):
 def display_for(log: Path, epochs: int, training: Training) -> Display:
     """Live in a terminal, plain elsewhere."""
     return LiveDisplay(log, epochs, training) if sys.stderr.isatty() else Display(log, epochs)
+
+
+def counted(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
+    """The batches as they come; in a terminal, after a second, a line says how many samples are done, and goes."""
+    started, done, shown = time.perf_counter(), 0, False
+    for inputs, targets in batches:
+        yield inputs, targets
+        done += len(targets)
+        if sys.stderr.isatty() and time.perf_counter() - started > 1:
+            shown = True
+            sys.stderr.write(f"\r{what}: {done:,} of {total:,} samples ")
+            sys.stderr.flush()
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

@@ -23,6 +23,7 @@ from dltips.tips.data.pictures import few
 from dltips.tips.finetune import Features, Phase, Plan, Top
 from dltips.train import own, seeds
 from dltips.train.data import Data, epoch_order
+from dltips.train.display import counted
 from dltips.train.loop import evaluation_batch
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ class Subject:
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         targets = []
         with torch.no_grad():
-            for inputs, labels in feed(torch.arange(feed.count), evaluation_batch(feed, self.batch_size)):
+            batches = feed(torch.arange(feed.count), evaluation_batch(feed, self.batch_size))
+            for inputs, labels in counted(batches, feed.count, "features"):
                 with self.autocast():
                     outputs = stages.outputs(self.model, inputs, names)
                 for name, output in outputs.items():
@@ -304,8 +306,9 @@ def keep_features(
     targets, place = [], 0
     with torch.no_grad():
         for view in range(views):
-            order = torch.arange(feed.count)
-            for inputs, labels in feed(order, evaluation_batch(feed, batch_size), generators(view)):
+            batches = feed(torch.arange(feed.count), evaluation_batch(feed, batch_size), generators(view))
+            what = f"features, view {view + 1} of {views}" if views > 1 else "features"
+            for inputs, labels in counted(batches, feed.count, what):
                 with autocast():
                     outputs = body(inputs).float()
                 if found is None:
