@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -330,41 +329,23 @@ def test_a_download_of_before_is_found_in_the_cache(no_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("others", [True, False])
-def test_offline_and_not_cached_is_one_line_within_a_second(others: bool, no_cache: Path) -> None:
-    timm.list_models()  # imported before the clock starts
+def test_offline_and_not_cached_is_one_line_and_no_download_is_tried(
+    others: bool, no_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where something of that architecture is in the cache, so that timm has to be asked for the tag."""
+
+    def downloads(*_: Any, **__: Any) -> Any:
+        raise AssertionError("45 seconds of retries")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", downloads)
     if others:
-        (no_cache / "hub" / "models--timm--other").mkdir(parents=True)
-    begun = time.monotonic()
+        (no_cache / "hub" / "models--timm--test_efficientnet.other").mkdir(parents=True)
     said = refused("timm:test_efficientnet", *TIMM)
-    assert time.monotonic() - begun < 1
     tag, where = (".r160_in1k", ", from http://127.0.0.1:") if others else ("", "), or go online once")
     assert said.startswith(
         f"finetune.source: timm:test_efficientnet{tag} is not in the cache, and 127.0.0.1 cannot be reached; give"
     )
     assert where in said and said.endswith("), or go online once")
-
-
-def test_a_host_that_never_answers_costs_no_more_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hangs(*_: Any, **__: Any) -> Any:
-        import threading
-
-        threading.Event().wait(5)
-
-    monkeypatch.setattr(socket, "create_connection", hangs)
-    begun = time.monotonic()
-    assert not timm_hub.reachable("https://hub.example", patience=0.05)
-    assert time.monotonic() - begun < 0.5
-
-
-def test_a_host_is_reached_and_so_is_the_proxy_that_stands_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        here = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert timm_hub.reachable(here)
-        monkeypatch.setenv("https_proxy", here)
-        monkeypatch.setenv("no_proxy", "")
-        assert timm_hub.reachable("https://hub.invalid")
 
 
 def test_the_users_offline_switch_is_honoured(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

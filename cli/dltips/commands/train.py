@@ -17,6 +17,7 @@ from dltips import paths
 from dltips.compose import Loader, errors_of_one_line, installed
 from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.registry import ConfigError
+from dltips.weights.reach import refuse_early
 
 COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
 REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
@@ -98,6 +99,8 @@ def _one_run(composed: DictConfig, said: set[str], budget: float | None) -> int:
     overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, Loader)
+    finetune = composed.get("finetune") or {}
+    refuse_early(finetune.get("source"), finetune.get("file"))
     # torch comes with them: only now
     if budget is not None:
         from dltips.train.strategies import compare

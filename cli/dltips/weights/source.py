@@ -19,8 +19,8 @@ from dltips.train import checkpoint, folder
 from dltips.weights import files, timm_hub
 from dltips.weights.layout import Layout, layouts_of
 from dltips.weights.nearest import agreement, channels_of, coverage, defaults_of, shapes_of
+from dltips.weights.reach import TIMM
 
-TIMM = "timm:"
 # what may differ between a net and its weights: it changes no tensor, and nothing in eval mode
 FREE = ("dropout", "drop_rate", "drop_path_rate")
 SURE = 0.9  # of the parameters, by which a file is told to have a library's layout

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +13,10 @@ from torch import Tensor
 
 from dltips.registry import ConfigError, suggest
 from dltips.weights import files
+from dltips.weights.reach import endpoint, refuse_hopeless, refuse_offline
 
-PATIENCE = 0.8  # seconds until a host that does not answer is taken for out of reach
 # in the order in which timm looks: the format without code first
 NAMES = ("model.safetensors", "pytorch_model.bin")
-PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,8 @@ def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
 
     Errors: ConfigError; for weights that are neither here nor to be had, within a second.
     """
-    if file is None and not _has_cache():
-        # before timm is imported, which takes longer than to see that there is no way
-        _refuse_offline(
-            _endpoint(), f"finetune.source: timm:{name} is not in the cache", "give its file (finetune.file=FILE)"
-        )
+    if file is None:
+        refuse_hopeless(name)
     found = record(name)
     state = files.read(cached(found) or download(found)) if file is None else files.read(file, "finetune.file")
     return found, _as_timm_names(found, state)
@@ -104,10 +96,10 @@ def download(found: Record) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    where = found.url or "" if found.repository is None else f"{_endpoint()}/{found.repository}"
+    where = found.url or "" if found.repository is None else f"{endpoint()}/{found.repository}"
     remedy = f"give the file (finetune.file=FILE, from {where})"
     here = f"finetune.source: timm:{found.name} is not in the cache"
-    _refuse_offline(where, here, remedy)
+    refuse_offline(where, here, remedy)
     try:
         if found.repository is None:
             assert found.url is not None
@@ -126,54 +118,6 @@ def download(found: Record) -> Path:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:100]
         raise ConfigError(f"{here}, and its download failed ({reason}); {remedy}, or try again") from error
     raise ConfigError(f"{here}, and {found.repository} has none of {', '.join(_names(found))}; {remedy}")
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
-
-
-def _has_cache() -> bool:
-    """Whether anything was ever downloaded, of the hub or by torch.hub."""
-    from huggingface_hub import constants
-
-    kept = (Path(constants.HF_HUB_CACHE).glob("models--*"), _url_cache("any").parent.glob("*"))
-    return any(True for found in kept for _ in found)
-
-
-def _refuse_offline(url: str, here: str, remedy: str) -> None:
-    """Errors: ConfigError, within PATIENCE, where nothing can be downloaded from the url."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise ConfigError(f"{here}, and HF_HUB_OFFLINE forbids to download it; {remedy}")
-    if not reachable(url):
-        raise ConfigError(f"{here}, and {urlsplit(url).hostname} cannot be reached; {remedy}, or go online once")
-
-
-def reachable(url: str, patience: float = PATIENCE) -> bool:
-    """Whether the url's host, or the proxy that stands for it, takes a connection within so many seconds."""
-    parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-    answer = threading.Event()
-
-    def connect() -> None:
-        try:
-            address = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, 443))
-            socket.create_connection(address, timeout=patience).close()
-            answer.set()
-        except OSError:
-            pass
-
-    # in a thread: looking up a name knows no time limit
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(patience)
-    return answer.is_set()
 
 
 def _as_timm_names(found: Record, state: dict[str, Tensor]) -> dict[str, Tensor]:
