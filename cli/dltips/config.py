@@ -226,7 +226,11 @@ def _example(value: Any) -> Scalar:
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config with what this version has and the one that wrote it had not, at its default."""
-    full = dict(stored)
+    primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
+    full = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")} | dict(stored)
+    for name in SECTIONS:
+        if isinstance(full.get(name), Mapping):
+            full[name] = {**primary[name], **full[name]}
     for family in FAMILIES:
         section = full.get(family)
         if isinstance(section, Mapping):

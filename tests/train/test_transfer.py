@@ -229,11 +229,21 @@ def test_weights_that_are_missing_may_not_rest(source: Path, capsys: pytest.Capt
     options.append("finetune.std=[0.5]")
     assert main(["train", *options, "finetune=full"]) == 0
     capsys.readouterr()
-    for strategy in ("linear_probe", "earlier_stage_svm", "top_layers"):
+    for strategy in ("linear_probe", "earlier_stage_svm", "top_layers", "gradual"):
         n = ["finetune.n=1"] if strategy == "top_layers" else []
         assert main(["train", *options, f"finetune={strategy}", *n]) == 2
         error = capsys.readouterr().err
-        assert "fewer.pth has no stage2." in error and f"finetune={strategy} would leave them random" in error
+        assert "fewer.pth has no stage2." in error and f"finetune={strategy} would leave that random" in error
+
+
+def test_statistics_that_are_missing_may_not_be_frozen(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({name: value for name, value in stored(source).items() if "running" not in name}, "bare.pth")
+    options = [*TARGET, "finetune.source=bare.pth", "finetune.mean=[0.5]", "finetune.std=[0.5]", "finetune=full"]
+    assert main(["train", *options]) == 0
+    capsys.readouterr()
+    assert main(["train", *options, "finetune.freeze_norm=true"]) == 2
+    error = capsys.readouterr().err
+    assert "bare.pth has no stage1.conv1.norm.running_mean" in error and "with freeze_norm would leave that" in error
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

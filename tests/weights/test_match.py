@@ -130,13 +130,13 @@ def test_keys_rename_in_their_order(resnet18: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("(->x", "finetune.keys: '(': 'x' is no regular expression with its replacement (missing ), unterminated"),
-        (r"conv->\1", r"finetune.keys: 'conv': '\\1' is no regular expression with its replacement (invalid group"),
+        ("(->x", "finetune.keys: '(->x' is no regular expression with its replacement (missing ), unterminated"),
+        (r"conv->\1", r"finetune.keys: 'conv->\1' is no regular expression with its replacement (invalid group"),
         (
             "conv",
             "finetune.keys: 'conv' is no PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'",
         ),
-        ("nothing->x", "finetune.keys: 'nothing' changes none of the names in w.pth (conv1.weight, bn1.weight,"),
+        ("nothing->x", "finetune.keys: 'nothing->x' changes none of the names in w.pth (conv1.weight, bn1.weight,"),
         (r"\d->", "tensors the name of another; mend it"),
     ],
 )

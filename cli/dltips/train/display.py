@@ -14,14 +14,14 @@ from dltips.train.loop import Training
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, seconds_left: float) -> str:
-    """One epoch in one line."""
+    """One epoch in one line, of at most 100 columns; the rate is in samples per second."""
     parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
     for split in ("train", "val"):
         if f"{split}/loss" in record:
             parts.append(f"{split} loss {record[f'{split}/loss']:.4f} accuracy {record[f'{split}/accuracy']:.4f}")
     parts.append(f"lr {record['lr']:.3g}")
     if "samples_per_second" in record:
-        parts.append(f"{record['samples_per_second']:,.0f} samples/s")
+        parts.append(f"{record['samples_per_second']:,.0f}/s")
     if seconds_left >= 1:
         parts.append(f"{clock(seconds_left)} left")
     return "  ".join(parts)

@@ -12,6 +12,7 @@ from dltips.feed.load import Wanted, load
 from dltips.feed.splits import split
 from dltips.metrics import class_scores
 from dltips.registry import ConfigError
+from dltips.tips.data.pictures import few
 from dltips.train import checkpoint, folder, trained
 
 
@@ -27,7 +28,14 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     wanted = None
     if config.tip("finetune").name != "none":  # the weights may have decided what comes in
         wanted = Wanted(None, None, tuple(payload["input_shape"]))
-    splits = split(load(config.tip("data"), common, wanted), common)
+    source = load(config.tip("data"), common, wanted)
+    classes = [str(name) for name in payload["classes"]]
+    if list(source.classes) != classes:
+        raise ConfigError(
+            f"{path}: its net knows the classes {few(classes)}, but the data have {few(source.classes)} now; bring"
+            " the data back as they were"
+        )
+    splits = split(source, common)
     if not len(splits.test):
         raise ConfigError(
             f"{path}: has no test split (data.test_fraction=0); the validation scores are in summary.json"
@@ -39,7 +47,6 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}), so the read would not be counted") from error
     outputs, targets = net.outputs(splits.test)
-    classes = [str(name) for name in payload["classes"]]
     return {
         "run": str(path),
         "checkpoint": which,

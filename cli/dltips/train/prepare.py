@@ -97,7 +97,8 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
     model, notes, missing = _begin_net(config, data, regularizations, pretrained, probe)
     tuned = _tune(config, model, data, probe, autocast, threads, begun)
     if pretrained is not None and missing:
-        transfer.check_missing(pretrained.origin, missing, model, tuned.plan)
+        freeze_norm = config.common["finetune"]().freeze_norm
+        transfer.check_missing(pretrained.origin, missing, model, tuned.plan, freeze_norm=freeze_norm)
     epoch = begun.epoch if begun else 0
     thawing = Thawing(tuned.model, tuned.plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
     net = Net(tuned.model, thawing.freeze(epoch))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +38,10 @@ class Outcome:
 
 
 def compare(composed: DictConfig, overrides: list[str], notes: list[str], seconds: float) -> int:
-    """Ask auto, run all four for at most so many seconds each, print the table; the exit code. Errors: ConfigError."""
+    """Ask auto, run all four, print the table; the exit code. Errors: ConfigError.
+
+    No epoch begins after so many seconds of a strategy's own; features and fits, which come first, are not cut short.
+    """
     config = validate(composed)
     if config.tip("finetune").name != "auto":
         raise ConfigError(
@@ -50,24 +56,37 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
     trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
     for note in (*notes, *asked.notes):
-        print(note, flush=True)
+        print(_folded(note), flush=True)
     count = len(asked.splits.val)
-    del asked
-    outcomes, codes, refused, said = [], [], [], {*notes}
+    outcomes, codes, refused, said = [], [], [], {*notes, *asked.notes}
     for strategy, trial in trials.items():
         started = time.perf_counter()
         try:
             code, path = run_once(trial, None, typed_keys(overrides), [], said, deadline=started + seconds)
         except ConfigError as error:  # what goes with the others need not go with this one
+            if str(error).startswith("outputs:"):
+                raise
             refused.append(f"{strategy} is left out: {error}")
             continue
         codes.append(code)
         if code == EXIT_INTERRUPTED:
-            return code
+            rest = FOUR[FOUR.index(strategy) + 1 :]
+            refused.append(f"interrupted in {strategy}: {', '.join(rest) or 'nothing'} not run")
+            break
         summary = folder.read_summary(path) or {}
         outcomes.append(Outcome(strategy, str(path), summary, time.perf_counter() - started))
-    print("\n".join([*table(outcomes, chosen, config.settings.metric, seconds, count), *refused]), flush=True)
+    lines = table(outcomes, chosen, config.settings.metric, seconds, count) if outcomes else []
+    print("\n".join([*lines, *map(_folded, refused)]), flush=True)
+    if EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
     return EXIT_DIVERGED if EXIT_DIVERGED in codes else max(codes, default=EXIT_OK)
+
+
+def _folded(text: str) -> str:
+    """For a terminal, at words."""
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _with(config: Config, strategy: str, stages: float) -> DictConfig:
@@ -96,17 +115,16 @@ def table(outcomes: Sequence[Outcome], chosen: str, metric: str, seconds: float,
 
     ranked = [outcome for outcome in outcomes if score(outcome) is not None]
     ranked.sort(key=lambda outcome: score(outcome) or 0.0, reverse=is_better(metric, 1.0, 0.0))
-    rows = [("strategy", metric, "epochs", "seconds", "trained", "folder")]
+    rows = [("strategy", metric, "epochs", "seconds", "trained")]
     for outcome in [*ranked, *(outcome for outcome in outcomes if outcome not in ranked)]:
         value, last = score(outcome), outcome.summary.get("last") or {}
         rows.append(
             (
                 f"{outcome.strategy}{' *' if outcome.strategy == chosen else ''}",
-                "-" if value is None else f"{value:.4f}",
+                outcome.summary.get("status", "-") if value is None else f"{value:.4f}",
                 str(last.get("epoch", 0)),
                 f"{outcome.seconds:.1f}",
                 f"{outcome.summary.get('trained_parameters', 0):,}",
-                outcome.folder,
             )
         )
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
@@ -114,13 +132,17 @@ def table(outcomes: Sequence[Outcome], chosen: str, metric: str, seconds: float,
         "",
         *(
             "  ".join(
-                cell.ljust(width) if place in (0, 5) else cell.rjust(width)
+                cell.ljust(width) if place == 0 else cell.rjust(width)
                 for place, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ),
-        f"* what auto chose; each had {seconds:g} s, one seed, {count:,} validation samples",
+        f"* what auto chose; {seconds:g} s each, one seed, {count:,} validation samples",
+        *(f"  {outcome.strategy:<{widths[0]}}  {outcome.folder}" for outcome in outcomes),
     ]
+    slow = [outcome.strategy for outcome in outcomes if outcome.seconds > 1.1 * seconds + 1]
+    if slow:
+        lines.append(f"features, fit or one epoch took longer than {seconds:g} s: {', '.join(slow)}")
     found = {outcome.strategy: score(outcome) for outcome in ranked}
     mine = found.get(chosen)
     if not ranked or mine is None:

@@ -162,7 +162,7 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
         lines.append(f"curves    {path / 'curves.png'}")
     if run.config.log.tensorboard:
         lines.append(f"board     tensorboard --logdir {paths.OUTPUTS}")
-    if (path / checkpoint.BEST).exists():
+    if (path / checkpoint.BEST).exists() and len(run.splits.test):
         lines.append(f"test      dltips evaluate {path}")
     if summary["status"] != "diverged":
         more = "" if summary["status"] == "interrupted" else " epochs=N"

@@ -86,17 +86,24 @@ def put(pretrained: Pretrained, model: nn.Module, config: Config) -> Loaded:
     return put_into(pretrained, model, config.tip("model"), config.common["finetune"]())
 
 
-def check_missing(origin: str, missing: Sequence[str], model: nn.Module, plan: Plan) -> None:
-    """Errors: ConfigError if a stage that never trains lacks some of its weights, and would stay random."""
-    trained = {stage for phase in plan.phases for stage in phase.rates}
+def check_missing(origin: str, missing: Sequence[str], model: nn.Module, plan: Plan, *, freeze_norm: bool) -> None:
+    """Errors: ConfigError if a stage that rests lacks some of its weights, which would stay random for as long.
+
+    With freeze_norm the statistics of batch norm rest everywhere.
+    """
+    trained = set(plan.phases[0].rates)
     names = [stage.name for stage in stages.stages_of(model)]
     kept = names if plan.top is None else names[: names.index(plan.top.stage) + 1]
     rests = [stage for stage in stages.stages_of(model) if stage.name in kept and stage.name not in trained]
-    random = sorted({name for stage in rests for name in stages.tensors_of(model, stage)} & set(missing))
+    resting = {name for stage in rests for name in stages.tensors_of(model, stage)}
+    if freeze_norm:
+        resting |= {name for name, _ in model.named_buffers()}
+    random = sorted(resting & set(missing))
     if random:
         raise ConfigError(
-            f"finetune.source: {origin} has no {few(random)} of this shape, and finetune={plan.strategy} would leave"
-            " them random; take finetune=full, or inputs of the size that the weights were made for"
+            f"finetune.source: {origin} has no {few(random)} of this shape, and finetune={plan.strategy}"
+            f"{' with freeze_norm' if freeze_norm else ''} would leave that random; take finetune=full, inputs of the"
+            " size that the weights were made for, or mend finetune.keys"
         )
 
 
