@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from dltips import stages
@@ -14,7 +15,7 @@ from dltips.config import validate
 from dltips.main import main
 from dltips.train import trained
 from dltips.train.fit import fit
-from dltips.train.prepare import Run, prepare
+from dltips.train.prepare import Run, build_model, prepare
 
 QUIET = ["device=cpu", "log.tensorboard=false", "log.picture=false", "data.subset=120", "batch_size=20"]
 NET = ["model=cnn", "model.widths=[4,6,8]", "model.depth=1"]
@@ -244,6 +245,25 @@ def test_statistics_that_are_missing_may_not_be_frozen(source: Path, capsys: pyt
     assert main(["train", *options, "finetune.freeze_norm=true"]) == 2
     error = capsys.readouterr().err
     assert "bare.pth has no stage1.conv1.norm.running_mean" in error and "with freeze_norm would leave that" in error
+
+
+def test_a_file_of_another_net_is_refused_before_any_data_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else pictures of several sizes would be what is complained of, since such a file says no size."""
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), "other.pth")
+    chosen = ["data=image_folder", "data.root=nowhere", "model=mobilenet_v2", "finetune.source=other.pth"]
+    assert main(["train", *chosen, "finetune=linear_probe"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dltips: finetune.source: other.pth has 0 of mobilenet_v2's 2,223,872 parameters (0%)")
+    assert "the file looks like a squeezenet: write model=squeezenet" in error and error.count("\n") == 1
+    small = build("cnn", "model.widths=[4,6,8]").state_dict()
+    torch.save(small, "own.pth")
+    fitting = ["model=cnn", "model.widths=[4,6,8]", "finetune.source=own.pth", "data=image_folder", "data.root=nowhere"]
+    assert main(["train", *fitting, "finetune=linear_probe"]) == 2
+    assert "data.root: nowhere does not exist" in capsys.readouterr().err
+
+
+def build(model: str, *overrides: str) -> nn.Module:
+    return build_model(validate(compose([f"model={model}", *overrides])[0]), (3, 64, 64), 10, [])
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

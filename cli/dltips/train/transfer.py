@@ -65,9 +65,12 @@ def find(config: Config) -> Pretrained | None:
         "preprocessing",
         f"finetune={strategy}: the inputs are prepared as the weights want; a bare file takes finetune.mean and .std",
     )
+    from dltips.weights.match import refuse_foreign
     from dltips.weights.source import find as find_source
 
-    return find_source(config)
+    pretrained = find_source(config)
+    refuse_foreign(pretrained, config.tip("model"), common)
+    return pretrained
 
 
 def wanted(config: Config, pretrained: Pretrained | None, begun: Begun | None) -> Wanted | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # in front of all names, where a net was a part of another
 PREFIXES = ("backbone.", "encoder.", "net.", "network.", "model.", "body.", "base_model.", "student.", "teacher.")
+SIDE, CLASSES = 224, 10  # of a net that is built for the names of its tensors alone
 COUNTER = "num_batches_tracked"  # of batch norm: how often it has updated its statistics, which nothing reads
 
 
@@ -86,6 +87,26 @@ def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common
     line += f"; without statistics, which begin anew: {few(statistics)}" if statistics else ""
     line += f"; left over: {few(left)}" if left else ""
     return Loaded(line, [*missing, *statistics])
+
+
+def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: Common) -> None:
+    """Before any data are read: refuse a bare file that has hardly a name in common with the net.
+
+    The net is built without memory for its weights, for images of no matter which size: names do not depend on it.
+    Errors: ConfigError, as `put` would say it.
+    """
+    recognized = pretrained.shape is not None or pretrained.sides is not None
+    if recognized or model_tip.name == "timm":  # which takes its time to build, and runs once
+        return
+    try:
+        with torch.device("meta"):
+            net: nn.Module = model_tip((pretrained.channels or 3, SIDE, SIDE), CLASSES, nn.ReLU)
+    except (ConfigError, RuntimeError, NotImplementedError):
+        return
+    names = set(net.state_dict())
+    shared = max(len(names & naming.state.keys()) for naming in namings(pretrained, model_tip, common))
+    if 2 * shared < len(names):
+        put(pretrained, net, model_tip, common)
 
 
 def namings(pretrained: Pretrained, model_tip: Tip, common: Common) -> Iterator[Naming]:
