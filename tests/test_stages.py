@@ -240,7 +240,7 @@ def test_one_pass_gives_what_each_stage_s_own_net_gives_averaged(name: str) -> N
         assert list(found) == names_of(net)
         for stage in names_of(net):
             raw = stages.up_to(net, stage)(inputs)
-            assert torch.equal(found[stage], stages.pooled(raw, net)) and torch.equal(pool(raw), found[stage])
+            assert torch.equal(pool(raw), found[stage])
             assert found[stage].dim() == 2 and len(found[stage]) == 2
         assert {key: len(value) for key, value in stages.shapes(net, inputs).items()} == {
             key: stages.up_to(net, key)(inputs).dim() - 1 for key in names_of(net)
@@ -288,8 +288,8 @@ def test_pooled_is_the_mean_over_all_but_the_channels(
 ) -> None:
     net = nn.Sequential(OrderedDict(stem=layer(), head=nn.Linear(6, 5)))
     values = torch.randn(shape)
-    torch.testing.assert_close(stages.pooled(values, net), values.mean(axes) if axes else values)
-    assert torch.equal(stages.pooled((values, None), net), stages.pooled(values, net))
+    torch.testing.assert_close(stages.pool_of(net)(values), values.mean(axes) if axes else values)
+    assert torch.equal(stages.pool_of(net)((values, None)), stages.pool_of(net)(values))
 
 
 @pytest.mark.parametrize(

@@ -311,14 +311,8 @@ def shapes(model: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def pooled(outputs: Any, model: nn.Module) -> Tensor:
-    """A stage's output -> (N, F): the mean over places, tokens or steps, whichever axis holds the channels."""
-    found: Tensor = pool_of(model)(outputs)
-    return found
-
-
 def pool_of(model: nn.Module) -> Pool:
-    """`pooled` as a layer behind a net that ends with one of the stages of `model`."""
+    """What makes (N, F) of any stage's output: the mean over places, tokens or steps, as a layer behind the stage."""
     return Pool(Widths.of(model, _classifiers(model)))
 
 

@@ -266,6 +266,17 @@ def build(model: str, *overrides: str) -> nn.Module:
     return build_model(validate(compose([f"model={model}", *overrides])[0]), (3, 64, 64), 10, [])
 
 
+def test_what_auto_leaves_out_is_left_out(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it chooses the machine: the run is that without augmentation and balance, to the bit."""
+    monkeypatch.setattr("dltips.tips.finetune.auto._similarity", lambda *_: (False, []))
+    runs = [ready(source, "finetune=auto", *more) for more in ((), ("augmentation=crop", "data.balance=loss"))]
+    said = "auto: augmentation=crop and data.balance=loss left out: earlier_stage_svm is fitted once, to the samples as"
+    assert [any(note.startswith(said) for note in run.notes) for run in runs] == [False, True]
+    ends = [fit(run).records[-1]["train/loss"] for run in runs]
+    assert ends[0] == ends[1] and runs[1].plan.strategy == "earlier_stage_svm"
+    assert changed(*(state(run.training.net.module) for run in runs)) == set()
+
+
 def lines(folder: Path) -> list[dict[str, float]]:
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in line if key not in ("seconds", "samples_per_second")} for line in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,7 +104,7 @@ def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun
     net = Net(tuned.model, thawing.freeze(epoch))
     _check_batch_norm(config, net, thawing)
     rule = rule_for(config, net, thawing, epoch)
-    training = _training(config, net, data, tuned.supply, rule, regularizations, autocast)
+    training = _training(config, net, tuned.data, tuned.supply, rule, regularizations, autocast)
     statistics = None
     if config.log.layers:
         targets = data.train.targets[:PROBE].to(device)
@@ -157,6 +157,7 @@ class _Tuned:
     """A net as its strategy wants it, and what passes through which part of it."""
 
     model: nn.Module
+    data: Data
     plan: Plan
     supply: Supply
     size: Size
@@ -185,13 +186,15 @@ def _tune(
         model = _on(data.device, transfer.topped(model, plan.top), data.train)
         if begun is not None:
             transfer.put_back(begun, model)
+        data = transfer.as_planned(data, plan)
         supply = transfer.supply(config, model, data, plan, autocast, probe)
         seconds = time.perf_counter() - started if plan.phases else 0.0
     if plan.top is not None:
         size = measure(model, input_shape, data.device)
+        plan = replace(plan, top=replace(plan.top, features=None))  # the supply has them
     trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], data.device)
     own_threads = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
-    return _Tuned(model, plan, supply, size, threads or devices.Threads(own_threads, beforehand), seconds)
+    return _Tuned(model, data, plan, supply, size, threads or devices.Threads(own_threads, beforehand), seconds)
 
 
 def rule_for(config: Config, net: Net, thawing: Thawing, epoch: int) -> Rule:

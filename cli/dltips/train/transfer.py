@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dltips import memory, stages
 from dltips.config import Config
+from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Feed, Resident
 from dltips.feed.load import Wanted
 from dltips.feed.splits import Split
@@ -153,6 +154,13 @@ def make_plan(config: Config, model: nn.Module, data: Data, autocast: Autocast, 
     return plan
 
 
+def as_planned(data: Data, plan: Plan) -> Data:
+    """The data as the plan takes them: a top is fitted once, to the samples as they are."""
+    if plan.top is None:
+        return data
+    return replace(data, common=replace(data.common, balance="none"), augmentations=Augmentations((), (), ()))
+
+
 def write_plan(plan: Plan) -> str:
     """The plan as a checkpoint holds it: all but the top's weights."""
     phases = [[phase.epoch, dict(phase.rates)] for phase in plan.phases]
@@ -261,14 +269,13 @@ class Supply:
 def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: Autocast, probe: Tensor) -> Supply:
     """The samples for the whole net; or, where a plan has views, what comes before its head for the head alone."""
     seed, batch_size = config.settings.seed, config.settings.batch_size
-    common = data.common if plan.top is None else replace(data.common, balance="none")
-    order = epoch_order(common, seed, data.train, len(data.source.classes))
+    order = epoch_order(data.common, seed, data.train, len(data.source.classes))
     if not plan.views:
         names = data.augmentations.names
         train, val = data.feed(data.train, augmented=True), data.feed(data.splits.val)
         return Supply(model, train, val, order, names, probe)
     body, head = cut(model)
-    names = data.augmentations.names if plan.top is None else ()
+    names = data.augmentations.names
     views = plan.views if names else 1
     count = len(data.train)
 
@@ -279,7 +286,7 @@ def supply(config: Config, model: nn.Module, data: Data, plan: Plan, autocast: A
         drawn = torch.randint(views, (count,), generator=seeds.generator(seed, "views", epoch=epoch))
         return order(epoch) + count * drawn
 
-    train, val = data.feed(data.train, augmented=bool(names), once=True), data.feed(data.splits.val, once=True)
+    train, val = data.feed(data.train, augmented=True, once=True), data.feed(data.splits.val, once=True)
     if plan.top is not None and plan.top.features is not None:  # known since the fit
         known = plan.top.features
         train_features, val_features = Split(known.train, known.train_targets), Split(known.val, known.val_targets)
