@@ -11,7 +11,7 @@ from dltips.main import main as dltips
 from task import Run, parser, report, run_of
 
 # what the other contenders do too: validation, and scalars for TensorBoard
-BARE = ["log.layers=false", "log.images=false", "log.picture=false", "checkpoint.interval=1000000"]
+BARE = ["log.layers=false", "log.images=false", "log.pictures=none", "checkpoint.interval=1000000"]
 
 # images outside an official test set, of which dltips takes a share for validation
 IMAGES = {"digits": 1797, "fashion": 60000}

@@ -15,7 +15,7 @@ from dltips import catalog, recipe
 from dltips.main import VERBS, main
 
 Refused = Callable[..., str]
-QUICK = ("epochs=2", "log.tensorboard=false", "log.picture=false", "log.layers=false")
+QUICK = ("epochs=2", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

@@ -12,7 +12,7 @@ from dltips.main import main
 from dltips.registry import load
 
 REGISTRIES = load()
-QUICK = ("epochs=0", "log.tensorboard=false", "log.picture=false", "log.layers=false")
+QUICK = ("epochs=0", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 
 def config_of(*overrides: str) -> Config:

@@ -15,7 +15,7 @@ from dltips.main import main
 from dltips.registry import FAMILIES, STACKABLE, ConfigError
 
 Output = pytest.CaptureFixture[str]
-QUICK = ("epochs=0", "log.tensorboard=false", "log.picture=false", "log.layers=false")
+QUICK = ("epochs=0", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def test_a_knob_that_takes_a_mapping(typed: str, capsys: Output) -> None:
     assert main(["train", "optimizer=torch", typed, "log={layers:false,images:false}", "--cfg", "job"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
     assert shown.optimizer.options == {"eps": 1e-7} and shown.optimizer.cls == "NAdam"
-    assert (shown.log.layers, shown.log.images, shown.log.picture) == (False, False, True)
+    assert (shown.log.layers, shown.log.images, shown.log.pictures) == (False, False, "best")
 
 
 def test_what_cfg_job_prints_is_what_the_run_writes(

@@ -59,7 +59,7 @@ def test_what_a_run_logs_are_scikit_learn_s_scores_of_the_same_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    quick = ["log.tensorboard=false", "log.picture=false", "log.layers=false", "epochs=1", "data.subset=200"]
+    quick = ["log.tensorboard=false", "log.pictures=none", "log.layers=false", "epochs=1", "data.subset=200"]
     assert main(["train", *quick, "optimizer.lr=0.01"]) == 0
     (path,) = Path("outputs").iterdir()
     (record,) = (json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines())

@@ -13,7 +13,7 @@ from dltips import paths, registry
 from dltips.main import main
 
 Output = pytest.CaptureFixture[str]
-QUICK = ("epochs=2", "log.tensorboard=false", "log.picture=false", "log.layers=false")
+QUICK = ("epochs=2", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 MODULE = '''\
 import torch

@@ -15,7 +15,7 @@ from dltips.registry import FAMILIES
 Output = pytest.CaptureFixture[str]
 Write = Callable[..., None]
 SHIPPED = [file.stem for file in paths.shipped("recipes").glob("*.yaml")]
-QUICK = ("log.tensorboard=false", "log.picture=false", "log.layers=false")
+QUICK = ("log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Log:
     histograms: bool
     images: bool
     tensorboard: bool
-    picture: bool
+    pictures: Literal["best", "all", "none"]
 
 
 SECTIONS: dict[str, type] = {"checkpoint": Checkpoint, "log": Log}
@@ -184,6 +184,21 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def flat(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a config by its full key, a family's chosen options by its name: {"init": "he", "seed": 0}.
+
+    Interpolations stay unresolved and secrets are redacted, as in config.yaml.
+    """
+    found: dict[str, Any] = {}
+    for key, section in redacted(plain).items():
+        if key not in FAMILIES or not isinstance(section, Mapping):
+            found |= dict(leaves({key: section}))
+            continue
+        found[key] = ",".join(section) if key in STACKABLE else section.get("name")
+        found |= {name: value for name, value in leaves(section, f"{key}.") if not name.endswith(".name")}
+    return found
+
+
 Scalar = bool | float | str
 
 
@@ -231,6 +246,8 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     for name in SECTIONS:
         if isinstance(full.get(name), Mapping):
             full[name] = {**primary[name], **full[name]}
+            if name == "log" and "picture" in full[name]:  # as it was called in 0.1.0.dev
+                full[name]["pictures"] = "best" if full[name].pop("picture") else "none"
     for family in FAMILIES:
         section = full.get(family)
         if isinstance(section, Mapping):

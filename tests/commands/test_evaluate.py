@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
         patch.chdir(base)
-        quick = ["epochs=3", "log.tensorboard=false", "log.picture=false", "log.layers=false"]
+        quick = ["epochs=3", "log.tensorboard=false", "log.pictures=none", "log.layers=false"]
         assert main(["train", *quick, "optimizer.lr=0.002", "regularization=[dropout]", *SMALL]) == 0
     (path,) = (base / "outputs").iterdir()
     return path
@@ -232,6 +232,6 @@ def test_mistakes_are_one_line(arguments: str, message: str, run: str, capsys: O
 
 def test_an_initialized_net_can_be_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "epochs=0", "log.tensorboard=false", "log.picture=false", "model.widths=[4]"]) == 0
+    assert main(["train", "epochs=0", "log.tensorboard=false", "log.pictures=none", "model.widths=[4]"]) == 0
     (path,) = Path("outputs").iterdir()
     assert evaluated(capsys, str(path))["epoch"] == 0

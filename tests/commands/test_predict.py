@@ -24,7 +24,7 @@ from dltips.train.loop import predictions
 from dltips.train.prepare import prepare
 
 Output = pytest.CaptureFixture[str]
-QUICK = ["log.tensorboard=false", "log.picture=false", "log.layers=false"]
+QUICK = ["log.tensorboard=false", "log.pictures=none", "log.layers=false"]
 CNN = ["model=cnn", "model.widths=[4,8]", "model.norm=batch", "epochs=2", "batch_size=32", "optimizer.lr=0.02"]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dltips.main import main
 
-OPTIONS = ["train", "device=cpu", "model.norm=none", "log.tensorboard=false", "log.picture=false"]
+OPTIONS = ["train", "device=cpu", "model.norm=none", "log.tensorboard=false", "log.pictures=none"]
 
 
 @pytest.fixture(autouse=True)

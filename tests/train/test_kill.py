@@ -22,7 +22,7 @@ import dltips.commands.train, dltips.train.run
 load()
 
 ARGUMENTS = ["train", "+recipe=quickstart", "epochs=12", "checkpoint.interval=0", "device=cpu", "log.tensorboard=false",
-             "log.picture=false", "'augmentation=[crop]'", "'regularization=[ema,early_stopping,dropout]'",
+             "log.pictures=none", "'augmentation=[crop]'", "'regularization=[ema,early_stopping,dropout]'",
              "regularization.dropout.min_units=64", "optimizer=adam", "optimizer.lr=0.003", "schedule=plateau"]
 ARGUMENTS = [argument.strip("'") for argument in ARGUMENTS]
 

@@ -12,7 +12,7 @@ import torch
 from dltips.main import main
 from dltips.train import checkpoint
 
-SHORT = ["device=cpu", "log.tensorboard=false", "log.picture=false", "data.subset=300"]
+SHORT = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=300"]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 
 from dltips.main import main
 
-SHORT = ["train", "device=cpu", "epochs=2", "log.tensorboard=false", "log.picture=false", "data.subset=300"]
+SHORT = ["train", "device=cpu", "epochs=2", "log.tensorboard=false", "log.pictures=none", "data.subset=300"]
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_zero_epochs_write_the_initialized_net_and_its_statistics() -> None:
 
 
 def test_the_files_of_a_run_and_what_they_say() -> None:
-    folder = train("name=my run", "log.tensorboard=true", "log.picture=true", "metric=val/loss")
+    folder = train("name=my run", "log.tensorboard=true", "log.pictures=best", "metric=val/loss")
     assert folder.name.endswith("-my-run")
     found = {path.name.split(".")[0] if path.name.startswith("events") else path.name for path in folder.iterdir()}
     assert found == {
@@ -174,14 +174,14 @@ def test_a_run_in_bfloat16_differs_and_learns() -> None:
 
 def test_quickstart_learns_the_digits() -> None:
     before = set(Path("outputs").glob("*"))
-    assert main(["train", "+recipe=quickstart", "device=cpu", "log.tensorboard=false", "log.picture=false"]) == 0
+    assert main(["train", "+recipe=quickstart", "device=cpu", "log.tensorboard=false", "log.pictures=none"]) == 0
     (folder,) = set(Path("outputs").glob("*")) - before
     assert metrics(folder)[-1]["val/accuracy"] >= 0.97
 
 
 @pytest.mark.slow
 def test_quickstart_reaches_97_percent_on_every_seed_of_twenty() -> None:
-    options = ["log.tensorboard=false", "log.picture=false", "device=cpu", "seed=range(20)"]
+    options = ["log.tensorboard=false", "log.pictures=none", "device=cpu", "seed=range(20)"]
     assert main(["train", "-m", "+recipe=quickstart", *options]) == 0
     runs = [json.loads(path.read_text()) for path in Path("outputs").glob("*/summary.json")]
     assert len(runs) == 20

@@ -8,7 +8,7 @@ from dltips.main import main
 from dltips.train.folder import read_summary
 from dltips.train.strategies import FOUR, Outcome, table
 
-RUN = ["device=cpu", "log.tensorboard=false", "log.picture=false", "data.subset=100", "model=cnn", "model.widths=[4,6]"]
+RUN = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=100", "model=cnn", "model.widths=[4,6]"]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from dltips.train import trained
 from dltips.train.fit import fit
 from dltips.train.prepare import Run, build_model, prepare
 
-QUIET = ["device=cpu", "log.tensorboard=false", "log.picture=false", "data.subset=120", "batch_size=20"]
+QUIET = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=120", "batch_size=20"]
 NET = ["model=cnn", "model.widths=[4,6,8]", "model.depth=1"]
 SOURCE = [*QUIET, *NET, "epochs=2", "data.only_classes=[0,1,2,3,4]"]
 TARGET = [*QUIET, *NET, "epochs=2", "data.only_classes=[5,6,7,8,9]", "optimizer.lr=0.05"]

@@ -23,7 +23,7 @@ from dltips.weights import timm_hub
 from dltips.weights.match import put
 from dltips.weights.source import Pretrained, find, fingerprint
 
-SHORT = ("device=cpu", "epochs=1", "log.tensorboard=false", "log.picture=false", "data.subset=300")
+SHORT = ("device=cpu", "epochs=1", "log.tensorboard=false", "log.pictures=none", "data.subset=300")
 TIMM = ("model=timm", "model.architecture=test_efficientnet")
 
 

@@ -12,14 +12,15 @@ from dltips.config import Config
 from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Feed
-from dltips.feed.load import Wanted, load
+from dltips.feed.load import Wanted
 from dltips.feed.placement import place
-from dltips.feed.splits import Split, Splits, split
+from dltips.feed.splits import Split, Splits
 from dltips.registry import Tip
 from dltips.tips.augmentation import Samples
 from dltips.tips.data import Common, Source
 from dltips.tips.preprocessing import Fill, save
 from dltips.train import seeds
+from dltips.train.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ class Data:
         return Feed(batches, len(part), self.preprocess, augmentations.before, augmentations.after, once=once)
 
 
-def prepare_data(config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None) -> Data:
+def prepare_data(
+    config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None, store: Store
+) -> Data:
     """Load, split, fit what learns from the training split. Errors: ConfigError.
 
     A preprocessing that is fitted already, and the form that a net wants its inputs in, come with its weights.
     """
     seed, common = config.settings.seed, config.common["data"]()
     balance.check(common.balance, common.shuffle)
-    source = load(config.tip("data"), common, wanted)
-    splits = split(source, common)
-    train = splits.train.taken()
+    source, splits, train = store.samples(config, common, wanted)
     samples = Samples(train.inputs, train.targets, len(source.classes))
     augmentations = Augmentations.build(config.tips["augmentation"], samples)
     augmentations.try_on(train)

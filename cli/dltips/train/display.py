@@ -49,6 +49,10 @@ class Display:
             self.write(text)
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    def note(self, text: str, *, heard: bool) -> None:
+        """What the person should know of a run before it starts, once."""
+        self.say(text, heard=heard)
+
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it; the run goes on
             print(text, file=sys.stderr, flush=True)
@@ -112,8 +116,22 @@ class LiveDisplay(Display):
         self.progress.stop()
 
 
-def display_for(log: Path, epochs: int, training: Training) -> Display:
-    """Live in a terminal, plain elsewhere."""
+class QuietDisplay(Display):
+    """One run of many: its epochs go to run.log alone, notes are still said."""
+
+    def note(self, text: str, *, heard: bool) -> None:
+        if not heard:
+            super().write(text)
+        self.say(text)
+
+    def write(self, text: str) -> None:
+        """Who runs many says how each ended."""
+
+
+def display_for(log: Path, epochs: int, training: Training, *, quiet: bool = False) -> Display:
+    """Live in a terminal, plain elsewhere, nothing at all for one run of many."""
+    if quiet:
+        return QuietDisplay(log, epochs)
     return LiveDisplay(log, epochs, training) if sys.stderr.isatty() else Display(log, epochs)
 
 

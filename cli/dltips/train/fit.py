@@ -101,7 +101,9 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         best = run.enter(epoch + 1, best)
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=any(verdicts))
         recorder.epoch(record, snapshot)
-        if snapshot.stopped:
+        # who only watches stops this session, not the training: a checkpoint knows nothing of it
+        enough = [hear(record) for hear in run.watchers]
+        if any(enough) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
 

@@ -40,17 +40,22 @@ def check_writable() -> None:
         ) from error
 
 
-def make(name: str | None) -> Path:
-    """A new run folder under ./outputs: time with microseconds, a short hash, the run's name. Errors: ConfigError."""
-    label = "".join(char if char.isalnum() or char in "-_." else "-" for char in redact(name or "")).strip("-.")[:60]
-    stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(3)}"
-    folder = paths.OUTPUTS / (f"{stamp}-{label}" if label else stamp)
+def make(name: str | None, chosen: Path | None = None) -> Path:
+    """A new run folder: the one that was chosen, or one under ./outputs with a name of its own. Errors: ConfigError."""
+    folder = chosen or paths.OUTPUTS / unique_name(name)
     try:
         paths.OUTPUTS.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=False)
     except OSError as error:
         raise ConfigError(f"outputs: {folder.absolute()} cannot be made ({error.strerror})") from error
     return folder
+
+
+def unique_name(name: str | None, short_hash: str | None = None) -> str:
+    """Time with microseconds, a short hash, a run's or a sweep's name."""
+    label = "".join(char if char.isalnum() or char in "-_." else "-" for char in redact(name or "")).strip("-.")[:60]
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{short_hash or secrets.token_hex(3)}"
+    return f"{stamp}-{label}" if label else stamp
 
 
 def write_config(folder: Path, plain: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from dltips.train.loop import Criterion, Training, parts_for
 from dltips.train.measure import Size, measure
 from dltips.train.snapshot import Best, Weights
 from dltips.train.statistics import LayerStatistics
+from dltips.train.store import Store
 from dltips.train.thawing import Thawing
 from dltips.train.transfer import Autocast, Begun, Supply
 
@@ -60,6 +61,7 @@ class Run:
     weights_hash: str | None  # of the file that fine-tuning started from
     notes: Sequence[str] = ()  # what the user should hear of before the run starts
     test_reads: int = 0  # before this run was resumed
+    watchers: Sequence[Callable[[Mapping[str, Any]], bool]] = ()  # hear of each epoch; True ends the session
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -78,17 +80,23 @@ class Run:
         return None if best is None else Best(best.metrics, Weights.from_named(named, net))
 
 
-def prepare(config: Config, threads: devices.Threads | None = None, begun: Begun | None = None) -> Run:
+def prepare(
+    config: Config,
+    threads: devices.Threads | None = None,
+    begun: Begun | None = None,
+    store: Store | None = None,
+) -> Run:
     """Load the data, build the net, bind the tips. Errors: ConfigError.
 
-    The threads, and what was settled by then, are given when a run is resumed: its bits depend on them.
+    The threads, and what was settled by then, are given when a run is resumed: its bits depend on them. Runs that are
+    given the same store load their data once.
     """
     settings = config.settings
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
     pretrained = None if begun else transfer.find(config)
     brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
-    data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun))
+    data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store or Store())
     _check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):

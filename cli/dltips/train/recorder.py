@@ -29,12 +29,15 @@ EVENTS_AFTER = 3.0  # seconds
 class FolderRecorder:
     """Writes into one run folder. Errors: OSError, with the last good checkpoint left whole."""
 
-    def __init__(self, path: Path, run: Run, display: Display, config_text: str, typed: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, run: Run, display: Display, config_text: str, typed: Sequence[str], *, pictures: bool
+    ) -> None:
         self.path = path
         self.metrics = (path / folder.METRICS).open("a", encoding="utf-8", buffering=1)
         self.run = run
         self.display = display
         self.config_text = config_text
+        self.pictures = pictures
         self.typed = typed  # keys set on the command line: TensorBoard shows their columns first
         self.waiting: list[tuple[Record, float]] = []
         self.events: Events | None = None
@@ -112,7 +115,7 @@ class FolderRecorder:
         if self.run.config.log.tensorboard:
             self.write_events()
             assert self.events is not None
-            if self.run.config.log.images and len(self.run.input_shape) == 3:
+            if self.run.config.log.images and self.pictures and len(self.run.input_shape) == 3:
                 self.events.images("train/augmented", augmented_examples(self.run))
             self.events.finish(status)
 

@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
@@ -26,10 +27,30 @@ from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
+from dltips.train.store import Store
 from dltips.train.summary import environment, parameters, report, summarize
 
 if TYPE_CHECKING:
     from dltips.train.resume import Continuation
+
+
+@dataclass
+class Session:
+    """What surrounds a run: what was typed and said, where it lies, what it shares, who may end it."""
+
+    typed: Sequence[str]  # keys that were set on the command line
+    notes: Sequence[str]
+    said: set[str]  # notes that the person has heard: they go to run.log alone, and the others are added
+    path: Path | None = None  # the run's folder, yet to be made; None: one of its own under outputs
+    deadline: float | None = None  # of time.perf_counter(): no epoch begins after it, and the end is not reported
+    quiet: bool = False  # one of many: its epochs go to run.log alone, its pictures wait until it is the best
+    store: Store | None = None
+    # each gets an epoch's line of metrics.jsonl, and ends the run with True, as what `ended_as` then says
+    after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
+    ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
+
+    def draws(self, pictures: str) -> bool:
+        return pictures == "all" or (pictures == "best" and not self.quiet)
 
 
 def train(composed: DictConfig, overrides: list[str], notes: list[str], said: set[str]) -> int:
@@ -42,56 +63,48 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str], said: se
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        code, _ = run_once(resumed.config, resumed, typed_keys(overrides), [*notes, *resumed.notes], said)
+        code, _ = run_once(resumed.config, resumed, Session(typed_keys(overrides), [*notes, *resumed.notes], said))
     else:
-        code, _ = run_once(validate(composed), None, typed_keys(overrides), notes, said)
+        code, _ = run_once(validate(composed), None, Session(typed_keys(overrides), notes, said))
     return code
 
 
-def run_once(
-    config: Config,
-    resumed: Continuation | None,
-    typed: list[str],
-    notes: list[str],
-    said: set[str],
-    deadline: float | None = None,
-) -> tuple[int, Path]:
-    """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind.
-
-    With a deadline, of time.perf_counter(), no epoch begins after it, and the end is not reported.
-    """
-    run = prepare(config, resumed.threads, resumed.begun) if resumed else prepare(config)
+def run_once(config: Config, resumed: Continuation | None, session: Session) -> tuple[int, Path]:
+    """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind."""
+    settled = (resumed.threads, resumed.begun) if resumed else (None, None)
+    run = prepare(config, *settled, session.store)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
         run.test_reads = resumed.test_reads
         if resumed.payload is not None:
             run.weights_hash = resumed.weights_hash
     run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
-    if deadline is not None:
-        run.training.after_epoch = [*run.training.after_epoch, lambda record: time.perf_counter() > deadline]
-    path = resumed.path if resumed else folder.make(config.settings.name)
+    run.watchers = [*session.after_epoch, *_until(session.deadline)]
+    path = resumed.path if resumed else folder.make(config.settings.name, session.path)
     try:
         config_text = folder.write_config(path, config.plain)
         folder.write_json(path / folder.ENVIRONMENT, environment(run))
-        display = display_for(path / folder.LOG, config.settings.epochs, run.training)
-        recorder = FolderRecorder(path, run, display, config_text, typed)
+        display = display_for(path / folder.LOG, config.settings.epochs, run.training, quiet=session.quiet)
+        pictures = session.draws(config.log.pictures)
+        recorder = FolderRecorder(path, run, display, config_text, session.typed, pictures=pictures)
     except OSError as error:
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
     with contextlib.closing(display), contextlib.closing(recorder):
-        for note in (*notes, *run.notes):
-            display.say(note, heard=note in said)
-            said.add(note)
+        for note in (*session.notes, *run.notes):
+            display.note(note, heard=note in session.said)
+            session.said.add(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
-            gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
+            if not gc.get_freeze_count():
+                gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
             gc.enable()
             devices.keep_freed_memory()
             with _stop_on_signals(run.training):
                 result = fit(run, recorder, resume=snapshot, records=records)
             display.leave()
-            code = _end(run, recorder, result, path, display, reported=deadline is None)
+            code = _end(run, recorder, result, path, display, session)
             return code, path
         except OSError as error:
             display.leave()
@@ -102,9 +115,25 @@ def run_once(
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
-                    summary = summarize(run, "failed", folder.read_metrics(path), None)
+                    summary = summarize(run, "failed", folder.read_metrics(path), None, reason(error))
                     folder.write_json(path / folder.SUMMARY, summary)
             raise
+
+
+def _until(deadline: float | None) -> list[Callable[[Any], bool]]:
+    return [] if deadline is None else [lambda record: time.perf_counter() > deadline]
+
+
+def reason(error: BaseException) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, ConfigError):
+        return redact(str(error))
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text):
+        return "out of memory; lower batch_size, raise accumulate, or make the model smaller"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped at once"
+    return redact(f"{type(error).__name__}: {text}"[:300])
 
 
 def _headline(run: Run) -> str:
@@ -117,18 +146,19 @@ def _headline(run: Run) -> str:
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, *, reported: bool) -> int:
+def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, session: Session) -> int:
     """Checkpoints, pictures, summary, and what the person gets to read."""
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
         recorder.checkpoint(result.snapshot)
     recorder.best(result.snapshot)
-    recorder.finish(result.status)
+    status = session.ended_as() if result.stopped_early else result.status
+    recorder.finish(status)
     records = folder.read_metrics(path)
-    if run.config.log.picture and records:
+    if recorder.pictures and records:
         from dltips.train.picture import curves
 
         curves(records, path / "curves.png", redact(run.config.settings.name or path.name))
-    summary = summarize(run, result.status, records, result)
+    summary = summarize(run, status, records, result)
     folder.write_json(path / folder.SUMMARY, summary)
     if result.status == "diverged":
         assert result.diverged_at is not None
@@ -145,16 +175,17 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     if result.status == "interrupted":
         saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
         display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
-    if reported:
+    if session.deadline is None and not session.quiet:
         with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
             print(report(run, path, summary, records), flush=True)
-    return {"finished": EXIT_OK, "diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}[result.status]
+    return {"diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}.get(status, EXIT_OK)
 
 
 def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
     """The disk is full, or gone: the last good checkpoint is whole, and the person learns how to go on."""
     with contextlib.suppress(OSError):
-        folder.write_json(path / folder.SUMMARY, summarize(run, "failed", folder.read_metrics(path), None))
+        summary = summarize(run, "failed", folder.read_metrics(path), None, f"cannot be written ({error.strerror})")
+        folder.write_json(path / folder.SUMMARY, summary)
     has_checkpoint = (path / checkpoint.LAST).exists() or (path / checkpoint.PREVIOUS).exists()
     remedy = f"make room, then: dltips train resume={path}" if has_checkpoint else "make room and start again"
     print(f"dltips: {path} cannot be written ({error.strerror or error}); {remedy}", file=sys.stderr)

@@ -22,7 +22,8 @@ from dltips.registry import ConfigError
 from dltips.stages import stages_of
 from dltips.train import folder
 from dltips.train.prepare import prepare
-from dltips.train.run import run_once
+from dltips.train.run import Session, run_once
+from dltips.train.store import Store
 
 FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
 
@@ -51,7 +52,8 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     if config.settings.resume is not None:
         raise ConfigError("--compare: begins runs of its own; leave resume out")
     folder.check_writable()
-    asked = prepare(config)
+    store = Store()
+    asked = prepare(config, store=store)
     chosen = asked.plan.strategy
     stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
     trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
@@ -62,7 +64,9 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     for strategy, trial in trials.items():
         started = time.perf_counter()
         try:
-            code, path = run_once(trial, None, typed_keys(overrides), [], said, deadline=started + seconds)
+            code, path = run_once(
+                trial, None, Session(typed_keys(overrides), [], said, deadline=started + seconds, store=store)
+            )
         except ConfigError as error:  # what goes with the others need not go with this one
             if str(error).startswith("outputs:"):
                 raise

@@ -14,7 +14,7 @@ import numpy
 import torch
 
 from dltips import __version__, paths
-from dltips.config import redact
+from dltips.config import Config, flat, redact
 from dltips.train import checkpoint
 from dltips.train.device import describe
 from dltips.train.fit import Record, Result
@@ -57,8 +57,10 @@ def environment(run: Run) -> dict[str, Any]:
     }
 
 
-def summarize(run: Run, status: str, records: Sequence[Record], result: Result | None) -> dict[str, Any]:
-    """summary.json. `best` and `last` are the metrics of those epochs."""
+def summarize(
+    run: Run, status: str, records: Sequence[Record], result: Result | None, error: str | None = None
+) -> dict[str, Any]:
+    """summary.json. `best` and `last` are the metrics of those epochs, `error` says why a run failed."""
     best = result.best.metrics if result is not None and result.best is not None else None
     last = {name: value for name, value in records[-1].items() if not name.startswith("layers/")} if records else None
     seconds = result.snapshot.seconds if result is not None else (records[-1]["seconds"] if records else 0.0)
@@ -71,6 +73,7 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
     device = run.training.device
     return {
         "status": status,
+        "error": error,
         "name": redact(run.config.settings.name or "") or None,
         "metric": run.config.settings.metric,
         "best": best,
@@ -92,6 +95,24 @@ def summarize(run: Run, status: str, records: Sequence[Record], result: Result |
         "data_hash": run.splits.hash,
         "code_version": code_version(),
         "test_reads": run.test_reads,
+        "settings": flat(run.config.plain),
+    }
+
+
+def failed_early(config: Config, error: str) -> dict[str, Any]:
+    """summary.json of a run that could not be prepared."""
+    return {
+        "status": "failed",
+        "error": error,
+        "name": redact(config.settings.name or "") or None,
+        "metric": config.settings.metric,
+        "best": None,
+        "last": None,
+        "seconds": 0.0,
+        "seed": config.settings.seed,
+        "config_hash": config.hash,
+        "code_version": code_version(),
+        "settings": flat(config.plain),
     }
 
 

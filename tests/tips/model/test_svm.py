@@ -100,7 +100,7 @@ def test_a_run_is_fitted_evaluated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    quick = ["device=cpu", "log.tensorboard=false", "log.picture=false"]
+    quick = ["device=cpu", "log.tensorboard=false", "log.pictures=none"]
     assert main(["train", "model=svm", "data.subset=500", "epochs=1", *quick]) == 0
     (folder,) = Path("outputs").glob("*")
     assert main(["train", f"resume={folder}", "epochs=2"]) == 0

@@ -154,7 +154,7 @@ def test_a_net_without_biases_says_so() -> None:
 
 def test_rates_are_typed_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ["device=cpu", "epochs=1", "data.subset=100", "log.tensorboard=false", "log.picture=false"]
+    short = ["device=cpu", "epochs=1", "data.subset=100", "log.tensorboard=false", "log.pictures=none"]
     assert (
         main(["train", *short, "optimizer.rates.head=0", "optimizer.rates.hidden1.layer=0", "optimizer.rates.bias=0"])
         == 0
