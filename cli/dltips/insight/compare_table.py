@@ -1,0 +1,108 @@
+"""A comparison as text and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+
+from dltips.insight.comparison import Comparison, Row, record
+from dltips.insight.groups import text
+
+WIDTH, NARROWEST = 100, 24  # of the table, where the terminal is no wider; of its first column
+MOST = 50  # rows in a terminal: who wants more reads the CSV
+
+
+def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
+    """The lines, each with whether it is to stand out: the head, and the reference's row. Long labels are wrapped."""
+    rows = comparison.rows[:MOST]
+    number = Formatter(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
+    head = ["n", comparison.metric, "sd", "95 %", "seconds", "MB", "difference", "p"]
+    cells = [_cells(row, comparison, number) for row in rows]
+    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    room = max(NARROWEST, width - sum(widths) - 2 * len(widths))
+    first = min(room, max([len("group"), *(len(row.group.label) for row in rows)]))
+    lines = [(_line("group", head, first, widths), True)]
+    for row, line in zip(rows, cells, strict=True):
+        label, *more = textwrap.wrap(row.group.label, first, break_on_hyphens=False, subsequent_indent="  ") or [""]
+        lines.append((_line(label, line, first, widths), row.reference))
+        lines += [(part, row.reference) for part in more]
+    if len(comparison.rows) > MOST:
+        lines.append((f"... and {len(comparison.rows) - MOST} more groups; --csv FILE has them all", False))
+    return lines
+
+
+def below(comparison: Comparison) -> list[str]:
+    """What is to be known about the table: what was left out, how it was calculated."""
+    lines = []
+    count = comparison.left_out_count
+    if count:
+        lines.append(f"{count} run{'' if count == 1 else 's'} left out: {', '.join(comparison.left_out)}")
+    reference, tests = comparison.reference, sum(row.p is not None for row in comparison.rows)
+    if reference is not None and tests:
+        kind = "baseline" if comparison.baseline else "best"
+        picked = "" if comparison.baseline else "; the best was picked by looking, --baseline names one beforehand"
+        holm = f", Holm over {tests}" if tests > 1 else ""
+        lines.append(f"p: paired t-test over seeds, to the {kind}{holm}{picked}")
+    if len(comparison.rows) == 1 and not comparison.by:
+        lines.append("nothing differs apart from the seed: one group")
+    return lines + [f"note: {note}" for note in comparison.notes]
+
+
+def _line(label: str, cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
+    columns = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"{label:<{first}}  {'  '.join(columns)}".rstrip()
+
+
+def _cells(row: Row, comparison: Comparison, number: Formatter) -> list[str]:
+    if row.spread is None:
+        became = max(row.left_out, key=row.left_out.__getitem__, default="-")
+        return ["0", became.split()[0], *["-"] * 6]
+    found = row.spread
+    difference = "-" if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
+    if row.reference:
+        difference = "baseline" if comparison.baseline else "best"
+    return [
+        str(found.n),
+        number(found.mean),
+        "-" if found.deviation is None else number(found.deviation),
+        "-" if found.high is None else f"±{number(found.high - found.mean)}",
+        "-" if row.seconds is None else f"{row.seconds:,.{1 if row.seconds >= 10 else 2}f}",
+        "-" if row.size_mb is None else f"{row.size_mb:.3g}" if row.size_mb < 1000 else f"{row.size_mb:,.0f}",
+        difference,
+        "-" if row.p is None else "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}",
+    ]
+
+
+class Formatter:
+    """Numbers of one table with as many decimals as make four digits of the largest, and at least four below ten."""
+
+    def __init__(self, largest: float) -> None:
+        self.scientific = largest >= 1e9 or 0 < largest < 1e-4
+        digits = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
+        self.decimals = 4 if 0 <= digits <= 1 else max(0, 4 - digits)
+
+    def __call__(self, value: float) -> str:
+        return f"{value:.3e}" if self.scientific else f"{value:,.{self.decimals}f}"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A line per group, full precision; the settings that tell the groups apart have a column each."""
+    stream = io.StringIO()
+    keys = list(comparison.by)
+    records = [record(row) for row in comparison.rows]
+    figures = (
+        [name for name in records[0] if name not in ("group", "settings", "folders", "left_out")] if records else []
+    )
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["group", *keys, *figures, "left_out"])
+    for entry in records:
+        settings = [text(entry["settings"][key]) if key in entry["settings"] else "" for key in keys]
+        out = json.dumps(entry["left_out"]) if entry["left_out"] else ""
+        writer.writerow(
+            [entry["group"], *settings, *("" if entry[name] is None else entry[name] for name in figures), out]
+        )
+    return stream.getvalue()

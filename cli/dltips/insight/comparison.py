@@ -1,0 +1,347 @@
+"""Groups of runs compared: a row each, the best first, with its paired difference to a reference.
+
+p values are of paired t-tests over the seeds that both groups have, adjusted by Holm over the rows. Where the reference
+is the best group, it was picked by looking at the same scores, so that p flatters it; a baseline is named beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dltips.insight.groups import ALL, Group, differing, groups, text
+from dltips.insight.runs import PastRun, is_run
+from dltips.insight.statistics import Spread, holm, mean, paired, spread
+from dltips.metrics import higher_is_better
+from dltips.registry import ConfigError, suggest
+
+# Of a whole run, and whether more is better; every other metric is a score of the best epoch.
+FIGURES = {
+    "seconds": False,
+    "samples_per_second": True,
+    "peak_memory_mb": False,
+    "size_mb": False,
+    "parameters": False,
+    "flops_per_sample": False,
+}
+USED = "finished"  # the only runs that are averaged
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference."""
+
+    group: Group
+    used: Sequence[PastRun]
+    by_seed: Mapping[int | str, float] = field(repr=False)
+    spread: Spread | None
+    seconds: float | None
+    size_mb: float | None
+    left_out: Mapping[str, int]
+    difference: float | None = None
+    pairs: int = 0
+    p_alone: float | None = None
+    p: float | None = None
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    metric: str
+    more_is_better: bool
+    by: Sequence[str]
+    rows: Sequence[Row]
+    left_out: Sequence[str]  # "2 diverged (init=zeros)"
+    left_out_count: int
+    notes: Sequence[str]
+    baseline: bool = False  # whether the reference was named, instead of being the best
+
+    @property
+    def reference(self) -> Row | None:
+        return next((row for row in self.rows if row.reference), None)
+
+
+def compare(
+    runs: Sequence[PastRun], by: Sequence[str] | None = None, metric: str | None = None, baseline: str | None = None
+) -> Comparison:
+    """The table of these runs. Errors: ConfigError for a setting, a metric or a baseline that is not there."""
+    deciding = Counter(_deciding(run) for run in runs if run.status == USED)
+    chosen = _metric(runs, metric, deciding)
+    made = groups(runs, by)
+    rows = _sorted([_row(group, chosen) for group in made], more_is_better(chosen))
+    reference = next((row for row in rows if row.spread), None)
+    if baseline is not None:
+        reference = _baseline(baseline, rows, chosen)
+    if reference is not None:
+        rows = _against(rows, reference)
+    used = [run for row in rows for run in row.used]
+    averaged = set(map(id, used))
+    left_out = [run for run in runs if id(run) not in averaged]
+    notes = [*_metric_notes(metric, deciding), *_row_notes(rows, by, made), *_provenance_notes(used)]
+    return Comparison(
+        metric=chosen,
+        more_is_better=more_is_better(chosen),
+        by=differing(runs) if by is None else list(dict.fromkeys(by)),
+        rows=rows,
+        left_out=_left_out(left_out, made, chosen),
+        left_out_count=len(left_out),
+        notes=notes,
+        baseline=baseline is not None,
+    )
+
+
+def more_is_better(metric: str) -> bool:
+    return FIGURES[metric] if metric in FIGURES else higher_is_better(metric)
+
+
+def _deciding(run: PastRun) -> str:
+    """The metric that chose the run's best epoch."""
+    return text(run.settings.get("metric") or run.summary.get("metric") or "val/accuracy")
+
+
+def _metric(runs: Iterable[PastRun], asked: str | None, deciding: Counter[str]) -> str:
+    """The metric to compare by: the one asked for, or the one by which most runs decided. Errors: ConfigError."""
+    if asked is None:
+        return deciding.most_common(1)[0][0] if deciding else "val/accuracy"
+    known = dict.fromkeys(name for run in runs for name in _scores(run)) | dict.fromkeys(FIGURES)
+    if asked not in known:
+        raise ConfigError(f"metric: {asked!r} is not in these runs{suggest(asked, known)}")
+    return asked
+
+
+def _scores(run: PastRun) -> list[str]:
+    best = run.summary.get("best")
+    return [name for name in best if "/" in name] if isinstance(best, dict) else []
+
+
+def _row(group: Group, metric: str) -> Row:
+    """A group's mean over its seeds, repeats of one seed averaged first."""
+    used = [run for run in group.runs if run.status == USED and run.value(metric) is not None]
+    seeds = replace(group, runs=used).seeds()
+    by_seed = {seed: mean(_values(repeats, metric)) for seed, repeats in seeds.items()}
+    averaged = set(map(id, used))
+    left_out = Counter(_why_left_out(run, metric) for run in group.runs if id(run) not in averaged)
+    seconds, size = _values(used, "seconds"), _values(used, "size_mb")
+    return Row(
+        group=group,
+        used=used,
+        by_seed=by_seed,
+        spread=spread(list(by_seed.values())) if by_seed else None,
+        seconds=mean(seconds) if seconds else None,
+        size_mb=mean(size) if size else None,
+        left_out=left_out,
+    )
+
+
+def _values(runs: Iterable[PastRun], metric: str) -> list[float]:
+    return [value for value in (run.value(metric) for run in runs) if value is not None]
+
+
+def _why_left_out(run: PastRun, metric: str) -> str:
+    if run.status != USED:
+        return text(run.status)
+    return "whose settings cannot be read" if not run.settings else f"without {metric}"
+
+
+def _sorted(rows: Iterable[Row], more: bool) -> list[Row]:
+    """The best mean first, groups without one last; equals as they came."""
+
+    def order(row: Row) -> tuple[bool, float]:
+        return (row.spread is None, 0.0 if row.spread is None else -row.spread.mean if more else row.spread.mean)
+
+    return sorted(rows, key=order)
+
+
+def _baseline(asked: str, rows: Sequence[Row], metric: str) -> Row:
+    """The row of a group's label, of some of its settings, or of a run folder in it. Errors: ConfigError."""
+    matching = [row for row in rows if row.group.label in (asked, " ".join(asked.split()))]
+    if not matching and is_run(folder := Path(os.path.expanduser(asked))):
+        wanted = os.path.realpath(folder)
+        matching = [row for row in rows if any(os.path.realpath(run.path) == wanted for run in row.group.runs)]
+        if not matching:
+            raise ConfigError(f"baseline: {asked} is not among the runs compared; name its folder as well")
+    if not matching and (pairs := _pairs(asked)):
+        matching = [row for row in rows if all(_has(row.group, key, value) for key, value in pairs)]
+    if not matching:
+        raise ConfigError(f"baseline: {asked!r} matches no group{_nearest(asked, [row.group.label for row in rows])}")
+    if len(matching) > 1:
+        raise ConfigError(
+            f"baseline: {asked!r} matches {len(matching)} groups; say which, as in '{matching[0].group.label}'"
+        )
+    if matching[0].spread is None:
+        raise ConfigError(
+            f"baseline: {matching[0].group.label} has no finished run with {metric}; choose another group"
+        )
+    return matching[0]
+
+
+def _nearest(asked: str, labels: Sequence[str]) -> str:
+    """The label, or the part of one, that may have been meant; else the first labels."""
+    hint = suggest(asked, {*labels, *(pair for label in labels for pair in label.split())})
+    if "did you mean" in hint:
+        return hint
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return f"; there is: {', '.join(labels[:5])}{more}"
+
+
+def _pairs(asked: str) -> list[tuple[str, str]]:
+    pairs = [tuple(word.split("=", 1)) for word in asked.replace(", ", " ").split()]
+    return [(pair[0], pair[1]) for pair in pairs] if all(len(pair) == 2 for pair in pairs) else []
+
+
+def _has(group: Group, key: str, value: str) -> bool:
+    return all(key in run.settings and _same(text(run.settings[key]), value) for run in group.runs)
+
+
+def _same(shown: str, typed: str) -> bool:
+    """As text, or as numbers: 1e-2 is 0.01."""
+    try:
+        return shown == typed or float(shown) == float(typed)
+    except ValueError:
+        return False
+
+
+def _against(rows: Sequence[Row], reference: Row) -> list[Row]:
+    """The rows with their paired differences to the reference, and p adjusted over all of them."""
+    compared = []
+    for row in rows:
+        shared = [seed for seed in row.by_seed if seed in reference.by_seed]
+        if row is reference or not shared:
+            compared.append(replace(row, reference=row is reference))
+            continue
+        found = paired([row.by_seed[seed] for seed in shared], [reference.by_seed[seed] for seed in shared])
+        compared.append(replace(row, difference=found.mean, pairs=found.n, p_alone=found.p))
+    adjusted = holm([row.p_alone for row in compared])
+    return [replace(row, p=p) for row, p in zip(compared, adjusted, strict=True)]
+
+
+def _left_out(runs: Iterable[PastRun], made: Sequence[Group], metric: str) -> list[str]:
+    """What was not averaged, by what became of it: `2 diverged (init=zeros)`."""
+    label_of = {id(run): group.label for group in made for run in group.runs}
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        found.setdefault(_why_left_out(run, metric), []).append(label_of.get(id(run), ALL))
+    return [f"{len(labels)} {why}{_named(labels)}" for why, labels in found.items()]
+
+
+def _named(labels: Iterable[str]) -> str:
+    """` (init=zeros, init=he)`: the groups by name where they are few."""
+    names = [name for name in dict.fromkeys(labels) if name != ALL]
+    if len(", ".join(names)) > 80:  # each stands in the table anyway
+        return f" (in {len(names)} group{'' if len(names) == 1 else 's'})"
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _metric_notes(asked: str | None, deciding: Counter[str]) -> list[str]:
+    if len(deciding) < 2:
+        return []
+    (first, most), *others = deciding.most_common()
+    counted = "".join(f", by {name} in {count}" for name, count in others)
+    hint = "" if asked else "; --metric compares by another"
+    runs = f"{most} run{'' if most == 1 else 's'}"
+    return [f"the setting metric differs: the best epoch was chosen by {first} in {runs}{counted}{hint}"]
+
+
+def _row_notes(rows: Sequence[Row], by: Sequence[str] | None, made: Sequence[Group]) -> list[str]:
+    """On what makes a group's value per seed, and on the pairs that a p value is made of."""
+    notes = []
+    within = dict.fromkeys(key for group in made for key in differing(group.runs)) if by is not None else {}
+    inside = [key for key in within if key not in (by or ())]
+    if inside:
+        notes.append(
+            f"{', '.join(inside)} {'differs' if len(inside) == 1 else 'differ'} within groups: the runs of one seed"
+            " were averaged; --by tells them apart"
+        )
+    repeated = [row for row in rows if len(row.used) > len(row.by_seed)]
+    if repeated and not inside:
+        notes.append(
+            f"a seed was run more than once{_named(row.group.label for row in repeated)}:"
+            " n counts seeds, repeats were averaged"
+        )
+    return notes + _pair_notes([row for row in rows if row.spread])
+
+
+def _pair_notes(rows: Sequence[Row]) -> list[str]:
+    """Where a p value is missing, or stands on fewer seeds than n says."""
+    others = [row for row in rows if not row.reference]
+    if len(others) == len(rows) or not others:
+        return []
+    if all(len(row.by_seed) == 1 for row in rows):
+        return ["each group has one seed, so nothing can be said of chance; run more, as with 'seed=range(5)'"]
+    notes = []
+    for chosen, why in (
+        ([row for row in others if row.pairs == 0], "no seed in common with the group compared to"),
+        ([row for row in others if row.pairs == 1], "one seed in common with the group compared to"),
+        ([row for row in others if row.pairs > 1 and row.p is None], "the difference is the same for every seed"),
+    ):
+        if chosen:
+            notes.append(f"no p value{_named(row.group.label for row in chosen)}: {why}")
+    seeds = max(len(row.by_seed) for row in rows if row.reference)
+    fewer = [row for row in others if 1 < row.pairs < max(len(row.by_seed), seeds)]
+    if fewer:
+        notes.append(f"differences are over the seeds that both groups have{_named(row.group.label for row in fewer)}")
+    return notes
+
+
+def _provenance_notes(used: Sequence[PastRun]) -> list[str]:
+    """Whether the runs are of the same data and code."""
+    notes = []
+    what: tuple[tuple[str, Callable[[int], str]], ...] = (
+        ("data_hash", lambda count: f"the runs are of {count} data sets or splits: their scores are of other samples"),
+        ("code_version", lambda count: f"the runs are of {count} versions of the code"),
+    )
+    for key, say in what:
+        values = {text(value) for value in (run.summary.get(key) for run in used) if isinstance(value, str)}
+        if len(values) > 1:
+            notes.append(f"{say(len(values))} ({key} differs)")
+    return notes
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All of it as plain data, for programs."""
+    reference = comparison.reference
+    return {
+        "metric": comparison.metric,
+        "better": "higher" if comparison.more_is_better else "lower",
+        "by": list(comparison.by),
+        "reference": reference.group.label if reference else None,
+        "groups": [record(row) for row in comparison.rows],
+        "left_out": list(comparison.left_out),
+        "notes": list(comparison.notes),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON can have it: NaN and infinity, which it has not, become text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return text(value)
+    return value
+
+
+def record(row: Row) -> dict[str, Any]:
+    found = row.spread or Spread(0, 0.0, None, None, None)
+    return {
+        "group": row.group.label,
+        "settings": {key: plain(value) for key, value in row.group.settings.items()},
+        "n": found.n,
+        "runs": len(row.used),
+        "mean": found.mean if row.spread else None,
+        "deviation": found.deviation,
+        "low": found.low,
+        "high": found.high,
+        "seconds": row.seconds,
+        "size_mb": row.size_mb,
+        "difference": row.difference,
+        "pairs": row.pairs,
+        "p": row.p,
+        "p_unadjusted": row.p_alone,
+        "left_out": dict(row.left_out),
+        "folders": [str(run.path) for run in row.group.runs],
+    }

@@ -1,0 +1,43 @@
+"""A group's curve: the mean over its seeds, epoch by epoch, with an interval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from dltips.insight.groups import Group
+from dltips.insight.runs import is_number
+from dltips.insight.statistics import mean, spread
+
+
+class Point(NamedTuple):
+    """One epoch: the mean over n seeds and its 95 % t interval; low = high = mean where n = 1."""
+
+    epoch: int
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def mean_curve(group: Group, metric: str) -> list[Point]:
+    """The mean and interval of a metric over the seeds that have that epoch, by epoch.
+
+    Repeats of one seed are averaged first; what is no finite number is left out.
+    """
+    values: dict[int, list[float]] = defaultdict(list)
+    for runs in group.seeds().values():
+        of_seed: dict[int, list[float]] = defaultdict(list)
+        for run in runs:
+            for record in run.records():
+                if is_number(record.get(metric)):
+                    of_seed[record["epoch"]].append(float(record[metric]))
+        for epoch, repeats in of_seed.items():
+            values[epoch].append(mean(repeats))
+    return [_point(epoch, values[epoch]) for epoch in sorted(values)]
+
+
+def _point(epoch: int, values: list[float]) -> Point:
+    found = spread(values)
+    low, high = (found.mean if bound is None else bound for bound in (found.low, found.high))
+    return Point(epoch, found.n, found.mean, low, high)

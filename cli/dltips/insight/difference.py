@@ -1,0 +1,78 @@
+"""What tells two runs apart: settings, results, and what they were run with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dltips.insight.comparison import FIGURES
+from dltips.insight.groups import rank, text
+from dltips.insight.runs import PastRun
+
+ENVIRONMENT = "environment.json"
+ABSENT = "(absent)"
+# of environment.json or summary.json, in this order
+CIRCUMSTANCES = ("status", "code_version", "data_hash", "weights_hash", "device", "threads", "platform")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key of which two runs have different values. What a run does not have is not in `values`: {0: .., 1: ..}."""
+
+    key: str
+    values: Mapping[int, Any]
+
+    digits: int | None = None  # of a result; a setting is shown in full
+
+    def shown(self, side: int) -> str:
+        value = self.values.get(side)
+        if isinstance(value, float) and self.digits is not None:
+            return f"{value:.{self.digits}g}" if abs(value) < 10**self.digits else f"{value:.0f}"
+        return text(value) if side in self.values else ABSENT
+
+
+def settings(first: PastRun, second: PastRun) -> list[Change]:
+    """The settings that differ, family by family; those that only one run has are among them."""
+    return sorted(_changes(first.settings, second.settings), key=lambda change: rank(change.key)[0])
+
+
+def results(first: PastRun, second: PastRun) -> list[Change]:
+    """The scores of the best epoch and the figures of the whole run that differ."""
+    names = list(dict.fromkeys(name for run in (first, second) for name in (*_best(run), *FIGURES)))
+    sides = [{name: value for name in names if (value := run.value(name)) is not None} for run in (first, second)]
+    return [replace(change, digits=6) for change in _changes(*sides)]
+
+
+def circumstances(first: PastRun, second: PastRun) -> list[Change]:
+    """The status, and the versions, data and machine that differ."""
+    changes = _changes(_circumstances(first), _circumstances(second))
+    return sorted(changes, key=lambda change: [*CIRCUMSTANCES, change.key].index(change.key))
+
+
+def _best(run: PastRun) -> Iterable[str]:
+    best = run.summary.get("best")
+    return [str(name) for name in best] if isinstance(best, dict) else []
+
+
+def _circumstances(run: PastRun) -> dict[str, Any]:
+    try:
+        environment = json.loads((run.path / ENVIRONMENT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        environment = {}
+    known = environment if isinstance(environment, dict) else {}
+    found = {key: run.summary.get(key, known.get(key)) for key in CIRCUMSTANCES} | {"status": run.status}
+    versions = known.get("versions")
+    if isinstance(versions, dict):
+        found |= {f"{key} version": value for key, value in versions.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]:
+    changes = []
+    for key in dict.fromkeys([*first, *second]):
+        values = {side: tree[key] for side, tree in enumerate((first, second)) if key in tree}
+        if len({text(value) for value in values.values()}) > 1 or len(values) == 1:
+            changes.append(Change(key, values))
+    return changes

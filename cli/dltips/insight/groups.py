@@ -1,0 +1,118 @@
+"""Runs put together that differ in their seed alone, and the names of what tells such groups apart."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dltips.insight.runs import PastRun
+from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
+
+# What does not decide the result, or is what a group's runs are repeated over.
+IGNORED = frozenset({"seed", "name", "resume", "device", "devices"})
+IGNORED_SECTIONS = ("log.", "checkpoint.")
+ALL = "all"  # the label of the only group
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same settings. `settings` are those that tell the group from the others; the label says them.
+
+    There is one run per seed, save where a run was repeated, or where groups were asked for by fewer settings than
+    differ: then `seeds` puts together what belongs to one seed.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    runs: Sequence[PastRun]
+
+    def seeds(self) -> dict[int | str, list[PastRun]]:
+        """The runs by their seed. One whose seed nobody knows stands for itself, under its folder's name."""
+        found: dict[int | str, list[PastRun]] = defaultdict(list)
+        for run in self.runs:
+            found[str(run.path) if run.seed is None else run.seed].append(run)
+        return dict(found)
+
+
+def text(value: Any) -> str:
+    """A setting as one would type it, 1 and 1.0 alike. Control characters, which a terminal obeys, are dropped."""
+    if isinstance(value, str):
+        return "".join(char for char in value if char.isprintable())
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{text(key)}: {text(inner)}' for key, inner in value.items())}}}"
+    return repr(value) if isinstance(value, float) else json.dumps(value, default=str)
+
+
+def differing(runs: Iterable[PastRun]) -> list[str]:
+    """The settings in which runs differ apart from the seed and what decides nothing (the name, the log).
+
+    A knob that only some options have, or whose value comes with the option, differs if it does so among runs of one
+    option: of init=he and init=zeros `init` differs, not `init.mode`. What a run does not have is no difference: it may
+    be older than the setting.
+    """
+    known: dict[str, dict[Any, str]] = defaultdict(dict)
+    found: dict[str, None] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            if key in found or key in IGNORED or key.startswith(IGNORED_SECTIONS):
+                continue
+            family = key.partition(".")[0]
+            owned = family != key and family in FAMILIES and family not in STACKABLE
+            option = str(run.settings.get(family)) if owned else None
+            shown = text(value)
+            if known[key].setdefault(option, shown) != shown:
+                found[key] = None
+    return sorted(found, key=rank)
+
+
+def rank(key: str) -> tuple[int, str]:
+    """Families in their order, each before its knobs; what is on top of the config last."""
+    family = key.partition(".")[0]
+    return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), key)
+
+
+def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[Group]:
+    """Runs grouped by what differs, or by the settings that are asked for; in the order in which they come.
+
+    Runs whose settings nobody knows are in none. Errors: ConfigError for a setting that no run has.
+    """
+    readable = [run for run in runs if run.settings]
+    varied = differing(readable)
+    keys = varied if by is None else check_keys(by, readable, varied)
+    members: dict[tuple[str | None, ...], list[PastRun]] = defaultdict(list)
+    for run in readable:
+        members[tuple(text(run.settings[key]) if key in run.settings else None for key in keys)].append(run)
+    return [
+        Group(
+            label(keys, shown),
+            {key: inside[0].settings[key] for key in keys if key in inside[0].settings},
+            inside,
+        )
+        for shown, inside in members.items()
+    ]
+
+
+def label(keys: Sequence[str], shown: Sequence[str | None]) -> str:
+    """`init=he optimizer.lr=0.1`; a setting that the group does not have is left out."""
+    if not keys:
+        return ALL
+    pairs = [f"{text(key)}={value}" for key, value in zip(keys, shown, strict=True) if value is not None]
+    return " ".join(pairs) or f"without {' '.join(map(text, keys))}"
+
+
+def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]) -> list[str]:
+    """The settings asked for, each once. Errors: ConfigError for one that no run has."""
+    known = {key for run in runs for key in run.settings}
+    for key in by:
+        if key not in known:
+            hint = suggest(key, known)
+            hint = hint if "did you mean" in hint else f"; what differs here is {', '.join(varied) or 'the seed alone'}"
+            raise ConfigError(f"by: {key!r} is no setting of these runs{hint}")
+    return list(dict.fromkeys(by))

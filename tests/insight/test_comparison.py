@@ -1,0 +1,285 @@
+"""The table: means over seeds, paired differences, what is left out and said."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import scipy.stats
+
+from dltips.insight.compare_table import MOST, as_csv, below, table
+from dltips.insight.comparison import Comparison, as_json, compare
+from dltips.insight.runs import PastRun
+from dltips.registry import ConfigError
+
+SCORES = {
+    "he": [0.91, 0.93, 0.92, 0.95],
+    "xavier": [0.90, 0.91, 0.92, 0.93],
+    "zeros": [0.10, 0.11, 0.10, 0.12],
+}
+
+
+def run(init: str, seed: int, score: Any, status: str = "finished", summary: Any = None, **settings: Any) -> PastRun:
+    found = {"best": {"epoch": 3, "val/accuracy": score, "val/loss": 1 - score if isinstance(score, float) else None}}
+    found |= {"seconds": 2.0 + seed, "size_mb": 0.3, "data_hash": "d", "code_version": "1"} | (summary or {})
+    flat = {"seed": seed, "init": init, "metric": "val/accuracy"}
+    flat |= {key.replace("__", "."): value for key, value in settings.items()}
+    return PastRun(Path(f"{init}-{seed}"), status, flat, found, seed)
+
+
+def runs() -> list[PastRun]:
+    return [run(init, seed, score) for init, scores in SCORES.items() for seed, score in enumerate(scores)]
+
+
+def lines(comparison: Comparison) -> list[str]:
+    return [line for line, _ in table(comparison)]
+
+
+def test_the_rows_are_sorted_and_hold_what_scipy_finds() -> None:
+    found = compare(runs()[::-1])
+    assert [row.group.label for row in found.rows] == ["init=he", "init=xavier", "init=zeros"]
+    best, second, worst = found.rows
+    assert best.reference and best.difference is None and best.p is None
+    assert best.spread is not None and best.spread.mean == pytest.approx(numpy.mean(SCORES["he"]))
+    assert (best.seconds, best.size_mb) == (3.5, pytest.approx(0.3))
+    p = [scipy.stats.ttest_rel(SCORES[name], SCORES["he"]).pvalue for name in ("xavier", "zeros")]
+    assert second.difference == pytest.approx(-0.0125)
+    assert (second.p_alone, worst.p_alone) == (pytest.approx(p[0]), pytest.approx(p[1]))
+    # Holm over two: the smaller doubles, the larger stays
+    assert (second.p, worst.p) == (pytest.approx(p[0]), pytest.approx(2 * p[1]))
+    assert found.left_out_count == 0 and found.notes == []
+
+
+def test_the_direction_is_the_metrics() -> None:
+    assert compare(runs(), metric="val/loss").rows[0].group.label == "init=he"
+    assert [row.reference for row in compare(runs(), metric="val/loss").rows] == [True, False, False]
+    slow = [run("he", 0, 0.9, summary={"seconds": 9.0}), run("zeros", 0, 0.1, summary={"seconds": 1.0})]
+    assert compare(slow, metric="seconds").rows[0].group.label == "init=zeros"
+    fast = [run("he", 0, 0.9, summary={"samples_per_second": 9.0}), run("x", 0, 0.1, summary={"samples_per_second": 1})]
+    assert compare(fast, metric="samples_per_second").rows[0].group.label == "init=he"
+
+
+def test_pairs_are_of_the_seeds_that_both_have() -> None:
+    some = [one for one in runs() if not (one.settings["init"] == "he" and one.seed == 1)]
+    found = compare(some)
+    shared = [0, 2, 3]
+    expected = scipy.stats.ttest_rel([SCORES["xavier"][s] for s in shared], [SCORES["he"][s] for s in shared])
+    assert (found.rows[1].pairs, found.rows[1].p_alone) == (3, pytest.approx(expected.pvalue))
+    assert "differences are over the seeds that both groups have (init=xavier, init=zeros)" in found.notes
+
+
+def test_repeats_of_a_seed_are_one_value() -> None:
+    repeated = [*runs(), run("xavier", 0, 0.80)]
+    found = compare(repeated)
+    row = found.rows[1]
+    assert row.spread is not None
+    assert (row.spread.n, len(row.used)) == (4, 5)
+    assert row.spread.mean == pytest.approx(numpy.mean([0.85, 0.91, 0.92, 0.93]))
+    assert row.difference == pytest.approx(numpy.mean([-0.06, -0.02, 0.0, -0.02]))
+    assert found.notes == ["a seed was run more than once (init=xavier): n counts seeds, repeats were averaged"]
+
+
+def test_what_did_not_finish_is_counted_and_not_averaged() -> None:
+    odd = [
+        run("he", 4, 0.0, "diverged"),
+        run("he", 5, 0.0, "unfinished"),
+        run("lsuv", 0, 0.0, "failed"),
+        run("lsuv", 1, 0.0, "failed"),
+        run("he", 6, None),
+        run("he", 7, float("nan")),
+        PastRun(Path("x"), "interrupted", {}, {}, None),
+    ]
+    found = compare([*runs(), *odd])
+    assert found.rows[0].spread == compare(runs()).rows[0].spread
+    assert found.left_out_count == 7
+    assert below(found)[0] == (
+        "7 runs left out: 1 diverged (init=he), 1 unfinished (init=he), 2 failed (init=lsuv),"
+        " 2 without val/accuracy (init=he), 1 interrupted"
+    )
+    last = found.rows[-1]
+    assert (last.group.label, last.spread, last.left_out) == ("init=lsuv", None, {"failed": 2})
+    assert lines(found)[-1].split() == ["init=lsuv", "0", "failed", *["-"] * 6]
+
+
+def test_one_seed_has_neither_deviation_nor_interval_nor_p() -> None:
+    found = compare([run("he", 0, 0.95), run("zeros", 0, 0.90)])
+    assert lines(found)[1:] == [
+        "init=he     1        0.9500   -     -     2.00  0.3        best  -",
+        "init=zeros  1        0.9000   -     -     2.00  0.3     -0.0500  -",
+    ]
+    assert found.notes == [
+        "each group has one seed, so nothing can be said of chance; run more, as with 'seed=range(5)'"
+    ]
+
+
+def test_where_there_is_no_p_value_it_is_said_why() -> None:
+    odd = [run("same", seed, score - 0.01) for seed, score in enumerate(SCORES["he"])]
+    odd += [run("other", seed, 0.5 + seed / 100) for seed in (8, 9)]
+    odd += [run("one", seed, 0.4 + seed / 100) for seed in (3, 9)]
+    found = compare([*runs(), *odd])
+    by_label = {row.group.label: row for row in found.rows}
+    assert by_label["init=other"].difference is None
+    assert by_label["init=one"].difference == pytest.approx(0.43 - 0.95)
+    assert all(by_label[f"init={name}"].p is None for name in ("same", "other", "one"))
+    assert found.notes == [
+        "no p value (init=other): no seed in common with the group compared to",
+        "no p value (init=one): one seed in common with the group compared to",
+        "no p value (init=same): the difference is the same for every seed",
+    ]
+
+
+def test_settings_that_are_not_asked_for_are_said_and_averaged_over() -> None:
+    some = [
+        run(init, seed, 0.5 + lr + seed / 100, optimizer__lr=lr)
+        for init in ("he", "zeros")
+        for lr in (0.1, 0.2)
+        for seed in (0, 1)
+    ]
+    found = compare(some, by=["init"])
+    assert [(row.group.label, len(row.by_seed), len(row.used)) for row in found.rows] == [
+        ("init=he", 2, 4),
+        ("init=zeros", 2, 4),
+    ]
+    assert found.rows[0].by_seed == {0: pytest.approx(0.65), 1: pytest.approx(0.66)}
+    assert found.notes == [
+        "optimizer.lr differs within groups: the runs of one seed were averaged; --by tells them apart",
+        "no p value (init=zeros): the difference is the same for every seed",
+    ]
+
+
+def test_a_baseline_by_its_label_a_part_of_it_its_settings_or_a_folder(tmp_path: Path) -> None:
+    some = [
+        run(init, seed, 0.5 + lr + seed / 70, optimizer__lr=lr)
+        for init in ("he", "zeros")
+        for lr in (0.1, 0.2)
+        for seed in (0, 1, 2)
+    ]
+    (tmp_path / "config.yaml").write_text("")
+    some.append(PastRun(tmp_path, "finished", some[0].settings | {"seed": 3}, some[0].summary, 3))
+    for asked, label in {
+        "init=he optimizer.lr=0.1": "init=he optimizer.lr=0.1",
+        "optimizer.lr=2e-1 init=zeros": "init=zeros optimizer.lr=0.2",
+        str(tmp_path): "init=he optimizer.lr=0.1",
+    }.items():
+        found = compare(some, baseline=asked)
+        assert found.reference is not None and found.reference.group.label == label
+        assert sum(row.reference for row in found.rows) == 1
+        assert [row.difference for row in found.rows if row.reference] == [None]
+    found = compare(some, by=["optimizer.lr"], baseline="optimizer.lr=0.1")
+    assert found.rows[0].difference is not None and found.rows[0].difference > 0
+    assert "baseline" in lines(found)[2]
+    assert compare(some, by=["init", "init"]).by == ["init"]
+
+
+def test_a_baseline_that_is_none_or_several_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    for asked, message in {
+        "init=hee": "baseline: 'init=hee' matches no group; did you mean init=he?",
+        "qqq": "baseline: 'qqq' matches no group; there is: init=he, init=xavier, init=zeros, init=lsuv",
+        "metric=val/accuracy": "baseline: 'metric=val/accuracy' matches 4 groups; say which, as in 'init=he'",
+        "init=lsuv": "baseline: init=lsuv has no finished run with val/accuracy; choose another group",
+        str(tmp_path): f"baseline: {tmp_path} is not among the runs compared; name its folder as well",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            compare([*runs(), run("lsuv", 0, 0.1, "diverged")], baseline=asked)
+        assert str(error.value) == message
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        compare(runs(), metric="val/acuracy")
+    assert str(error.value) == "metric: 'val/acuracy' is not in these runs; did you mean val/accuracy?"
+    with pytest.raises(ConfigError) as error:
+        compare(runs(), metric="qqq")
+    assert str(error.value) == (
+        "metric: 'qqq' is not in these runs; there is: flops_per_sample, parameters, peak_memory_mb,"
+        " samples_per_second, seconds, size_mb, val/accuracy, val/loss"
+    )
+
+
+def test_without_a_metric_it_is_the_one_that_most_runs_decided_by() -> None:
+    some = [run("he", seed, 0.9, metric="val/loss") for seed in range(2)] + [run("he", 2, 0.8)]
+    found = compare(some)
+    assert found.metric == "val/loss"
+    assert [row.group.label for row in found.rows] == ["metric=val/loss", "metric=val/accuracy"]
+    assert found.notes[0] == (
+        "the setting metric differs: the best epoch was chosen by val/loss in 2 runs, by val/accuracy in 1;"
+        " --metric compares by another"
+    )
+
+
+def test_other_data_and_other_code_are_said() -> None:
+    some = [run("he", 0, 0.9), run("he", 1, 0.8, summary={"data_hash": "e", "code_version": "2"})]
+    assert compare(some).notes == [
+        "the runs are of 2 data sets or splits: their scores are of other samples (data_hash differs)",
+        "the runs are of 2 versions of the code (code_version differs)",
+    ]
+
+
+def test_nothing_finished_is_a_table_without_figures() -> None:
+    found = compare([run("he", 0, 0.1, "diverged"), PastRun(Path("x"), "unfinished", {}, {}, None)])
+    assert found.reference is None
+    assert lines(found)[1].split() == ["all", "0", "diverged", *["-"] * 6]
+    assert below(found) == [
+        "2 runs left out: 1 diverged, 1 unfinished",
+        "nothing differs apart from the seed: one group",
+    ]
+    assert compare([PastRun(Path("x"), "unfinished", {}, {}, None)]).rows == []
+
+
+def test_the_table_fits_100_columns_and_wraps_long_labels() -> None:
+    long = {f"model__knob_number_{number}": number for number in range(12)}
+    some = [run("he", 0, 0.9, **long), run("zeros", 0, 0.8, **dict.fromkeys(long, 0.5))]
+    shown = lines(compare(some))
+    assert max(map(len, shown)) <= 100
+    # nothing of the label is lost
+    assert "".join(line[:40] for line in shown).count("model.knob_number_11=") == 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ([0.98333, 0.98], "0.9817"),
+        ([12.3456, 12.3456], "12.35"),
+        ([85514.0, 85514.0], "85,514"),
+        ([3e-7, 3e-7], "3.000e-07"),
+        ([0.0, 0.0], "0.0000"),
+        ([1e30, 1e30], "1.000e+30"),
+        ([-5.0, -5.0], "-5.0000"),
+    ],
+)
+def test_figures_have_four_digits(scores: list[float], shown: str) -> None:
+    found = compare([run("he", seed, score) for seed, score in enumerate(scores)])
+    assert lines(found)[1].split()[2] == shown
+
+
+def test_many_groups_are_cut_in_the_table_alone() -> None:
+    some = [run("he", 0, 0.5 + number / 1000, optimizer__lr=number) for number in range(MOST + 7)]
+    found = compare(some)
+    assert len(lines(found)) == 1 + MOST + 1
+    assert lines(found)[-1] == "... and 7 more groups; --csv FILE has them all"
+    assert len(as_csv(found).splitlines()) == MOST + 8
+
+
+def test_csv_and_json_hold_the_same_figures() -> None:
+    found = compare([*runs(), run("lsuv", 0, 0.1, "diverged")])
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    plain = json.loads(json.dumps(as_json(found), allow_nan=False))
+    assert plain["reference"] == "init=he" and plain["better"] == "higher" and plain["by"] == ["init"]
+    assert plain["left_out"] == ["1 diverged (init=lsuv)"]
+    for row, entry in zip(rows, plain["groups"], strict=True):
+        assert (row["group"], row["init"]) == (entry["group"], entry["settings"]["init"])
+        for name in ("mean", "deviation", "low", "high", "difference", "p", "p_unadjusted", "seconds", "size_mb"):
+            assert row[name] == ("" if entry[name] is None else str(entry[name]))
+        assert int(row["n"]) == entry["n"] == (0 if entry["group"] == "init=lsuv" else 4)
+    assert json.loads(rows[-1]["left_out"]) == {"diverged": 1}
+
+
+def test_what_json_has_not_is_text() -> None:
+    some = [run("he", 0, 0.9, odd=float("nan")), run("he", 0, 0.8, odd=[float("inf")])]
+    shown = as_json(compare(some))
+    assert [entry["settings"]["odd"] for entry in shown["groups"]] == ["nan", "[inf]"]
+    json.dumps(shown, allow_nan=False)

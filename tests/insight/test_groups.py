@@ -1,0 +1,141 @@
+"""Which runs belong together, and what their groups are called."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dltips.insight.groups import differing, groups, text
+from dltips.insight.runs import PastRun
+from dltips.registry import ConfigError
+
+
+def run(seed: int | None = 0, name: str = "run", **settings: Any) -> PastRun:
+    """A run; __ stands for the dot of a key."""
+    flat = {key.replace("__", "."): value for key, value in settings.items()}
+    return PastRun(Path(name), "finished", {"seed": seed, **flat}, {}, seed)
+
+
+def labels(runs: list[PastRun], *by: str) -> list[str]:
+    return [group.label for group in groups(runs, by or None)]
+
+
+def test_runs_that_differ_in_their_seed_are_one_group() -> None:
+    runs = [run(seed, init="he") for seed in range(3)]
+    (group,) = groups(runs)
+    assert (group.label, group.settings, list(group.runs)) == ("all", {}, runs)
+    assert {seed: len(members) for seed, members in group.seeds().items()} == {0: 1, 1: 1, 2: 1}
+
+
+def test_what_decides_nothing_makes_no_groups() -> None:
+    first = run(0, name="a", resume=None, device="cpu", devices=1, log__layers=True, checkpoint__interval=60, epochs=3)
+    other = {"name": "b", "resume": "x", "device": "cuda", "devices": 2, "log.layers": False, "checkpoint.interval": 1}
+    second = PastRun(Path("b"), "finished", {"seed": 1, "epochs": 3} | other, {}, 1)
+    assert differing([first, second]) == []
+
+
+def test_groups_come_in_the_order_of_their_runs_and_keys_in_the_order_of_the_families() -> None:
+    runs = [
+        run(seed, epochs=epochs, optimizer__lr=0.1, init=init)
+        for epochs in (30, 5)
+        for init in ("xavier", "he")
+        for seed in range(2)
+    ]
+    assert labels(runs) == ["init=xavier epochs=30", "init=he epochs=30", "init=xavier epochs=5", "init=he epochs=5"]
+    assert [len(group.runs) for group in groups(runs)] == [2, 2, 2, 2]
+    assert groups(runs)[0].settings == {"init": "xavier", "epochs": 30}
+
+
+def test_a_knob_that_comes_with_its_option_is_no_difference_of_its_own() -> None:
+    he = {"init": "he", "init__scale": 1.0, "init__mode": "fan_in"}
+    small = {"init": "small_random", "init__scale": 0.01}
+    assert differing([run(**he), run(**small)]) == ["init"]
+    # within one option it is
+    assert differing([run(**he), run(**small), run(**(he | {"init__scale": 2.0}))]) == ["init", "init.scale"]
+    assert labels([run(**he), run(**small), run(**(he | {"init__scale": 2.0}))]) == [
+        "init=he init.scale=1",
+        "init=small_random init.scale=0.01",
+        "init=he init.scale=2",
+    ]
+
+
+def test_the_knobs_of_families_that_take_lists_belong_to_their_own_option() -> None:
+    both = run(regularization="l2,dropout", regularization__dropout__p=0.3)
+    one = run(regularization="dropout", regularization__dropout__p=0.5)
+    assert differing([both, one]) == ["regularization", "regularization.dropout.p"]
+
+
+def test_what_an_older_run_does_not_have_is_no_difference() -> None:
+    assert differing([run(init="he"), run(init="he", sync_bn=True)]) == []
+
+
+def test_settings_that_read_the_same_are_the_same() -> None:
+    assert differing([run(lr=1), run(lr=1.0), run(lr="1")]) == []
+    assert differing([run(w=[128, 128]), run(w=[128.0, 128])]) == []
+    assert differing([run(compile=True), run(compile=1)]) == ["compile"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.1, "0.1"),
+        (1.0, "1"),
+        (-0.0, "0"),
+        (1e-05, "1e-05"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (1e300, "1e+300"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (True, "true"),
+        (None, "null"),
+        ([128, 64.5, "a"], "[128,64.5,a]"),
+        ({"head": 10.0}, "{head: 10}"),
+        ("he", "he"),
+        ("[bold]he[/bold]", "[bold]he[/bold]"),
+        ("\x1b[31mred\x07\n", "[31mred"),
+        ("Gr\u00f6\u00dfe \u2192", "Gr\u00f6\u00dfe \u2192"),
+        ("a\u202eb\x9b", "ab"),
+    ],
+)
+def test_settings_as_text(value: Any, shown: str) -> None:
+    assert text(value) == shown
+
+
+def test_groups_by_the_settings_that_are_asked_for() -> None:
+    runs = [run(0, init=init, optimizer__lr=lr) for init in ("he", "xavier") for lr in (0.1, 0.01)]
+    assert labels(runs, "init") == ["init=he", "init=xavier"]
+    assert labels(runs, "optimizer.lr", "init", "init")[:2] == ["optimizer.lr=0.1 init=he", "optimizer.lr=0.01 init=he"]
+    assert labels([run(0), run(1)], "seed") == ["seed=0", "seed=1"]
+
+
+def test_a_group_without_the_setting_says_so() -> None:
+    runs = [run(init="he", init__scale=1.0), run(init="zeros")]
+    assert labels(runs, "init.scale") == ["init.scale=1", "without init.scale"]
+    assert groups(runs, ["init.scale"])[1].settings == {}
+
+
+def test_a_setting_that_no_run_has_is_refused() -> None:
+    runs = [run(init="he", optimizer__lr=0.1), run(init="zeros", optimizer__lr=0.1)]
+    for key, message in {
+        "inti": "by: 'inti' is no setting of these runs; did you mean init?",
+        "qqq": "by: 'qqq' is no setting of these runs; what differs here is init",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            groups(runs, [key])
+        assert str(error.value) == message
+    with pytest.raises(ConfigError, match=r"what differs here is the seed alone$"):
+        groups(runs[:1], ["qqq"])
+
+
+def test_runs_whose_settings_nobody_knows_are_in_no_group() -> None:
+    assert groups([PastRun(Path("x"), "unfinished", {}, {}, None)]) == []
+
+
+def test_repeats_of_a_seed_are_put_together_and_unknown_seeds_are_not() -> None:
+    runs = [run(0), run(0), run(1), run(None, "a"), run(None, "b")]
+    runs = [
+        PastRun(Path(one), found.status, {"init": "he"}, {}, found.seed)
+        for one, found in zip("abcde", runs, strict=True)
+    ]
+    (group,) = groups(runs)
+    assert [len(members) for members in group.seeds().values()] == [2, 1, 1, 1]

@@ -1,0 +1,112 @@
+"""The picture of a comparison: which curves are in it, and that a bad target is refused before anything is drawn."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dltips.insight import plot
+from dltips.insight.comparison import compare
+from dltips.insight.runs import PastRun
+from dltips.registry import ConfigError
+
+
+def run(folder: Path, init: str, seed: int, scores: list[Any]) -> PastRun:
+    place = folder / f"{init}-{seed}".replace("/", "-")
+    place.mkdir()
+    records = [{"epoch": epoch, "val/accuracy": score} for epoch, score in enumerate(scores, 1)]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    summary = {"best": {"val/accuracy": scores[-1] if scores else 0.5}, "seconds": 1.0}
+    return PastRun(place, "finished", {"seed": seed, "init": init}, summary, seed)
+
+
+def colors(path: Path) -> set[str]:
+    """Those of the eight that are in the picture."""
+    pixels = {
+        f"#{red:02X}{green:02X}{blue:02X}" for _, (red, green, blue) in Image.open(path).convert("RGB").getcolors(10**6)
+    }
+    return pixels & set(plot.COLORS[:6])
+
+
+def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, init, seed, [start, start + 0.1 * seed, start + 0.2])
+        for init, start in (("he", 0.7), ("zeros", 0.1))
+        for seed in range(3)
+    ]
+    target = tmp_path / "curves.png"
+    assert plot.draw(compare(runs), target) == [f"picture   {target}"]
+    assert colors(target) == set(plot.COLORS[:2])
+    assert [path.name for path in tmp_path.glob(".*")] == []
+    # the band is the colour at 15 % on white: an area, not the edge of a line
+    blended = [255 - 0.15 * (255 - channel) for channel in bytes.fromhex(plot.COLORS[0][1:])]
+    counted = Image.open(target).convert("RGB").getcolors(10**6)
+    area = sum(n for n, pixel in counted if max(abs(a - b) for a, b in zip(pixel, blended, strict=True)) <= 1.5)
+    assert area > 2000
+
+
+def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(plot, "_picture", lambda curves, metric, path: drawn.extend(label for label, _ in curves))
+    runs = [run(tmp_path, f"init{number:02}", 0, [number / 100]) for number in range(12)]
+    notes = plot.draw(compare(runs), tmp_path / "a.png")
+    assert notes[1:] == ["the picture has the best 8 of 12 groups"]
+    assert drawn == [f"init=init{number:02} (1)" for number in range(11, 3, -1)]
+    drawn.clear()
+    notes = plot.draw(compare(runs, baseline="init=init00"), tmp_path / "a.png")
+    assert notes[1:] == ["the picture has the best 7 of 12 groups, and the baseline"]
+    assert drawn[-2:] == ["init=init05 (1)", "init=init00 (1)"]
+
+
+@pytest.mark.parametrize("label", ["$\\frac{$", "[bold]", "_hidden", "x" * 500, "\u4f60\u597d", "a " * 200])
+def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, label: str) -> None:
+    runs = [run(tmp_path, "he", 0, [0.5, 0.6])]
+    odd = run(tmp_path, "odd", 0, [0.1, 0.2])
+    runs.append(PastRun(odd.path, odd.status, dict(odd.settings) | {"init": label}, odd.summary, 0))
+    plot.draw(compare(runs), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (1155, 572)
+    assert len(colors(tmp_path / "a.png")) == 2
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5], [0.0, 0.0], [None, 0.5], [0.5, float("nan")], [1e90, -1e90]])
+def test_short_flat_and_broken_curves_are_drawn(tmp_path: Path, scores: list[Any]) -> None:
+    runs = [run(tmp_path, "x", 0, [*scores, 0.5])]
+    plot.draw(compare(runs), tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "he", 0, [])]
+    with pytest.raises(ConfigError) as error:
+        plot.draw(compare(runs), tmp_path / "a.png")
+    assert str(error.value) == (
+        "plot: no finished run has val/accuracy by epoch; choose a metric that metrics.jsonl has"
+    )
+    with pytest.raises(ConfigError) as error:
+        plot.draw(compare(runs, metric="seconds"), tmp_path / "a.png")
+    assert str(error.value) == "plot: seconds is one figure per run; draw a metric of epochs: --metric val/loss"
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    for target, message in {
+        "a.bmp": "plot: a.bmp is no picture that can be written; end it in .png, .svg, .pdf",
+        "a": "plot: a is no picture that can be written; end it in .png, .svg, .pdf",
+        "gone/a.png": "plot: gone is no folder; make it first, or choose another",
+        "folder.png": "plot: folder.png cannot be written; choose another file",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            plot.check_target(Path(target))
+        assert str(error.value) == message
+    plot.check_target(Path("good.PNG"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match=r"^plot: good\.png cannot be written; choose another file$"):
+        plot.check_target(Path("good.png"))
