@@ -1,6 +1,7 @@
-"""What a person sees of two runs in a real TensorBoard, in a real browser."""
+"""What a person sees of two runs in a real TensorBoard, and of a sweep in dltips board, in a real browser."""
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -11,6 +12,9 @@ import sys
 
 import pytest
 
+from dltips.insight.curves import mean_curve
+from dltips.insight.groups import groups
+from dltips.insight.runs import runs_in
 from dltips.train.events import Events, cut
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
@@ -183,3 +187,127 @@ def hover(page, chart, lines, count):
             sync_api.expect(lines).to_have_count(count, timeout=1000)
             return
     pytest.fail(f"the tooltip has {lines.count()} lines, not {count}")
+
+
+INITS, RATES, SEEDS = ("he", "xavier", "zeros"), (0.1, 0.01), range(4)
+SHOWN = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+LONG = 600  # seconds, for a hang
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """24 runs of 3 epochs on the digits, by dltips train -m: the last values of each, by its name on the board."""
+    place = tmp_path_factory.mktemp("sweep")
+    grid = ["init=he,xavier,zeros", "optimizer.lr=0.1,0.01", "seed=range(4)"]
+    command = [
+        sys.executable,
+        "-m",
+        "dltips",
+        "train",
+        "-m",
+        "+recipe=quickstart",
+        "epochs=3",
+        "log.images=false",
+        *grid,
+    ]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.fixture(scope="module")
+def past(sweep):
+    """The runs by their names on the board."""
+    found = {}
+    for run in runs_in([str(sweep / "outputs")]):
+        settings = json.loads((run.path / "summary.json").read_text())["settings"]
+        found[f"init={settings['init']} lr={settings['optimizer.lr']}/seed {settings['seed']}"] = run
+    assert sorted(found) == sorted(
+        f"init={init} lr={rate}/seed {seed}" for init in INITS for rate in RATES for seed in SEEDS
+    )
+    return found
+
+
+@pytest.fixture
+def board(sweep):
+    """The address that dltips board prints."""
+    command = [sys.executable, "-m", "dltips", "board", "--port", "0"]
+    with subprocess.Popen(command, cwd=sweep, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_the_board_shows_a_sweep(board, page, tmp_path, past):
+    means = {
+        f"init={group.settings['init']} lr={group.settings['optimizer.lr']}/mean": group
+        for group in groups(list(past.values()))
+    }
+    assert len(means) == 6
+    for look in (see_every_run, see_every_trial, see_bands):
+        look(page, board, past, means)
+        page.screenshot(path=tmp_path / f"{look.__name__}.png")
+
+
+def last(run, tag):
+    return json.loads((run.path / "summary.json").read_text())["last"][tag]
+
+
+def see_every_run(page, board, past, means):
+    """The charts of Time Series have a row per run and per mean, all ticked, with the last epoch's values."""
+    page.goto(board.replace("#", "&tagFilter=%5E(train%7Cval)%2F(loss%7Caccuracy)%24#"))
+    sync_api.expect(page.locator("runs-data-table input[type=checkbox]:checked")).to_have_count(31)  # and that of all
+    for tag in SHOWN:
+        card = page.locator("scalar-card").filter(has=page.locator(f'[title="{tag}"]'))
+        rows = card.locator("tb-data-table-content-row")
+        sync_api.expect(rows).to_have_count(30)
+        shown = {}
+        for row in rows.all_inner_texts():
+            name, value, epoch, _ = [text for text in row.split("\n") if text.strip()]
+            assert epoch == "3"
+            shown[name] = float(value)
+        wanted = {name: last(run, tag) for name, run in past.items()}
+        wanted |= {name: mean_curve(group, tag)[-1].mean for name, group in means.items()}
+        assert shown == pytest.approx(wanted, rel=1e-2, abs=1e-4)
+
+
+def see_every_trial(page, board, past, means):
+    """The table of HParams has a row per run: first what was varied, then the metrics, as summary.json has them."""
+    page.goto(f"{board.partition('?')[0]}#hparams")
+    cells = page.locator("#sessionGroupsTable vaadin-grid-cell-content")
+    for run in past.values():
+        sync_api.expect(cells.get_by_text(run.path.name, exact=True)).to_be_visible()
+    texts = [text.strip() for text in cells.all_inner_texts() if text.strip()]
+    columns = ["init", "optimizer.lr", "seed", "accumulate", "activation", *SHOWN]
+    assert texts[: 2 + len(columns)] == ["Trial ID", "Show Metrics", *columns]
+    for name, run in past.items():
+        start = texts.index(run.path.name) + 1
+        row = dict(zip(columns, texts[start : start + len(columns)], strict=True))
+        assert name == f"init={row['init']} lr={float(row['optimizer.lr'])}/seed {float(row['seed']):.0f}"
+        for tag in SHOWN:
+            assert float(row[tag]) == pytest.approx(last(run, tag), rel=1e-4)
+
+
+def see_bands(page, board, past, means):
+    """The first charts of Custom Scalars have a curve with a band per group: hovering tells mean, low and high."""
+    page.goto(f"{board.partition('?')[0]}#custom_scalars")
+    cards = page.locator("tf-custom-scalar-margin-chart-card")
+    sync_api.expect(cards).to_have_count(len(SHOWN))
+    page.get_by_text("Ignore outliers in chart scaling").filter(visible=True).click()
+    for tag in SHOWN:
+        card = cards.filter(has_text=f"~interval/{tag}/mean")
+        sync_api.expect(card.locator(".match-list-entry")).to_have_count(len(means))
+        sync_api.expect(card.get_by_text("Missing Tags")).to_have_count(0)
+        lines = page.locator("vz-line-chart-tooltip tr", has_text=re.compile(rf"{tag}/mean \("))
+        hover(page, card.locator("vz-line-chart2"), lines, len(means))
+        shown = {}
+        for line in lines.all_inner_texts():
+            name, value, low, high, epoch, *_ = line.strip().split("\t")
+            assert epoch == "3"
+            shown[re.search(r"\((.+)\)$", name)[1]] = float(value), float(low), float(high)
+        points = {name: mean_curve(group, tag)[-1] for name, group in means.items()}
+        assert shown.keys() == points.keys()
+        for name, point in points.items():
+            assert shown[name] == pytest.approx((point.mean, point.low, point.high), rel=1e-2, abs=1e-3)

@@ -1,0 +1,229 @@
+"""dltips board: TensorBoard on the runs of a folder, with means and intervals over seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from dltips.commands.arguments import Parser
+from dltips.main import EXIT_INTERNAL, EXIT_OK, fail
+from dltips.registry import ConfigError
+
+if TYPE_CHECKING:
+    from dltips.insight.board import Board, Layout
+
+REFRESH = 30.0  # seconds between two looks at the runs
+PATIENCE = 10.0  # seconds that TensorBoard has to end in
+SELECTED = 40  # runs: with more of them TensorBoard's Custom Scalars tab shows none until they are ticked
+
+EPILOG = """The means and intervals are in the tab Custom Scalars; in Time Series write mean$ into the runs' filter to
+see the means alone. Runs are called by what differs; --list says which folder is which."""
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="dltips board",
+        description="TensorBoard on runs, with the mean and the 95 % interval over the seeds of each group.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("places", nargs="*", metavar="FOLDER", help="runs, sweeps, folders of them; default: outputs")
+    parser.add_argument("--port", type=int, help="0: any that is free; default: 6006, or the next that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever can reach this machine may look")
+    parser.add_argument("--open", action="store_true", help="open a browser")
+    parser.add_argument("--list", action="store_true", help="say what would be shown, and under which names")
+    chosen = parser.parse_args(arguments)
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("board: TensorBoard is not installed; pip install tensorboard")
+    if not chosen.list:
+        check_address(chosen.host, chosen.port)
+
+    from dltips.insight.board import Board
+
+    with _signals(), tempfile.TemporaryDirectory(prefix="dltips-board-", ignore_cleanup_errors=True) as folder:
+        board = Board(chosen.places, Path(folder))
+        layout = board.refresh()
+        if chosen.list:
+            _list(layout)
+            return EXIT_OK
+        _say(layout)
+        try:
+            return serve(board, layout, chosen.host, chosen.port, open_browser=chosen.open)
+        except KeyboardInterrupt:  # how a server ends
+            return EXIT_OK
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Whether TensorBoard can be had there. Errors: ConfigError."""
+    if port is not None and not 0 <= port <= 65535:
+        raise ConfigError(f"port: {port} is no port; give one from 1 to 65535, or 0 for any that is free")
+    if not host.strip():  # which would be all of them
+        raise ConfigError("host: '' is no address of this machine; give 127.0.0.1")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except socket.gaierror:
+        raise ConfigError(f"host: {host!r} is not known; give 127.0.0.1, or an address of this machine") from None
+    except PermissionError:
+        raise ConfigError(f"port: {port} is for the administrator; give one from 1024 on") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port: {port} is in use; give another, or --port 0 for any that is free") from None
+        raise ConfigError(f"host: {host!r} is no address of this machine; give 127.0.0.1") from None
+
+
+def serve(board: Board, layout: Layout, host: str, port: int | None, *, open_browser: bool) -> int:
+    """Run TensorBoard until it is stopped, and follow the runs meanwhile; the exit code."""
+    with _tensorboard(_command(board.logs, board.places, host, port)) as (process, said):
+        while not said.address.wait(0.1) and process.poll() is None:
+            pass
+        if said.url is None:
+            return fail(f"board: TensorBoard did not start: {said.why()}", EXIT_INTERNAL)
+        url = said.url + view(layout)
+        print(url, flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+        while True:
+            try:
+                process.wait(REFRESH)
+                return fail(f"board: TensorBoard has ended: {said.why()}", EXIT_INTERNAL)
+            except subprocess.TimeoutExpired:
+                # what has gone since, or a disk that is full: TensorBoard keeps what it has
+                with contextlib.suppress(ConfigError, OSError):
+                    board.refresh()
+
+
+def view(layout: Layout) -> str:
+    """The part of an address that sets TensorBoard up.
+
+    No smoothing, which hides what happened, what decides on top, and a colour per group.
+    """
+    pins = json.dumps([{"plugin": "scalars", "tag": tag} for tag in layout.metrics()[:3]], separators=(",", ":"))
+    colour = f"&runColorGroup={quote('regex:(.+)/', safe='')}" if layout.means else ""
+    return f"?smoothing=0&pinnedCards={quote(pins, safe='')}{colour}#timeseries"
+
+
+class Said:
+    """What a process says on its stderr, read so that it never waits; the last lines are kept."""
+
+    def __init__(self, stream: Any) -> None:
+        self.url: str | None = None
+        self.address = threading.Event()  # set when it is known, or will never be
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream: Any) -> None:
+        with contextlib.suppress(ValueError, OSError):  # closed meanwhile
+            for line in stream:
+                self._lines = [*self._lines, line.strip()][-20:]
+                found = re.search(r"TensorBoard \S+ at (http://\S+?)/? ", line)
+                if found:
+                    self.url = f"{found[1]}/"
+                    self.address.set()
+        self.address.set()
+
+    def why(self) -> str:
+        self._thread.join(1)
+        return next((line for line in reversed(self._lines) if line), "it said nothing")
+
+
+def _command(logs: Path, places: Sequence[str], host: str, port: int | None) -> list[str]:
+    return [
+        *(sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", host),
+        *("--port", "default" if port is None else str(port)),
+        *("--window_title", f"dltips: {' '.join(places) or 'outputs'}", "--reload_interval", "5"),
+        *("--reload_multifile", "true"),  # a run that was resumed has a file per session
+        *("--samples_per_plugin", "scalars=100000,images=20,histograms=200"),  # every epoch; 0 shows none
+    ]
+
+
+@contextlib.contextmanager
+def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Said]]:
+    _raise_file_limit()
+    # a session of its own: ctrl-C reaches us alone, and we end it
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            yield process, Said(process.stderr)
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _raise_file_limit() -> None:
+    """TensorBoard's data server keeps a file open per event file, and 1024 is the usual limit."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """What asks us to end ends us as ctrl-C does, so that everything is tidied up."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _say(layout: Layout) -> None:
+    means = {0: "", 1: ", 1 mean with its interval"}.get(
+        len(layout.means), f", {len(layout.means)} means with their intervals"
+    )
+    print(f"{_count(len(layout.runs))}{means}; ctrl-C ends it", file=sys.stderr)
+    silent = layout.without_events()
+    if silent:
+        text = f"{_count(len(silent))} wrote no events (log.tensorboard=false): curves are from metrics.jsonl"
+        print(f"note      {text}, without layers and pictures", file=sys.stderr)
+    if len(layout.runs) + len(layout.means) > SELECTED:
+        text = (
+            f"Custom Scalars ticks no run where there are more than {SELECTED}: write mean$ into its filter, tick those"
+        )
+        print(f"note      {text}", file=sys.stderr)
+
+
+def _count(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
+
+
+def _list(layout: Layout) -> None:
+    """A line per run and per mean, sorted by name: the name, and the folder or the number of runs."""
+    lines = {name: os.path.relpath(run.path) for name, run in layout.runs.items()}
+    lines |= {name: f"mean of {_count(len(group.runs))}" for name, group in layout.means.items()}
+    width = max(map(len, lines), default=0)
+    for name in sorted(lines):
+        print(f"{name:<{width}}  {lines[name]}")
