@@ -601,7 +601,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "outputs" / "done"
 
 
-MAY_DIFFER = "leave it as it was, or start a new run (what may differ: epochs, device, log, checkpoint, name)"
+MAY_DIFFER = "leave it as it was, or start a new run (what may differ: epochs, device, devices, log, checkpoint, name)"
 
 
 @pytest.mark.parametrize(

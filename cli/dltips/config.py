@@ -44,6 +44,7 @@ class Settings:
     batch_size: Size
     accumulate: Size
     device: str
+    devices: Size
     precision: Literal["auto", "float32", "bfloat16"]
     compile: bool
     deterministic: bool
@@ -93,7 +94,7 @@ class Config:
 
 
 # What may differ between a run and its continuation.
-RESUMABLE = ("epochs", "device", "log", "checkpoint", "name", "resume")
+RESUMABLE = ("epochs", "device", "devices", "log", "checkpoint", "name", "resume")
 
 
 def validate(composed: DictConfig) -> Config:

@@ -13,7 +13,10 @@ from dltips.train.snapshot import Snapshot
 
 
 def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
-    """(epoch, step, where), counted from 1; the training is left where the snapshot was taken."""
+    """(epoch, step, where), counted from 1; the training is left where the snapshot was taken.
+
+    Where several processes share the run all of them replay it, and the first that saw a layer fail names it.
+    """
     training = run.training
     snapshot.put_back(training, run.regularizations)
     net, first_bad = training.net, [""]
@@ -33,13 +36,13 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     where = "the loss"
     try:
         for inputs, targets in batches(training, epoch):
-            meter = Meter()
+            meter = Meter(training.group)
             train_step(training, inputs, targets, meter)
             training.step += 1
             try:
-                meter.fold()
+                meter.means()
             except NotFinite:
-                where = first_bad[0] or where
+                where = next(filter(None, training.group.gather(first_bad[0])), where)
                 break
             if not bool(net.parameters.isfinite().all()):
                 broken = [

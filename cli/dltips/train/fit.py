@@ -99,11 +99,12 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         records.append(record)
         verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
         best = run.enter(epoch + 1, best)
-        snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=any(verdicts))
+        stopped = training.group.first(any(verdicts))
+        snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
         # who only watches stops this session, not the training: a checkpoint knows nothing of it
         enough = [hear(record) for hear in run.watchers]
-        if any(enough) or snapshot.stopped:
+        if training.group.first(any(enough)) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
 

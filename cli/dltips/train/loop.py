@@ -18,6 +18,7 @@ from dltips.net import Net
 from dltips.tips.optimizer import Rule
 from dltips.tips.schedule import Schedule
 from dltips.train import seeds
+from dltips.train.group import ALONE, Group
 
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
 VALUES = 2**22  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 5 GB
@@ -60,6 +61,8 @@ class Training:
     swaps: Sequence[Callable[[Net], None]] = ()
     end_epoch: Sequence[Callable[[Net], None]] = ()
     after_epoch: Sequence[Callable[[Mapping[str, float]], bool]] = ()
+    group: Group = ALONE  # the processes that share the run
+    look: Callable[[Training, Meter], None] = field(default_factory=lambda: look)  # between two steps
     step: int = 0  # steps done since the run began; a display may read it at any time
     stop_requested: bool = field(default=False)
 
@@ -92,7 +95,8 @@ def parts_for(accumulate: int, reduction: str) -> Parts:
 class Meter:
     """Sums of loss and hits over samples. Losses and outputs stay on the device until they are folded."""
 
-    def __init__(self, *, per_class: bool = False) -> None:
+    def __init__(self, group: Group = ALONE, *, per_class: bool = False) -> None:
+        self.group = group
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self.loss = 0.0
         self.hits = 0
@@ -106,7 +110,7 @@ class Meter:
             self.fold()
 
     def fold(self) -> None:
-        """Errors: NotFinite."""
+        """Add up what is on the device."""
         if not self.pending:
             return
         losses, outputs, targets = zip(*self.pending, strict=True)
@@ -124,18 +128,37 @@ class Meter:
         self.loss += loss
         self.hits += int(hits)
         self.count += int(sizes.sum())
-        if not loss - loss == 0:
-            raise NotFinite
+
+    @property
+    def is_finite(self) -> bool:
+        """Of the losses that were folded."""
+        return self.loss - self.loss == 0
+
+    def totals(self) -> tuple[float, float]:
+        """(loss, accuracy) per sample, over all processes; the loss may be infinite or NaN."""
+        self.fold()
+        loss, hits, count = self.group.total(self.loss, self.hits, self.count)
+        return loss / count, hits / count
 
     def means(self) -> tuple[float, float]:
-        """(loss, accuracy) per sample."""
-        self.fold()
-        return self.loss / self.count, self.hits / self.count
+        """(loss, accuracy) per sample, over all processes. Errors: NotFinite."""
+        loss, accuracy = self.totals()
+        if not math.isfinite(loss):
+            raise NotFinite
+        return loss, accuracy
 
     def scores(self) -> dict[str, float]:
-        """loss, accuracy, balanced_accuracy and macro_f1 of a meter that counts per class."""
-        loss, accuracy = self.means()
-        matrix = self.confusion.reshape(math.isqrt(len(self.confusion)), -1)
+        """loss, accuracy, balanced_accuracy and macro_f1 of a meter that counts per class.
+
+        The loss is NaN where it is not finite.
+        """
+        loss, accuracy = self.totals()
+        loss = loss if math.isfinite(loss) else math.nan
+        cells = int(self.group.highest(len(self.confusion))[0])
+        # of fewer samples than processes some process has none
+        confusion = self.confusion.clone() if len(self.confusion) else torch.zeros(cells, dtype=torch.int64)
+        self.group.add_up(confusion)
+        matrix = confusion.reshape(math.isqrt(cells), -1)
         counts = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
         balanced_accuracy, macro_f1 = class_scores(*counts)
         return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
@@ -155,7 +178,7 @@ def train_epoch(
     training: Training, epoch: int, before_last: Callable[[Net], None] | None = None
 ) -> tuple[float, float]:
     """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
-    net, meter = training.net, Meter()
+    net, meter = training.net, Meter(training.group)
     net.train()
     # dropout and its like draw from torch's global stream
     seeds.seed_global_stream(training.seed, epoch, training.device)
@@ -168,8 +191,7 @@ def train_epoch(
                 before_last(net)
             train_step(training, inputs, targets, meter)
             training.step += 1
-            if training.stop_requested:
-                raise Interrupted
+            training.look(training, meter)
     finally:
         gc.enable()
     for hook in training.end_epoch:
@@ -180,6 +202,14 @@ def train_epoch(
     if net.count and not math.isfinite(sum(end.item() for end in net.parameters.aminmax())):
         raise NotFinite
     return means
+
+
+def look(training: Training, meter: Meter) -> None:
+    """Whether there is a reason not to go on. Errors: NotFinite, Interrupted."""
+    if training.stop_requested:
+        raise Interrupted
+    if not meter.is_finite:
+        raise NotFinite
 
 
 def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter) -> None:
@@ -214,13 +244,10 @@ def validate(training: Training) -> dict[str, float]:
 
 def score(training: Training, feed: Feed) -> dict[str, float]:
     """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
-    meter = Meter(per_class=True)
-    try:
-        for outputs, targets in predictions(training.model, feed, training.batch_size, training.autocast):
-            meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
-        meter.fold()
-    except NotFinite:
-        meter.loss = float("nan")
+    meter = Meter(training.group, per_class=True)
+    order = training.group.piece(torch.arange(feed.count))
+    for outputs, targets in predictions(training.model, feed, training.batch_size, training.autocast, order):
+        meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
     return meter.scores()
 
 
@@ -230,12 +257,17 @@ def evaluation_batch(feed: Feed, batch_size: int) -> int:
 
 
 def predictions(
-    model: nn.Module, feed: Feed, batch_size: int, autocast: Callable[[], AbstractContextManager[None]]
+    model: nn.Module,
+    feed: Feed,
+    batch_size: int,
+    autocast: Callable[[], AbstractContextManager[None]],
+    order: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """(outputs, targets) over a feed in its own order, in large batches, in eval mode."""
+    """(outputs, targets) over a feed in its own order, or the given one, in large batches, in eval mode."""
+    order = torch.arange(feed.count) if order is None else order
     model.eval()
     with torch.inference_mode():
-        for inputs, targets in feed(torch.arange(feed.count), evaluation_batch(feed, batch_size)):
+        for inputs, targets in feed(order, evaluation_batch(feed, batch_size)):
             with autocast():
                 outputs = model(inputs)
             yield outputs.float(), targets

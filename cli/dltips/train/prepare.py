@@ -28,6 +28,7 @@ from dltips.tips.schedule import Schedule, Steps
 from dltips.train import device as devices
 from dltips.train import own, seeds, transfer
 from dltips.train.data import Data, prepare_data
+from dltips.train.group import group
 from dltips.train.loop import Criterion, Training, parts_for
 from dltips.train.measure import Size, measure
 from dltips.train.snapshot import Best, Weights
@@ -94,10 +95,11 @@ def prepare(
     settings = config.settings
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    pretrained = None if begun else transfer.find(config)
-    brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
-    data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store or Store())
-    _check_batch_size(config, len(data.train))
+    with group().in_turn():  # what one process has fetched the others find
+        pretrained = None if begun else transfer.find(config)
+        brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
+        data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store or Store())
+    check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):
         plan_ahead(settings.epochs)
@@ -317,7 +319,7 @@ def _criterion(
     return criterion
 
 
-def _check_batch_size(config: Config, count: int) -> None:
+def check_batch_size(config: Config, count: int) -> None:
     batch_size = config.settings.batch_size
     if batch_size > count:
         raise ConfigError(f"batch_size: {batch_size} is more than the {count} training samples; lower it")

@@ -78,10 +78,16 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
             OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
     merged["resume"] = None
     config = validate(merged)
+    _refuse_longer_schedule(stored, config, path)
     try:
-        payload, problems = checkpoint.read_latest(path)
+        return reopen(path, config)
     except checkpoint.Damaged as error:
         raise ConfigError(f"resume: no checkpoint of {path} can be read ({error}); start a new run") from error
+
+
+def reopen(path: Path, config: Config) -> Continuation:
+    """A run folder's last checkpoint, to go on with under its config. Errors: checkpoint.Damaged."""
+    payload, problems = checkpoint.read_latest(path)
     recorded = _environment(path)
     test_reads = folder.test_reads(folder.read_summary(path) or {})
     notes = [f"resume: {problem}; going on from the checkpoint before it" for problem in problems]
@@ -94,12 +100,11 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     ]
     if differ:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
-    _refuse_longer_schedule(stored, config, path)
     return Continuation(
         path,
         config,
         payload,
-        recorded["threads"],
+        recorded["threads"] if recorded["devices"] == config.settings.devices else None,
         recorded["data_hash"],
         recorded["weights_hash"],
         test_reads,
@@ -160,6 +165,7 @@ def _environment(path: Path) -> dict[str, Any]:
     return {
         "versions": versions_then if isinstance(versions_then, dict) else {},
         "threads": Threads(*known) if len(known) == 2 else None,
+        "devices": recorded.get("devices", 1),
         "data_hash": recorded.get("data_hash"),
         "weights_hash": recorded.get("weights_hash"),
     }

@@ -24,6 +24,8 @@ from dltips.train import checkpoint, folder
 from dltips.train import device as devices
 from dltips.train.display import Display, display_for
 from dltips.train.fit import Result, fit
+from dltips.train.group import group as several
+from dltips.train.group import refuse_devices
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
@@ -71,8 +73,17 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str], said: se
 
 def run_once(config: Config, resumed: Continuation | None, session: Session) -> tuple[int, Path]:
     """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind."""
+    group = several()
+    refuse_devices(config, group)
     settled = (resumed.threads, resumed.begun) if resumed else (None, None)
     run = prepare(config, *settled, session.store)
+    if group.size > 1:
+        from dltips.train.distributed import follow, share_out
+
+        run.notes = [*run.notes, *share_out(run, group)]
+        if group.rank:
+            with _stop_on_signals(run.training):
+                return follow(run, resumed, group)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
         run.test_reads = resumed.test_reads
@@ -91,6 +102,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
+    group.first([str(path), snapshot is not None and snapshot.stopped])
     with contextlib.closing(display), contextlib.closing(recorder):
         for note in (*session.notes, *run.notes):
             display.note(note, heard=note in session.said)
@@ -104,7 +116,10 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
             with _stop_on_signals(run.training):
                 result = fit(run, recorder, resume=snapshot, records=records)
             display.leave()
-            code = _end(run, recorder, result, path, display, session)
+            # of several processes another one may have heard the signal first
+            with _stop_on_signals(run.training) if group.size > 1 else contextlib.nullcontext():
+                code = _end(run, recorder, result, path, display, session)
+                group.part()
             return code, path
         except OSError as error:
             display.leave()
@@ -192,9 +207,13 @@ def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
     return EXIT_INTERNAL
 
 
+# SIGUSR1 is how schedulers say beforehand that the time is over
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
 @contextlib.contextmanager
 def _stop_on_signals(training: Training) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the run after the step at hand; a second one at once."""
+    """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once."""
 
     def stop(number: int, frame: Any) -> None:
         if training.stop_requested:
@@ -204,7 +223,7 @@ def _stop_on_signals(training: Training) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    theirs = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    theirs = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     finally:

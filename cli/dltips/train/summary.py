@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import shutil
@@ -33,14 +34,31 @@ def versions() -> dict[str, str]:
 
 def code_version() -> str:
     """The package's version, and its commit in a checkout."""
-    head = paths.CHECKOUT / ".git" / "HEAD"
+    git = paths.CHECKOUT / ".git"
     try:
-        reference = head.read_text().strip()
-        if reference.startswith("ref: "):
-            reference = (head.parent / reference.removeprefix("ref: ")).read_text().strip()
+        commit = (git / "HEAD").read_text().strip()
+        if commit.startswith("ref: "):
+            commit = _commit(git, commit.removeprefix("ref: "))
     except OSError:
         return __version__
-    return f"{__version__}+{reference[:12]}"
+    return f"{__version__}+{commit[:12]}" if commit else __version__
+
+
+def _commit(git: Path, reference: str) -> str:
+    """The commit of a branch, from its own file or from that of the packed ones; "" if neither has it."""
+    loose, packed = git / reference, git / "packed-refs"
+    if loose.is_file() or not packed.is_file():
+        return loose.read_text().strip()
+    lines = (line.split() for line in packed.read_text().splitlines() if not line.startswith(("#", "^")))
+    return next((commit for commit, name in lines if name == reference), "")
+
+
+def content_hash(config: Config, data_hash: str, weights_hash: str | None) -> str:
+    """Of all that a run's result hangs on: its config, its data, the weights it began with, and the code."""
+    files = [paths.module_file(name) for name in paths.user_modules()]
+    own = [file.read_bytes() for file in files if file is not None]
+    parts = [config.hash, data_hash, weights_hash or "", code_version()]
+    return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *own])).hexdigest()[:16]
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -49,6 +67,7 @@ def environment(run: Run) -> dict[str, Any]:
         "code_version": code_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": describe(run.training.device),
+        "devices": run.config.settings.devices,
         "threads": run.threads.training,
         "feature_threads": run.threads.features,
         "data_hash": run.splits.hash,
@@ -94,6 +113,7 @@ def summarize(
         "config_hash": run.config.hash,
         "data_hash": run.splits.hash,
         "code_version": code_version(),
+        "content_hash": content_hash(run.config, run.splits.hash, run.weights_hash),
         "test_reads": run.test_reads,
         "settings": flat(run.config.plain),
     }
@@ -182,7 +202,7 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
     if (path / "curves.png").exists():
         lines.append(f"curves    {path / 'curves.png'}")
     if run.config.log.tensorboard:
-        lines.append(f"board     tensorboard --logdir {paths.OUTPUTS}")
+        lines.append("board     dltips board")
     if (path / checkpoint.BEST).exists() and len(run.splits.test):
         lines.append(f"test      dltips evaluate {path}")
     if summary["status"] != "diverged":
