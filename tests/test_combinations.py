@@ -101,5 +101,5 @@ def test_a_grid_says_it_once_and_every_run_writes_it_down(
     assert main(["train", "-m", *QUICK, "activation=sigmoid,relu,tanh", "seed=0,1"]) == 0
     said = f"init=he with activation=sigmoid: {reason('init=he', 'activation=sigmoid')}"
     assert capsys.readouterr().err.count(said) == 1
-    logs = [log.read_text() for log in Path("outputs").glob("*/run.log")]
+    logs = [log.read_text() for log in Path("outputs").glob("*/*/run.log")]
     assert (len(logs), sum(log.count(said) for log in logs)) == (6, 2)

@@ -241,7 +241,7 @@ def test_each_run_of_a_grid_gets_its_own_fit(write: Write, capsys: Output) -> No
     write("x", ADAMW)
     assert main(["train", "-m", "+recipe=x", "optimizer=adamw,sgd", "epochs=0", *QUICK]) == 0
     rates = {}
-    for file in Path("outputs").glob("*/config.yaml"):
+    for file in Path("outputs").glob("*/*/config.yaml"):
         section = OmegaConf.load(file).optimizer
         rates[section.name] = section.lr
     assert rates == {"adamw": 0.0003, "sgd": 0.1}
@@ -251,7 +251,7 @@ def test_a_grid_of_recipes(write: Write) -> None:
     write("x", "epochs: 0\nseed: 11\n")
     write("y", "epochs: 0\nseed: 12\n")
     assert main(["train", "-m", "recipe=x,y", *QUICK]) == 0
-    assert sorted(OmegaConf.load(file).seed for file in Path("outputs").glob("*/config.yaml")) == [11, 12]
+    assert sorted(OmegaConf.load(file).seed for file in Path("outputs").glob("*/*/config.yaml")) == [11, 12]
 
 
 # What is refused

@@ -32,6 +32,8 @@ from dltips.overrides import parse, recipe_names, refuse_sweeps, values, with_pl
 from dltips.recipe import GROUP, Choice, RecipeSource, TipsSearchPath
 from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest, user_file
 
+LAUNCHER = "hydra/launcher"
+
 # What other tools have a key for, and where it is here.
 ELSEWHERE = {
     "drop_last": "nothing is dropped: the last, smaller batch is trained on, and a single sample joins its neighbour",
@@ -168,6 +170,10 @@ class Loader(ConfigLoaderImpl):
             known = [field.name for field in fields(HydraConf)]
             if key.startswith("hydra.") and key.split(".")[1] not in known:
                 raise ConfigError(f"{key}: there is no such key{suggest(key.split('.')[1], known)}")
+            launchers = self.repository.get_group_options(LAUNCHER) if key == LAUNCHER else []
+            for value in values(override) if key == LAUNCHER else []:
+                if value not in launchers:
+                    raise ConfigError(f"{key}: {value!r} is no launcher{suggest(str(value), launchers)}")
             return line
         if key == GROUP:
             # +recipe=, recipe= and ++recipe= all mean the same; Hydra knows the first

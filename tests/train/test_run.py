@@ -183,6 +183,6 @@ def test_quickstart_learns_the_digits() -> None:
 def test_quickstart_reaches_97_percent_on_every_seed_of_twenty() -> None:
     options = ["log.tensorboard=false", "log.pictures=none", "device=cpu", "seed=range(20)"]
     assert main(["train", "-m", "+recipe=quickstart", *options]) == 0
-    runs = [json.loads(path.read_text()) for path in Path("outputs").glob("*/summary.json")]
+    runs = [json.loads(path.read_text()) for path in Path("outputs").glob("*/*/summary.json")]
     assert len(runs) == 20
     assert min(run["last"]["val/accuracy"] for run in runs) >= 0.97

@@ -11,12 +11,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dltips import paths
+from dltips.commands import grid_flags
 from dltips.compose import Loader, errors_of_one_line, installed
 from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
-from dltips.registry import ConfigError
+from dltips.registry import ConfigError, user_file
+from dltips.train.spawn import run_on_devices
 from dltips.weights.reach import refuse_early
 
 COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
@@ -35,7 +38,12 @@ def run(arguments: list[str]) -> int:
     arguments, budget = _without_compare(arguments)
     if budget is not None and multirun:
         raise ConfigError("--compare: is for one run, not for a grid; leave out -m")
+    arguments, asked = grid_flags.split(arguments)
+    if asked and not multirun:
+        raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
     _check_flags(arguments)
+    if multirun and not any(argument.startswith("-") for argument in arguments if argument not in multirun):
+        return _grid([argument for argument in arguments if argument not in multirun], asked)
     codes: list[int] = []
     failures: list[Exception] = []
     said: set[str] = set()  # what the runs of a grid have in common is said once
@@ -64,6 +72,15 @@ def run(arguments: list[str]) -> int:
     if failures:
         raise failures[0]
     return max(codes, default=EXIT_OK)
+
+
+def _grid(overrides: list[str], asked: list[str]) -> int:
+    options = grid_flags.options(asked)
+    for module in paths.user_modules():
+        user_file(module)
+    from dltips.sweep import grid
+
+    return grid.run(overrides, grid.Options(**options))
 
 
 def _check_flags(arguments: list[str]) -> None:
@@ -106,6 +123,12 @@ def _one_run(composed: DictConfig, said: set[str], budget: float | None) -> int:
         from dltips.train.strategies import compare
 
         return compare(composed, overrides, loader.left_out, budget)
-    from dltips.train.run import train
 
-    return train(composed, overrides, loader.left_out, said)
+    def one_run() -> int:
+        from dltips.train.run import train
+
+        return train(composed, overrides, loader.left_out, said)
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return one_run()
+    return run_on_devices(composed, overrides, sys.argv[1:], one_run)

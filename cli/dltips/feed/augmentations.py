@@ -42,6 +42,12 @@ class Augmentations:
         for augment in (*self.before, *self.after):
             inputs, targets = augment(inputs, targets, torch.Generator())
 
+    def check_freezable(self) -> None:
+        """Errors: ConfigError if no copy could hold what one of them does."""
+        if self.after:
+            late = self.names[len(self.before)]
+            raise ConfigError(f"data.expand: {late} mixes the samples of a batch, which no copy can hold; leave it out")
+
     def frozen(
         self, train_split: Split, copies: int, generator_for: Callable[[str, int], Generator]
     ) -> tuple[Split, Augmentations]:
@@ -49,9 +55,7 @@ class Augmentations:
 
         generator_for(augmentation's name, copy) gives the streams.
         """
-        if self.after:
-            late = self.names[len(self.before)]
-            raise ConfigError(f"data.expand: {late} mixes the samples of a batch, which no copy can hold; leave it out")
+        self.check_freezable()
         names = self.names
         grown = expanded(
             train_split,

@@ -1,0 +1,161 @@
+"""One trial of a sweep: a frozen config, run or gone on with in its folder, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from dltips.config import Config, validate
+from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED
+from dltips.registry import ConfigError
+from dltips.train import checkpoint, folder
+from dltips.train.resume import reopen
+from dltips.train.run import Session, reason, run_once
+from dltips.train.store import Store
+from dltips.train.summary import failed_early
+
+ENDED = ("finished", "pruned")  # well, that is: there is nothing left to do
+FAILED = ("diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is to be run, as plain data: it travels to other processes and machines."""
+
+    number: int
+    plain: Mapping[str, Any]  # the frozen config
+    varied: Mapping[str, Any]  # what sets it apart from the others, as typed
+    folder: str  # within the sweep's
+    hash: str  # of its config
+
+    @property
+    def config(self) -> Config:
+        return validate(OmegaConf.create(dict(self.plain)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    number: int
+    status: str  # finished, pruned, interrupted, diverged, failed
+    path: Path
+    error: str | None = None
+    score: float | None = None  # the best epoch's, in the metric that decides
+    epoch: int | None = None  # the best one
+    seconds: float = 0.0  # of training, those before a resume included
+
+
+@dataclass
+class Surroundings:
+    """What the trials of one process share."""
+
+    typed: Sequence[str] = ()
+    said: set[str] = field(default_factory=set)
+    store: Store = field(default_factory=Store)
+    after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
+    ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
+
+    def session(self, path: Path, notes: Sequence[str] = ()) -> Session:
+        return Session(
+            typed=self.typed,
+            notes=notes,
+            said=self.said,
+            path=path,
+            quiet=True,
+            store=self.store,
+            after_epoch=self.after_epoch,
+            ended_as=self.ended_as,
+        )
+
+
+def folder_name(number: int, config_hash: str) -> str:
+    """007-3fa9c2d1."""
+    return f"{number:03}-{config_hash[:8]}"
+
+
+def outcome_of(number: int, path: Path) -> Outcome | None:
+    """How the run of a folder ended; None if it was cut off, or never began."""
+    summary = folder.read_summary(path)
+    if summary is None or not isinstance(summary.get("status"), str):
+        return None
+    best, metric = summary.get("best"), summary.get("metric")
+    score = best.get(metric) if isinstance(best, dict) else None
+    return Outcome(
+        number=number,
+        status=summary["status"],
+        path=path,
+        error=summary.get("error") or _divergence(summary),
+        score=score if isinstance(score, int | float) else None,
+        epoch=best.get("epoch") if isinstance(best, dict) else None,
+        seconds=float(summary.get("seconds") or 0.0),
+    )
+
+
+def _divergence(summary: Mapping[str, Any]) -> str | None:
+    where = summary.get("diverged_at")
+    return f"not finite in epoch {where['epoch']}: {where['where']}" if isinstance(where, dict) else None
+
+
+def run_trial(trial: Trial, place: Path, surroundings: Surroundings) -> Outcome:
+    """Run a trial in its folder, or go on where it was cut off. What goes wrong inside is its outcome.
+
+    Errors: ConfigError if the folder cannot be written; KeyboardInterrupt.
+    """
+    config, path = trial.config, place / trial.folder
+    try:
+        code = _run(config, path, surroundings)
+    except Exception as error:
+        _record(config, path, error)
+    else:
+        if code == EXIT_INTERNAL:  # the disk is full, or gone
+            with contextlib.suppress(OSError):  # what was cut off goes on next time, what failed does not
+                (path / folder.SUMMARY).unlink(missing_ok=True)
+            raise ConfigError(f"outputs: {path} cannot be written; make room, then the same command goes on")
+        if code == EXIT_INTERRUPTED and outcome_of(trial.number, path) is None:
+            return Outcome(trial.number, "interrupted", path)
+    outcome = outcome_of(trial.number, path)
+    assert outcome is not None, f"{path} has no summary"
+    return outcome
+
+
+def _run(config: Config, path: Path, surroundings: Surroundings) -> int:
+    if (path / folder.CONFIG).is_file():
+        try:
+            resumed = reopen(path, config)
+        except checkpoint.Damaged:
+            resumed = None
+        if resumed is not None:
+            code, _ = run_once(resumed.config, resumed, surroundings.session(path, resumed.notes))
+            return code
+    if path.exists():  # made, and cut off before anything was in it
+        shutil.rmtree(path)
+    code, _ = run_once(config, None, surroundings.session(path))
+    return code
+
+
+def _record(config: Config, path: Path, error: Exception) -> None:
+    """A failure in the run's own folder: its summary and, for what is no one's mistake, the traceback in its log."""
+    if isinstance(error, ConfigError) and str(error).startswith("outputs:"):
+        raise error
+    try:
+        if not path.exists():
+            folder.make(None, path)
+        if not (path / folder.CONFIG).exists():
+            folder.write_config(path, config.plain)
+        if not (folder.read_summary(path) or {}).get("error"):
+            folder.write_json(path / folder.SUMMARY, failed_early(config, reason(error)))
+        with (path / folder.LOG).open("a", encoding="utf-8") as log:
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            text = reason(error) if isinstance(error, ConfigError) else "".join(traceback.format_exception(error))
+            log.write(f"{now} failed: {text.rstrip()}\n")
+    except OSError as problem:
+        raise ConfigError(f"outputs: {path} cannot be written ({problem.strerror})") from problem

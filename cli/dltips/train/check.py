@@ -1,0 +1,51 @@
+"""What can be found wrong with a run before it starts, for little: of a sweep's trials all are looked at first."""
+
+from __future__ import annotations
+
+from dltips.config import Config
+from dltips.feed.augmentations import Augmentations
+from dltips.tips.augmentation import Samples
+from dltips.train import device as devices
+from dltips.train import transfer
+from dltips.train.group import ALONE, refuse_devices
+from dltips.train.prepare import build_model, check_batch_size
+from dltips.train.store import Store
+from dltips.train.summary import content_hash
+
+
+class Checker:
+    """Looks at runs one by one; what decides alike is looked at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._hashes: dict[str, tuple[str, str | None]] = {}
+
+    def content_hash(self, config: Config) -> str:
+        """Of all that the run's result hangs on. Errors: ConfigError for what would be refused when it starts."""
+        apart = ("seed", "name", "log", "init", "optimizer", "schedule", "checkpoint")  # nothing below hangs on them
+        same = {key: value for key, value in config.resolved.items() if key not in apart}
+        key = repr(sorted(same.items()))
+        if key not in self._hashes:
+            self._hashes[key] = _hashes(config, self._store)
+        return content_hash(config, *self._hashes[key])
+
+
+def _hashes(config: Config, store: Store) -> tuple[str, str | None]:
+    """Of its data, and of the weights it begins with. Errors: ConfigError."""
+    refuse_devices(config, ALONE)
+    devices.autocast(config.settings.precision, devices.choose(config.settings.device))
+    common = config.common["data"]()
+    pretrained = transfer.find(config)
+    source, splits, train = store.samples(config, common, transfer.wanted(config, pretrained, None))
+    check_batch_size(config, len(train) * max(1, common.expand))
+    classes = len(source.classes)
+    augmentations = Augmentations.build(config.tips["augmentation"], Samples(train.inputs, train.targets, classes))
+    augmentations.try_on(train)
+    if common.expand:
+        augmentations.check_freezable()
+    regularizations = [tip() for tip in config.tips["regularization"]]
+    for part in regularizations:
+        if hasattr(part, "plan"):
+            part.plan(config.settings.epochs)
+    build_model(config, tuple(train.inputs.shape[1:]), classes, regularizations)
+    return splits.hash, pretrained.hash if pretrained else None
