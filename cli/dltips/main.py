@@ -11,8 +11,12 @@ from dltips import __version__
 
 VERBS = {
     "train": "train a net: one run, or a grid of runs with -m",
+    "sweep": "search for hyperparameters: random, TPE, QMC, CMA-ES, with pruning; resumable, many workers",
     "evaluate": "test-set loss and accuracy of a run, per class, with the confusion matrix",
     "predict": "the likeliest classes of new images, npz and csv files, or sounds",
+    "compare": "runs side by side: means over seeds, intervals, differences with their p values",
+    "diff": "the settings in which two runs differ",
+    "board": "TensorBoard on the runs of a folder, with means and intervals over seeds",
     "show": "a picture of training samples before and after their augmentations",
     "ls": "list families, the options of a family, all tips, or the recipes",
     "explain": "a tip's card: what it does, when it helps, formula, source, costs, knobs",
@@ -35,7 +39,7 @@ verbs:
 `dltips VERB --help` says more about one. Keys and options are Hydra's: FAMILY=OPTION, FAMILY.KNOB=VALUE.
 """
 
-EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
+EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 4, 5, 130
 
 
 def main(arguments: list[str] | None = None) -> int:

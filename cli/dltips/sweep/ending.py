@@ -1,0 +1,218 @@
+"""What a person reads of a search: a line for each trial, and at the end the table, the best, and what to type next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from dltips.config import redact
+from dltips.main import EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTLY
+from dltips.overrides import with_plus
+from dltips.sweep.loop import Told
+from dltips.sweep.objective import FOLDERS, RACED, SCORES, SECONDS
+from dltips.sweep.study import ERROR, Claim, Study
+from dltips.sweep.table import columns, label, text
+from dltips.train import folder
+
+if TYPE_CHECKING:
+    from dltips.sweep.search import Plan
+
+SHOWN = 10  # rows of the table: who wants more asks dltips compare
+EDGE = 0.05  # of an interval's width (on its own scale): a best value so near to an end may lie beyond it
+STATUS = {
+    TrialState.COMPLETE: "",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+}
+
+
+def done(study: Study) -> int:
+    return sum(count for state, count in study.counts().items() if state.is_finished())
+
+
+def ranked(plan: Plan, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The complete trials, the best first; of several objectives the Pareto front first, by the first objective."""
+    signs = [-1.0 if side == "maximize" else 1.0 for side in plan.directions]
+    whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    front = {trial.number for trial in pareto(plan, whole)}
+
+    def rank(trial: FrozenTrial) -> tuple[Any, ...]:
+        return (trial.number not in front, [s * v for s, v in zip(signs, trial.values, strict=True)], trial.number)
+
+    return sorted(whole, key=rank) if len(signs) > 1 else sorted(whole, key=lambda trial: rank(trial)[1:])
+
+
+def pareto(plan: Plan, whole: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that no other beats in one objective without being worse in another."""
+    signs = [-1.0 if side == "maximize" else 1.0 for side in plan.directions]
+    costs = [[s * v for s, v in zip(signs, trial.values, strict=True)] for trial in whole]
+
+    def beaten(mine: Sequence[float]) -> bool:
+        return any(theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True)) for theirs in costs)
+
+    return [trial for trial, mine in zip(whole, costs, strict=True) if not beaten(mine)]
+
+
+def best_scores(plan: Plan, study: Study) -> Sequence[float] | None:
+    """By seed, of the best trial so far that ran all seeds."""
+    order = ranked(plan, study.trials())
+    return order[0].user_attrs.get(SCORES) if order else None
+
+
+class Progress:
+    """A line for each trial that ends."""
+
+    def __init__(self, plan: Plan, study: Study, count: int) -> None:
+        self.plan, self.study, self.count = plan, study, count
+
+    def __call__(self, claim: Claim, values: Mapping[str, Any], told: Told) -> None:
+        from dltips.sweep.search import say
+
+        line = f"trial {claim.number:>{len(str(self.count - 1))}}  {label(self.plan.space.varied(values))}"
+        scores = "  ".join(
+            f"{name} {number(value)}" for name, value in zip(self.plan.objectives, told.values, strict=False)
+        )
+        if told.state == "failed":
+            line += f"  failed: {told.error}"
+        else:
+            line += f"  {scores}  {told.attributes[SECONDS]:.1f} s" + ("  pruned" if told.state == "pruned" else "")
+        say(f"{line}  ({done(self.study)} of {self.count})")
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:.4f}"
+
+
+def report(plan: Plan, place: Path, study: Study, *, interrupted: bool) -> int:
+    """Print it; the exit code."""
+    trials = study.trials()
+    order = ranked(plan, trials)
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    left = [trial for trial in trials if not trial.state.is_finished()]
+    lines = []
+    if order:
+        lines += ["", *columns(_rows(plan, trials, order)), ""]
+    lines.append(_counted(trials))
+    lines += [f"trial {trial.number}  failed: {trial.user_attrs.get(ERROR, '?')}" for trial in failed[:3]]
+    if len(failed) > 3:
+        lines.append(f"... and {len(failed) - 3} more")
+    if order:
+        lines += _about_best(plan, place, trials, order)
+    if left:
+        again = f"dltips sweep resume={shlex.quote(str(place))}"
+        storage = " storage=ADDRESS" if plan.settings.storage is not None else ""
+        cut = "interrupted" if interrupted else "not all trials are done"
+        last = f"{cut}: {len(left)} of {len(trials)} trials are left; go on with: {again}{storage}"
+    else:
+        last = f"compare   dltips compare {place}"
+    print("\n".join([*lines, last]), flush=True)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_PARTLY if failed else EXIT_OK
+
+
+def _rows(plan: Plan, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial]) -> list[list[str]]:
+    keys = [dimension.key for dimension in plan.space.dimensions]
+    several = plan.settings.seeds > 1
+    front = {trial.number for trial in pareto(plan, order)} if len(plan.objectives) > 1 else set()
+    rows = [["trial", *keys, *plan.objectives, *(["sd"] if several else []), "seconds", ""]]
+    for trial in order[:SHOWN]:
+        varied = plan.space.varied(trial.params)
+        scores = trial.user_attrs.get(SCORES) or []
+        spread = [f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"] if several else []
+        rows.append(
+            [
+                str(trial.number),
+                *(text(varied[key]) for key in keys),
+                *(number(value) for value in trial.values),
+                *spread,
+                f"{trial.user_attrs.get(SECONDS, 0):.1f}",
+                "front" if trial.number in front else "",
+            ]
+        )
+    return rows
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> str:
+    whole = sum(trial.state is TrialState.COMPLETE for trial in trials)
+    parts = [f"{len(trials)} trials: {whole} complete"]
+    raced = sum(RACED in trial.user_attrs for trial in trials)
+    for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING):
+        count = sum(trial.state is state for trial in trials)
+        if count:
+            more = f" ({raced} of them by the race of seeds)" if state is TrialState.PRUNED and raced else ""
+            parts.append(f"{count} {STATUS[state]}{more}")
+    return ", ".join(parts)
+
+
+def _about_best(plan: Plan, place: Path, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial]) -> list[str]:
+    best = order[0]
+    varied = plan.space.varied(best.params)
+    scores = ", ".join(f"{name} {number(value)}" for name, value in zip(plan.objectives, best.values, strict=True))
+    path = place / best.user_attrs[FOLDERS][0]
+    several = len(plan.objectives) > 1
+    best_in = f"the best in {plan.objectives[0]}: " if several else ""
+    lines = [f"best      {best_in}trial {best.number}: {label(varied)}, {scores}", f"folder    {path}"]
+    lines.append(f"train     {command(plan, varied)}")
+    if not several:
+        lines += at_the_edge(plan, best)
+        from dltips.sweep.importance import lines_of
+
+        lines += lines_of(plan, trials)
+    _draw(plan, place, trials, path)
+    pictures = sorted(place.glob("search-*.png"))
+    if pictures:
+        lines.append(f"pictures  {' '.join(picture.name for picture in pictures)} in {place}")
+    return lines
+
+
+def command(plan: Plan, varied: Mapping[str, Any]) -> str:
+    """What trains the best trial again, by hand."""
+    chosen = [f"{key}={_exact(value)}" for key, value in varied.items()]
+    if plan.settings.seeds > 1:
+        chosen.append(f"seed=range({plan.space.base['seed']},{plan.space.base['seed'] + plan.settings.seeds})")
+    many = ["-m"] if plan.settings.seeds > 1 else []
+    return shlex.join(["dltips", "train", *many, *map(with_plus, plan.fixed), *chosen])
+
+
+def _exact(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else text(value)
+
+
+def at_the_edge(plan: Plan, best: FrozenTrial) -> list[str]:
+    """A line for each parameter whose best value lies at an end of its interval, where a better one may lie beyond."""
+    lines = []
+    for dimension in plan.space.dimensions:
+        if dimension.kind == "choice" or dimension.key not in best.params:
+            continue
+        scale = math.log if dimension.log else float
+        low, high, value = (scale(part) for part in (dimension.low, dimension.high, best.params[dimension.key]))
+        part = (value - low) / (high - low)
+        if EDGE < part < 1 - EDGE:
+            continue
+        where = "downwards" if part <= EDGE else "upwards"
+        shown = text(dimension.setting(best.params[dimension.key]))
+        lines.append(f"{dimension.key}: the best value {shown} lies at the edge of {dimension.typed}; widen it {where}")
+    return lines
+
+
+def _draw(plan: Plan, place: Path, trials: Sequence[FrozenTrial], path: Path) -> None:
+    """The search's pictures, and curves.png of the best run: those of the others would take longer than many a run."""
+    if plan.space.base["log"].get("pictures") == "none":
+        return
+    from dltips.sweep.plots import draw
+
+    draw(plan, trials, place)
+    records = folder.read_metrics(path)
+    if records and not (path / "curves.png").exists():
+        from dltips.train.picture import curves
+
+        curves(records, path / "curves.png", redact(plan.settings.name or path.name))
