@@ -59,7 +59,10 @@ class Repository(ConfigRepository):
         if config_path.startswith(f"{GROUP}/"):
             return super().load_config(config_path)  # fitted anew to each composition's choices
         # handed out once: Hydra's merging takes over the nodes and then changes them
-        return self._parsed.pop(config_path, None) or super().load_config(config_path)
+        found = self._parsed.pop(config_path, None) or super().load_config(config_path)
+        if found is not None and config_path.startswith("hydra/launcher/"):
+            found.is_schema_source = True  # else Hydra merges it with what a plugin registers under the same name
+        return found
 
     def __deepcopy__(self, memo: object) -> Repository:
         """Hydra copies the repository for each composition, to exchange its sources: the list, not what was parsed."""
@@ -174,7 +177,8 @@ class Loader(ConfigLoaderImpl):
             for value in values(override) if key == LAUNCHER else []:
                 if value not in launchers:
                     raise ConfigError(f"{key}: {value!r} is no launcher{suggest(str(value), launchers)}")
-            return line
+            # a launcher's knobs are checked by it, with the nearest name; Hydra would only say that it cannot
+            return f"++{line.lstrip('+')}" if key.startswith("hydra.launcher.") and not override.is_delete() else line
         if key == GROUP:
             # +recipe=, recipe= and ++recipe= all mean the same; Hydra knows the first
             return f"+{line.lstrip('+')}"

@@ -59,7 +59,7 @@ def test_what_cannot_go_in_step(zipped: list[str], message: str) -> None:
 
 
 def test_a_key_in_two_groups_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^--zip: init goes in step with one group only; name it once$"):
+    with pytest.raises(ConfigError, match=r"^--zip: init goes in step with one group only; name it once$"):
         freeze(["init=he,xavier", "seed=3,4", "epochs=1,2"], [["init", "seed"], ["init", "epochs"]])
 
 

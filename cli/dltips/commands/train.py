@@ -42,6 +42,9 @@ def run(arguments: list[str]) -> int:
     if asked and not multirun:
         raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
     _check_flags(arguments)
+    launcher = [argument for argument in arguments if argument.startswith(("hydra/launcher=", "hydra.launcher."))]
+    if launcher and not multirun and not any(argument.startswith("-") for argument in arguments):
+        raise ConfigError(f"{launcher[0]}: is for a grid of runs; write dltips train -m {launcher[0]} ...")
     if multirun and not any(argument.startswith("-") for argument in arguments if argument not in multirun):
         return _grid([argument for argument in arguments if argument not in multirun], asked)
     codes: list[int] = []

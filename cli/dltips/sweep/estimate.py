@@ -61,7 +61,8 @@ def show(trials: Sequence[Trial], store: Store, workers: int) -> int:
     shared = f" in each of {workers} workers, which share the cores" if workers > 1 else ""
     print(f"\n{len(trials)} trials, about {_duration(sum(seconds))} one after another, {memory:,.0f} MB{shared}")
     print(
-        f"measured on up to {STEPS} steps of {len(costs)} kinds of trial; early stopping is not foreseen. Nothing was run."
+        f"measured on up to {STEPS} steps of {len(costs)} kinds of trial; early stopping is not foreseen."
+        " Nothing was run."
     )
     return EXIT_OK
 

@@ -130,7 +130,9 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
-                    summary = summarize(run, "failed", folder.read_metrics(path), None, reason(error))
+                    # who presses ctrl-C twice loses an epoch, not the run
+                    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                    summary = summarize(run, status, folder.read_metrics(path), None, reason(error))
                     folder.write_json(path / folder.SUMMARY, summary)
             raise
 

@@ -1,0 +1,1 @@
+"""Launchers of grids beside this process and its workers: joblib, submitit (SLURM, or jobs on this machine) and Ray."""
