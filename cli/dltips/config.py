@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -211,20 +212,21 @@ def hyperparameters(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar
     """
     texts, numbers = dict(leaves(redacted(config.plain))), dict(leaves(config.resolved))
     texts |= {family: ",".join(tip.name for tip in tips) for family, tips in config.tips.items()}
-    columns, values = _columns(), {}
+    columns, values = dict(_columns(tuple(paths.configs()))), {}
     for key, example in columns.items():
         if key in texts:
             values[key] = texts[key] if isinstance(example, str) else numbers[key]
     return columns, {key: type(columns[key])(value) for key, value in values.items()}
 
 
-def _columns() -> dict[str, Scalar]:
+@functools.cache  # more than a hundred YAMLs take 0.1 s to read, and the runs of a sweep have the same ones
+def _columns(folders: tuple[Path, ...]) -> Mapping[str, Scalar]:
     """Every key that some run may have, with a value of its type: a number, a truth value, or else text."""
     primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
     columns = dict(leaves({key: value for key, value in primary.items() if key not in ("defaults", "hydra", "resume")}))
     for family in FAMILIES:
         columns[family] = ""
-        for folder in paths.configs():
+        for folder in folders:
             for file in sorted((folder / family).glob("*.yaml")):
                 found = leaves(_plain_yaml(file), f"{family}.")
                 for key, value in found:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dltips import paths
 from dltips.compose import Loader, errors_of_one_line, installed
-from dltips.config import to_plain, validate
+from dltips.config import Config, to_plain, validate
 from dltips.overrides import parse, typed_keys, with_plus
 from dltips.recipe import GROUP
 from dltips.registry import FAMILIES, ConfigError, suggest
@@ -23,10 +23,14 @@ from dltips.registry import FAMILIES, ConfigError, suggest
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the grid: its config as plain data, and the values that set it apart."""
+    """One place of the grid: its config, and the values that set it apart."""
 
-    plain: Mapping[str, Any]
+    config: Config
     varied: Mapping[str, Any]
+
+    @property
+    def plain(self) -> Mapping[str, Any]:
+        return self.config.plain
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,8 @@ def _chooses(override: Override) -> bool:
 
 
 def _cell(composed: DictConfig, job: list[str], swept: Mapping[str, Override]) -> Cell:
-    validate(composed)
     varied = {override.key_or_group: override.value() for override in parse(job) if override.key_or_group in swept}
-    return Cell(to_plain(composed), varied)
+    return Cell(validate(composed), varied)
 
 
 def _refuse_other_sweepers(parsed: Sequence[Override]) -> None:

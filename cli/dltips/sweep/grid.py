@@ -25,7 +25,6 @@ from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, fold
 from dltips.train import folder
 from dltips.train.check import Checker
 from dltips.train.group import group as several
-from dltips.train.group import group as several
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,6 @@ def run(overrides: list[str], options: Options) -> int:
         raise ConfigError(
             "-m: is for one process, which runs the grid; torchrun and srun are for one run of dltips train"
         )
-    if several().size > 1:
-        raise ConfigError(
-            "-m: is for one process, which runs the grid; torchrun and srun are for one run of dltips train"
-        )
     folder.check_writable()
     frozen = freeze(overrides, options.zipped)
     launcher = launcher_for(frozen.launcher, options.workers)
@@ -100,7 +95,7 @@ def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
     contents: list[str] = []
     for cell in frozen.cells:
         trial = Trial(len(trials), cell.plain, cell.varied, "", "")
-        config = trial.config
+        config = cell.config
         if config.settings.resume is not None:
             raise ConfigError("resume: is for one run; a grid goes on by itself when the same command is given again")
         content = checker.content_hash(config)

@@ -60,6 +60,17 @@ def threads(flops_per_step: float) -> int:
     return int(chosen) if chosen.isdigit() and int(chosen) > 0 else (os.cpu_count() or 1)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, sums are added up in one order, however many cores there are and whoever else wants them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Threads:
     """How many compute: in the training, and before it, where features are computed once."""

@@ -92,13 +92,19 @@ def prepare(
     The threads, and what was settled by then, are given when a run is resumed: its bits depend on them. Runs that are
     given the same store load their data once.
     """
+    # statistics and first weights hang on the order of sums; and waking a second thread costs tiny runs 24 ms
+    with devices.one_thread():
+        return _prepare(config, threads, begun, store or Store())
+
+
+def _prepare(config: Config, threads: devices.Threads | None, begun: Begun | None, store: Store) -> Run:
     settings = config.settings
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
     with group().in_turn():  # what one process has fetched the others find
         pretrained = None if begun else transfer.find(config)
         brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
-        data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store or Store())
+        data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store)
     check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):
