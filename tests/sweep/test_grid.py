@@ -13,6 +13,7 @@ import pytest
 
 from dltips.main import main
 from dltips.registry import ConfigError
+from dltips.sweep import estimate, trial
 from dltips.sweep import grid as grids
 from dltips.sweep import place as places
 from dltips.train import run as runs
@@ -139,7 +140,8 @@ def test_what_goes_wrong_in_a_trial_is_its_outcome(
 
 def test_another_version_of_the_code_runs_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = grid("seed=1,2")
-    monkeypatch.setattr(summary, "code_version", lambda: "9.9.9")
+    for module in (summary, grids, trial):
+        monkeypatch.setattr(module, "code_hash", lambda: "another")
     assert grid("seed=1,2") != first
     assert [len(trials(place)) for place in sorted(Path("outputs").iterdir())] == [2, 2]
 
@@ -175,6 +177,9 @@ def test_the_same_trial_twice_runs_once(capsys: Output) -> None:
         (["seed=1,2", "--workers=two"], "--workers: 'two' is no number of processes; write --workers=2"),
         (["seed=1,2", "--zip=seed"], "--zip: 'seed' names fewer than two keys; write --zip=init,activation"),
         (["seed=1,2", "--retry=yes"], "--retry=yes: takes no value; write --retry"),
+        (["seed=1,2", "--workers=²"], "--workers: '²' is no number of processes; write --workers=2"),
+        (["seed=range(0,10,0)"], "seed=range(0,10,0): range() arg 3 must not be zero"),
+        (["seed=1,2", "batch_size=10,151"], "lower it (trial seed=1 batch_size=151)"),
         (["seed=1,2", "--workers"], "--workers: wants a value; write --workers=2"),
     ],
 )
@@ -200,7 +205,24 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(capsys: Output) -> None:
         ["zeros", "[8]", "2"],
         ["zeros", "[32]", "2"],
     ]
-    assert "4 trials, about" in out and "2 kinds of trial" in out and not Path("outputs").exists()
+    assert "4 trials\nabout" in out and "2 kinds of trial" in out and not Path("outputs").exists()
+
+
+def test_a_dry_run_knows_what_is_done_and_what_would_fail(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    place = grid("seed=1,2")
+    kept = times(place)
+    next(place.glob("001-*/summary.json")).unlink()
+
+    def broken(*arguments: object, **named: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(estimate, "prepare", broken)
+    capsys.readouterr()
+    assert main(["train", "-m", *QUICK, "seed=1,2", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[3] for line in out.splitlines()[1:3]] == ["done", "fails"]
+    assert "2 trials, 1 of them done before" in out and "fails: out of memory; lower batch_size" in out
+    assert {name: time for name, time in kept.items() if name[:3] == "000"} == times(place)
 
 
 def test_curves_are_drawn_of_the_best_run_alone_unless_all_are_asked_for() -> None:
@@ -240,6 +262,76 @@ def test_a_grid_s_run_is_the_run_by_itself() -> None:
         assert {key: value for key, value in one.items() if "second" not in key} == {
             key: value for key, value in other.items() if "second" not in key
         }
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        '{"status": "finished", "seconds": "x"}',
+        '{"status": "finished", "metric": ["a"], "best": {"a": 1}}',
+        '{"status": "diverged", "diverged_at": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_rubbish_in_a_trial_s_folder_stops_nothing(rubbish: str) -> None:
+    place = grid("seed=range(2)")
+    run = next(place.glob("000-*"))
+    (run / "summary.json").write_text(rubbish)
+    assert main(["train", "-m", *QUICK, "seed=range(2)"]) in (0, 5)
+    assert [file.parent.name[:3] for file in sorted(place.glob("*/summary.json"))] == ["000", "001"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_that_is_not_ours_costs_one_trial(workers: int, capsys: Output) -> None:
+    place = grid("seed=range(3)")
+    for number, make in ((0, Path.touch), (1, Path.mkdir)):
+        run = next(place.glob(f"00{number}-*"))
+        shutil.rmtree(run)
+        make(run)
+    (run / "mine.txt").write_text("not yours")
+    command = [sys.executable, "-m", "dltips", "train", "-m", *QUICK, "seed=range(3)", f"--workers={workers}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode == 5 and "1 finished, 2 failed" in done.stdout) or "2 failed, 1 finished" in done.stdout
+    assert "has files but no config.yaml; move it away" in done.stdout
+    assert (run / "mine.txt").read_text() == "not yours"
+
+
+def test_what_is_edited_while_a_run_trains_is_not_what_it_was_made_by(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tips = here / "my_tips.py"
+    tips.write_text(TIP.format(value="0.01"))
+    (here / "configs" / "init").mkdir(parents=True)
+    (here / "configs" / "init" / "same.yaml").write_text("name: same\n")
+    environment = os.environ | {"DLTIPS_IMPORT": "my_tips.py"}
+    command = [sys.executable, "-m", "dltips", "train", "-m", *QUICK, "epochs=30", "init=same", "seed=1,2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    next(line for line in process.stderr if "2 trials" in line)
+    tips.write_text(TIP.format(value="0.02"))
+    process.communicate()
+    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert again.returncode == 0 and "done before" not in again.stderr
+
+
+TIP = """\
+from dltips.registry import family
+
+init = family("init")
+
+
+@init
+def same(model, generator_for, inputs):
+    \"\"\"Every parameter the same.\"\"\"
+    for parameter in model.parameters():
+        parameter.data.fill_({value})
+"""
+
+
+def test_options_by_glob_and_the_last_of_two_overrides() -> None:
+    place = grid("preprocessing=glob(m*)", "seed=0", "seed=1,2", "epochs=1")
+    found = [(run["settings"]["preprocessing"], run["seed"]) for run in trials(place).values()]  # type: ignore[index]
+    assert found == [("min_max", 1), ("min_max", 2), ("minus_one_one", 1), ("minus_one_one", 2)]
 
 
 def test_one_process_at_a_time(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

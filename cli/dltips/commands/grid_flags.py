@@ -37,7 +37,7 @@ def options(flags: list[str]) -> dict[str, Any]:
     for flag in flags:
         name, _, value = flag.partition("=")
         if name == "--workers":
-            if not value.isdigit() or int(value) < 1:
+            if not (value.isascii() and value.isdigit()) or int(value) < 1:
                 raise ConfigError(f"--workers: {value!r} is no number of processes; write {_example(name)}")
             found["workers"] = int(value)
         elif name == "--zip":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -17,6 +17,7 @@ from dltips.train import device as devices
 from dltips.train.display import clock
 from dltips.train.loop import Meter, Training, batches, evaluation_batch, predictions, train_step
 from dltips.train.prepare import prepare
+from dltips.train.run import reason
 from dltips.train.store import Store
 from dltips.train.summary import peak_memory
 
@@ -35,36 +36,45 @@ class Cost:
     memory: float  # bytes at the peak, of the whole process where it has no GPU
 
 
-def show(trials: Sequence[Trial], store: Store, workers: int) -> int:
-    """Print the trials and the estimate, measured on a few steps of each kind; nothing is written."""
+def show(trials: Sequence[Trial], left: Collection[int], store: Store, workers: int) -> int:
+    """Print the trials and the estimate of those that are left, measured on a few steps of each kind; write nothing."""
     costs: dict[str, Cost] = {}
-    for trial in trials:
+    failed: dict[str, str] = {}
+    for trial in (trial for trial in trials if trial.number in left):
         config = trial.config
-        if (kind := _kind(config)) not in costs and len(costs) < KINDS:
+        if (kind := _kind(config)) in costs or kind in failed or len(costs) >= KINDS:
+            continue
+        try:
             costs[kind] = measure(config, store)
-    kinds = [_kind(trial.config) for trial in trials]
-    known = [costs[kind] for kind in kinds if kind in costs]
-    mean = Cost(
-        *(sum(values) / len(known) for values in zip(*((c.before, c.epoch, c.memory) for c in known), strict=True))
-    )
-    seconds = [
-        cost.before + cost.epoch * trial.config.settings.epochs
-        for trial, cost in zip(trials, (costs.get(kind, mean) for kind in kinds), strict=True)
-    ]
-    varied = list(trials[0].varied)
+        except Exception as error:  # as the trial itself would
+            failed[kind] = reason(error)
+    known = list(costs.values()) or [Cost(0.0, 0.0, 0.0)]
+    mean = Cost(*(sum(values) / len(known) for values in zip(*map(astuple, known), strict=True)))
+    varied, total = list(trials[0].varied), 0.0
     rows = [("trial", *varied, "epochs", "about s", "folder")]
-    for trial, time_needed in zip(trials, seconds, strict=True):
+    for trial in trials:
+        kind, epochs = _kind(trial.config), trial.config.settings.epochs
+        cost = costs.get(kind, mean)
+        seconds = cost.before + cost.epoch * epochs if trial.number in left and kind not in failed else 0.0
+        about = "done" if trial.number not in left else "fails" if kind in failed else f"{seconds:.1f}"
+        total += seconds
         cells = [text(trial.varied[key]) for key in varied]
-        rows.append((str(trial.number), *cells, str(trial.plain["epochs"]), f"{time_needed:.1f}", trial.folder))
+        rows.append((str(trial.number), *cells, str(epochs), about, trial.folder))
     print("\n".join(columns(rows)))
-    memory = max(cost.memory for cost in costs.values()) / 1e6
+    done = len(trials) - len(left)
     shared = f" in each of {workers} workers, which share the cores" if workers > 1 else ""
-    print(f"\n{len(trials)} trials, about {_duration(sum(seconds))} one after another, {memory:,.0f} MB{shared}")
-    print(
-        f"measured on up to {STEPS} steps of {len(costs)} kinds of trial; early stopping is not foreseen."
-        " Nothing was run."
-    )
+    memory = max(cost.memory for cost in known) / 1e6
+    print(f"\n{_count(len(trials), 'trial')}" + (f", {done} of them done before" if done else ""))
+    print(f"about {_duration(total)} one after another, {memory:,.0f} MB{shared}")
+    print(f"measured on up to {STEPS} steps of {_count(len(costs), 'kind')} of trial; early stopping is not foreseen")
+    for why in dict.fromkeys(failed.values()):
+        print(f"fails: {why}")
+    print("nothing was run")
     return EXIT_OK
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _kind(config: Config) -> str:
@@ -72,7 +82,7 @@ def _kind(config: Config) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else clock(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 100 else clock(seconds)
 
 
 def measure(config: Config, store: Store) -> Cost:

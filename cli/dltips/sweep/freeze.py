@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra import version
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -53,7 +54,9 @@ def freeze(overrides: list[str], zipped: Sequence[Sequence[str]] = ()) -> Frozen
         master = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
         parsed = parse(overrides)
         _refuse_other_sweepers(parsed)
-        tasks = [override for override in parsed if not override.is_hydra_override()]
+        # given twice, the last one counts, as in a single run; a glob asks the loader for its options
+        last = {override.key_or_group: override for override in parsed if not override.is_hydra_override()}
+        tasks = [replace(override, config_loader=loader) for override in last.values()]
         swept = {override.key_or_group: override for override in tasks if override.is_sweep_override()}
         _check_resume(tasks)
         compose = _Composer(loader, master)
@@ -99,7 +102,10 @@ def _lines(override: Override) -> list[str]:
             f"{override.input_line}: an interval has no list of values; give one (1e-3,1e-2,1e-1), or search it:"
             f" dltips sweep '{override.input_line}'"
         )
-    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    try:
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except (ValueError, HydraException) as error:
+        raise ConfigError(f"{override.input_line}: {' '.join(str(error).split())}") from error
     if not values:
         raise ConfigError(f"{override.input_line}: holds no value; a range ends before its stop")
     return values

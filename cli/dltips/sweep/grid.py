@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dltips.config import redact
+from dltips.config import Config, redact
 from dltips.main import EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTLY
 from dltips.metrics import is_better
 from dltips.registry import ConfigError
@@ -25,6 +27,7 @@ from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, fold
 from dltips.train import folder
 from dltips.train.check import Checker
 from dltips.train.group import group as several
+from dltips.train.identity import code_hash
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def run(overrides: list[str], options: Options) -> int:
     if options.dry_run:
         from dltips.sweep.estimate import show
 
-        return show(grid.trials, surroundings.store, options.workers)
+        grid.place = places.find(grid.identity) or Path()
+        left = _left_to_run(grid, retry=False) if grid.place != Path() else list(grid.trials)
+        return show(grid.trials, {trial.number for trial in left}, surroundings.store, options.workers)
     grid.name = None if "name" in frozen.varied else grid.trials[0].config.settings.name
     grid.place = places.find(grid.identity) or places.make(grid.identity, grid.name)
     with places.alone(grid.place):
@@ -93,18 +98,41 @@ def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
         raise ConfigError("metric: decides which trial is the best, so that all have the same; give one")
     trials: list[Trial] = []
     contents: list[str] = []
+    code = code_hash()
     for cell in frozen.cells:
         trial = Trial(len(trials), cell.plain, cell.varied, "", "")
         config = cell.config
         if config.settings.resume is not None:
             raise ConfigError("resume: is for one run; a grid goes on by itself when the same command is given again")
-        content = checker.content_hash(config)
+        content = _checked(checker, config, cell.varied)
         if content in contents:
             _say(f"{label(cell.varied)} is left out: the same as trial {contents.index(content)}")
             continue
-        trials.append(replace(trial, folder=folder_name(trial.number, config.hash), hash=config.hash))
+        trials.append(replace(trial, folder=folder_name(trial.number, config.hash), hash=config.hash, code=code))
         contents.append(content)
     return Grid(trials, contents, trials[0].config.settings.metric)
+
+
+def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str:
+    """Errors: ConfigError, with the trial that it is about."""
+    try:
+        return checker.content_hash(config)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (trial {label(varied)})" if varied else str(error)) from error
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Within, SIGTERM between two trials is a ctrl-C; a trial that runs hears it itself."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    theirs = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, theirs)
 
 
 def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundings, *, retry: bool) -> int:
@@ -116,11 +144,12 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundi
     surroundings.after_epoch = [progress.epoch] if progress.live else []
     interrupted = False
     try:
-        for outcome in launcher(left, grid.place, surroundings) if left else ():
-            grid.outcomes[outcome.number] = outcome
-            progress.ended(outcome)
-            # a worker that was killed says why; a person who stops a trial stops the grid
-            interrupted = interrupted or (outcome.status == "interrupted" and outcome.error is None)
+        with _stopped_by_sigterm():
+            for outcome in launcher(left, grid.place, surroundings) if left else ():
+                grid.outcomes[outcome.number] = outcome
+                progress.ended(outcome)
+                # a worker that was killed says why; a person who stops a trial stops the grid
+                interrupted = interrupted or (outcome.status == "interrupted" and outcome.error is None)
     except KeyboardInterrupt:
         interrupted = True
     best = grid.best

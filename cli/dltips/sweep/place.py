@@ -27,7 +27,7 @@ def read(place: Path) -> dict[str, Any] | None:
     """sweep.json; None where there is none that can be read."""
     try:
         content = json.loads((place / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from dltips.config import Config, validate
 from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED
 from dltips.registry import ConfigError
 from dltips.train import checkpoint, folder
+from dltips.train.identity import code_hash
 from dltips.train.resume import reopen
 from dltips.train.run import Session, reason, run_once
 from dltips.train.store import Store
@@ -35,6 +36,7 @@ class Trial:
     varied: Mapping[str, Any]  # what sets it apart from the others, as typed
     folder: str  # within the sweep's
     hash: str  # of its config
+    code: str = ""  # the hash of the code that it was frozen with; "": any
 
     @property
     def config(self) -> Config:
@@ -87,34 +89,42 @@ def outcome_of(number: int, path: Path) -> Outcome | None:
     summary = folder.read_summary(path)
     if summary is None or not isinstance(summary.get("status"), str):
         return None
-    best, metric = summary.get("best"), summary.get("metric")
-    score = best.get(metric) if isinstance(best, dict) else None
+    best, metric, error, seconds = (summary.get(key) for key in ("best", "metric", "error", "seconds"))
+    best = best if isinstance(best, dict) else {}
+    score, epoch = best.get(metric) if isinstance(metric, str) else None, best.get("epoch")
     return Outcome(
         number=number,
         status=summary["status"],
         path=path,
-        error=summary.get("error") or _divergence(summary),
+        error=error if isinstance(error, str) else _divergence(summary),
         score=score if isinstance(score, int | float) else None,
-        epoch=best.get("epoch") if isinstance(best, dict) else None,
-        seconds=float(summary.get("seconds") or 0.0),
+        epoch=epoch if isinstance(epoch, int) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
     )
 
 
 def _divergence(summary: Mapping[str, Any]) -> str | None:
     where = summary.get("diverged_at")
-    return f"not finite in epoch {where['epoch']}: {where['where']}" if isinstance(where, dict) else None
+    return f"not finite in epoch {where.get('epoch')}: {where.get('where')}" if isinstance(where, dict) else None
 
 
 def run_trial(trial: Trial, place: Path, surroundings: Surroundings) -> Outcome:
     """Run a trial in its folder, or go on where it was cut off. What goes wrong inside is its outcome.
 
-    Errors: ConfigError if the folder cannot be written; KeyboardInterrupt.
+    Errors: ConfigError if the sweep's folder cannot be written; KeyboardInterrupt.
     """
     config, path = trial.config, place / trial.folder
     try:
+        if trial.code not in ("", code_hash()):
+            raise ConfigError("the code here is not the one that the trial was frozen with; give the command again")
         code = _run(config, path, surroundings)
     except Exception as error:
-        _record(config, path, error)
+        try:
+            _record(config, path, error)
+        except ConfigError as problem:
+            if not _is_writable(place):
+                raise
+            return Outcome(trial.number, "failed", path, str(problem))
     else:
         if code == EXIT_INTERNAL:  # the disk is full, or gone
             with contextlib.suppress(OSError):  # what was cut off goes on next time, what failed does not
@@ -123,8 +133,16 @@ def run_trial(trial: Trial, place: Path, surroundings: Surroundings) -> Outcome:
         if code == EXIT_INTERRUPTED and outcome_of(trial.number, path) is None:
             return Outcome(trial.number, "interrupted", path)
     outcome = outcome_of(trial.number, path)
-    assert outcome is not None, f"{path} has no summary"
-    return outcome
+    return outcome or Outcome(trial.number, "failed", path, "its summary.json cannot be read")
+
+
+def _is_writable(place: Path) -> bool:
+    """Whether what is wrong is wrong with one trial's folder alone."""
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
 
 
 def _run(config: Config, path: Path, surroundings: Surroundings) -> int:
@@ -136,8 +154,13 @@ def _run(config: Config, path: Path, surroundings: Surroundings) -> int:
         if resumed is not None:
             code, _ = run_once(resumed.config, resumed, surroundings.session(path, resumed.notes))
             return code
-    if path.exists():  # made, and cut off before anything was in it
-        shutil.rmtree(path)
+    if path.is_dir():  # made, and cut off before anything was in it; what else lies there is not ours
+        for left in path.glob(".*.tmp"):
+            left.unlink()
+        try:
+            path.rmdir()
+        except OSError as error:
+            raise ConfigError(f"outputs: {path} has files but no config.yaml; move it away") from error
     code, _ = run_once(config, None, surroundings.session(path))
     return code
 

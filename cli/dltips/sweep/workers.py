@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from dltips.registry import ConfigError
 from dltips.sweep.trial import Outcome, Surroundings, Trial, run_trial
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -57,9 +58,6 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
     pending = deque(trials)
     count = min(count, len(pending))
     workers: list[Worker] = []
-    for slot in range(count):
-        ends = [worker.connection for worker in workers]
-        workers.append(Worker(slot, count, place, surroundings, ends))
     stopping = False
 
     def stop(number: int, frame: object) -> None:
@@ -69,16 +67,26 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
             if worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGTERM)
 
+    # before the first fork: what Python raises within one is lost
     theirs = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for slot in range(count):
+            if not stopping:
+                workers.append(Worker(slot, count, place, surroundings, [worker.connection for worker in workers]))
         for worker in workers:
-            worker.give(pending.popleft())
+            if not stopping:
+                worker.give(pending.popleft())
+        if stopping:
+            raise KeyboardInterrupt
         while busy := [worker for worker in workers if worker.trial is not None]:
             ready = wait([part for worker in busy for part in (worker.connection, worker.process.sentinel)])
             for worker in busy:
                 if worker.connection not in ready and worker.process.sentinel not in ready:
                     continue
-                yield _heard(worker, place)
+                outcome = _heard(worker, place)
+                if stopping and outcome.status == "interrupted":
+                    outcome = replace(outcome, error=None)  # it ended as it was told to
+                yield outcome
                 worker.trial = None
                 if not worker.process.is_alive() and pending and not stopping:
                     worker.close()
@@ -124,7 +132,12 @@ def _serve(
     settle(slot, count, parent)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            connection.send(run_trial(on_own_device(connection.recv(), slot), place, surroundings))
+            trial = connection.recv()
+            try:
+                outcome = run_trial(on_own_device(trial, slot), place, surroundings)
+            except ConfigError as error:
+                outcome = Outcome(trial.number, "failed", place / trial.folder, str(error))
+            connection.send(outcome)
 
 
 def settle(slot: int, count: int, parent: int) -> None:

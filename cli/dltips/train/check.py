@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from dltips.config import Config
 from dltips.feed.augmentations import Augmentations
 from dltips.tips.augmentation import Samples
@@ -18,7 +20,7 @@ class Checker:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._hashes: dict[str, tuple[str, str | None]] = {}
+        self._hashes: dict[str, tuple[torch.device, str, str | None]] = {}
 
     def content_hash(self, config: Config) -> str:
         """Of all that the run's result hangs on. Errors: ConfigError for what would be refused when it starts."""
@@ -30,10 +32,11 @@ class Checker:
         return content_hash(config, *self._hashes[key])
 
 
-def _hashes(config: Config, store: Store) -> tuple[str, str | None]:
-    """Of its data, and of the weights it begins with. Errors: ConfigError."""
+def _hashes(config: Config, store: Store) -> tuple[torch.device, str, str | None]:
+    """The device, and hashes of the data and of the weights it begins with. Errors: ConfigError."""
     refuse_devices(config, ALONE)
-    devices.autocast(config.settings.precision, devices.choose(config.settings.device))
+    device = devices.choose(config.settings.device)
+    devices.autocast(config.settings.precision, device)
     common = config.common["data"]()
     pretrained = transfer.find(config)
     source, splits, train = store.samples(config, common, transfer.wanted(config, pretrained, None))
@@ -48,4 +51,4 @@ def _hashes(config: Config, store: Store) -> tuple[str, str | None]:
         if hasattr(part, "plan"):
             part.plan(config.settings.epochs)
     build_model(config, tuple(train.inputs.shape[1:]), classes, regularizations)
-    return splits.hash, pretrained.hash if pretrained else None
+    return device, splits.hash, pretrained.hash if pretrained else None

@@ -104,7 +104,7 @@ def cut_metrics(folder: Path, last_epoch: int) -> list[dict[str, Any]]:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return summary if isinstance(summary, dict) else None
 

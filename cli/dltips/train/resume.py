@@ -16,9 +16,9 @@ from dltips.tips import preprocessing
 from dltips.train import checkpoint, folder
 from dltips.train.device import Threads
 from dltips.train.fit import Record
+from dltips.train.identity import versions
 from dltips.train.prepare import Run
 from dltips.train.snapshot import FORMAT, Snapshot
-from dltips.train.summary import versions
 from dltips.train.transfer import Begun
 
 

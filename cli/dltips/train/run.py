@@ -27,6 +27,7 @@ from dltips.train.display import Display, display_for
 from dltips.train.fit import Result, fit
 from dltips.train.group import group as several
 from dltips.train.group import refuse_devices
+from dltips.train.identity import code_hash
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
@@ -78,6 +79,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
     refuse_devices(config, group)
     settled = (resumed.threads, resumed.begun) if resumed else (None, None)
     run = prepare(config, *settled, session.store)
+    code_hash()  # of the files as they are now, not as they will be when the run is over
     if group.size > 1:
         from dltips.train.distributed import follow, share_out
 

@@ -11,54 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
-from dltips import __version__, paths
 from dltips.config import Config, flat, redact
 from dltips.train import checkpoint
 from dltips.train.device import describe
 from dltips.train.fit import Record, Result
+from dltips.train.identity import code_hash, code_version, versions
 from dltips.train.prepare import Run
 
 
-def versions() -> dict[str, str]:
-    """What the bits of a run may depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "dltips": __version__,
-    }
-
-
-def code_version() -> str:
-    """The package's version, and its commit in a checkout."""
-    git = paths.CHECKOUT / ".git"
-    try:
-        commit = (git / "HEAD").read_text().strip()
-        if commit.startswith("ref: "):
-            commit = _commit(git, commit.removeprefix("ref: "))
-    except OSError:
-        return __version__
-    return f"{__version__}+{commit[:12]}" if commit else __version__
-
-
-def _commit(git: Path, reference: str) -> str:
-    """The commit of a branch, from its own file or from that of the packed ones; "" if neither has it."""
-    loose, packed = git / reference, git / "packed-refs"
-    if loose.is_file() or not packed.is_file():
-        return loose.read_text().strip()
-    lines = (line.split() for line in packed.read_text().splitlines() if not line.startswith(("#", "^")))
-    return next((commit for commit, name in lines if name == reference), "")
-
-
-def content_hash(config: Config, data_hash: str, weights_hash: str | None) -> str:
-    """Of all that a run's result hangs on: its config, its data, the weights it began with, and the code."""
-    files = [paths.module_file(name) for name in paths.user_modules()]
-    own = [file.read_bytes() for file in files if file is not None]
-    parts = [config.hash, data_hash, weights_hash or "", code_version()]
-    return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *own])).hexdigest()[:16]
+def content_hash(config: Config, device: torch.device, data_hash: str, weights_hash: str | None) -> str:
+    """Of all that a run's result hangs on: its config, its data, the weights it began with, the code, the device."""
+    parts = [config.hash, data_hash, weights_hash or "", code_hash(), device.type]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -113,7 +79,7 @@ def summarize(
         "config_hash": run.config.hash,
         "data_hash": run.splits.hash,
         "code_version": code_version(),
-        "content_hash": content_hash(run.config, run.splits.hash, run.weights_hash),
+        "content_hash": content_hash(run.config, device, run.splits.hash, run.weights_hash),
         "test_reads": run.test_reads,
         "settings": flat(run.config.plain),
     }
