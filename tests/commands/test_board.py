@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -144,6 +146,40 @@ def test_it_serves_on_this_machine_and_ends_without_a_trace(outputs, tmp_path, h
     assert "Traceback" not in said
     assert [path for path in (tmp_path / "tmp").rglob("*") if path.name != ".tensorboard-info"] == []
     assert not any(alive(child) for child in children)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_killed_it_takes_its_server_along_and_a_later_one_sweeps(outputs, tmp_path, capsys, monkeypatch):
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with subprocess.Popen(
+        [sys.executable, "-m", "dltips", "board", "--port", "0"],
+        env=os.environ | {"TMPDIR": str(place)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            address = re.match(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+            assert address
+            (left,) = place.glob("dltips-board-*")
+            (place / "dltips-board-link").symlink_to(outputs)
+            assert main(["board", "--list"]) == 0
+            assert left.is_dir()  # of a board that runs
+            (child,) = children_of(process.pid)
+            handle = os.pidfd_open(child)
+        finally:
+            process.kill()
+    assert select.select([handle], [], [], PATIENCE)[0], "the server runs on"
+    os.close(handle)
+    with socket.socket() as server:  # the port is free
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", int(address[1])))
+    assert left.is_dir()
+    assert main(["board", "--list"]) == 0
+    assert [path.name for path in place.glob("*dltips-board-*")] == ["dltips-board-link"]
+    assert len(list(outputs.iterdir())) == 3
 
 
 def children_of(pid):

@@ -46,10 +46,10 @@ def test_the_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
     # he: t(2, 0.975) = 4.3027 times 0.02 / sqrt(3); differences 0.04, 0.01, 0.04: t = 3, p = 0.0955
     assert out == (
-        "group        n  val/accuracy      sd     95 %  seconds    MB  difference       p\n"
-        "init=he      3        0.9500  0.0200  ±0.0497     12.0  0.25        best       -\n"
-        "init=xavier  3        0.9200  0.0100  ±0.0248     12.0  0.25     -0.0300  0.0955\n"
-        "init=zeros   0      diverged       -        -        -     -           -       -\n"
+        "group          n  val/accuracy      sd     95 %  seconds    MB  difference       p\n"
+        "init=he        3        0.9500  0.0200  ±0.0497     12.0  0.25        best       -\n"
+        "init=xavier    3        0.9200  0.0100  ±0.0248     12.0  0.25     -0.0300  0.0955\n"
+        "init=zeros   0/1      diverged       -        -        -     -           -       -\n"
         "\n"
         "2 runs left out: 1 unfinished (init=he), 1 diverged (init=zeros)\n"
         "p: paired t-test over seeds, to the best; the best was picked by looking, --baseline names one beforehand\n"
@@ -126,7 +126,7 @@ def test_a_stdout_without_the_sign_gets_another_one(outputs: Path) -> None:
     command = [sys.executable, "-m", "dltips", "compare"]
     done = subprocess.run(command, capture_output=True, check=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     lines = done.stdout.decode("ascii").splitlines()
-    assert lines[1] == "init=he      3        0.9500  0.0200 +-0.0497     12.0  0.25        best       -"
+    assert lines[1] == "init=he        3        0.9500  0.0200 +-0.0497     12.0  0.25        best       -"
 
 
 @pytest.mark.parametrize("verb", [["compare"], ["compare", "--plot", "a.png"], ["diff", "last", "outputs/zeros"]])

@@ -77,6 +77,13 @@ def test_nothing_differs(capsys: pytest.CaptureFixture[str], folder: Path) -> No
     assert capsys.readouterr().out.splitlines()[2:] == ["no setting differs", "", "val/loss  0.5  ->  0.4  (-0.1000)"]
 
 
+def test_a_difference_in_the_last_digit_is_one(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    write(folder / "c", SETTINGS | {"optimizer.lr": 0.30000000000000004}, {})
+    write(folder / "d", SETTINGS | {"optimizer.lr": 0.3}, {})
+    assert main(["diff", "c", "d"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["", "optimizer.lr  0.30000000000000004  ->  0.3"]
+
+
 def test_versions_machine_and_status_are_compared(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     write(folder / "c", SETTINGS, None, status="diverged", code_version="0.2")
     (folder / "c" / "environment.json").write_text(json.dumps({"versions": {"torch": "2.16"}, "threads": 4}))

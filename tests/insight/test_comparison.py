@@ -93,7 +93,8 @@ def test_what_did_not_finish_is_counted_and_not_averaged() -> None:
         PastRun(Path("x"), "interrupted", {}, {}, None),
     ]
     found = compare([*runs(), *odd])
-    assert found.rows[0].spread == compare(runs()).rows[0].spread
+    by_label = {row.group.label: row for row in found.rows}
+    assert by_label["init=he"].spread == compare(runs()).rows[0].spread
     assert found.left_out_count == 7
     assert below(found)[0] == (
         "7 runs left out: 1 diverged (init=he), 1 unfinished (init=he), 2 failed (init=lsuv),"
@@ -101,17 +102,106 @@ def test_what_did_not_finish_is_counted_and_not_averaged() -> None:
     )
     last = found.rows[-1]
     assert (last.group.label, last.spread, last.left_out) == ("init=lsuv", None, {"failed": 2})
-    assert lines(found)[-1].split() == ["init=lsuv", "0", "failed", *["-"] * 6]
+    assert lines(found)[-1].split() == ["init=lsuv", "0/2", "failed", *["-"] * 6]
+
+
+def test_a_group_that_lost_runs_is_marked_and_stands_below_the_complete_ones() -> None:
+    lost = [run("he", seed, 0.0, "diverged") for seed in (4, 5, 6)] + [run("he", 7, 0.0, "failed")]
+    found = compare([*runs(), *lost])
+    assert [(row.group.label, row.n) for row in found.rows] == [
+        ("init=xavier", "4"),
+        ("init=zeros", "4"),
+        ("init=he", "4/8"),
+    ]
+    assert [row.reference for row in found.rows] == [True, False, False]
+    assert found.notes == [
+        "means of survivors: init=he 4 of 8 diverged or failed; they stand below the complete groups"
+    ]
+    assert found.rows[-1].difference == pytest.approx(0.0125)
+    assert [line.split()[1] for line in lines(found)[1:]] == ["4", "4", "4/8"]
+    assert as_json(found)["groups"][-1]["lost"] == 4
+    assert [row["lost"] for row in csv.DictReader(io.StringIO(as_csv(found)))] == ["0", "0", "4"]
+    named = compare([*runs(), *lost], baseline="init=he")
+    assert named.reference is not None and named.reference.group.label == "init=he"
+
+
+@pytest.mark.parametrize("status", ["unfinished", "interrupted", "pruned"])
+def test_what_says_nothing_of_the_setting_is_no_loss(status: str) -> None:
+    found = compare([*runs(), run("he", 4, 0.0, status)])
+    assert (found.rows[0].group.label, found.rows[0].n, found.notes) == ("init=he", "4", [])
+    assert below(found)[0] == f"1 run left out: 1 {status} (init=he)"
+
+
+def test_where_no_group_is_complete_the_best_of_the_survivors_is_compared_to() -> None:
+    found = compare([*runs(), *(run(init, 9, 0.0, "diverged") for init in SCORES)])
+    assert [row.group.label for row in found.rows if row.reference] == ["init=he"]
+    parts = ", ".join(f"init={init} 1 of 5 diverged" for init in SCORES)
+    assert found.notes == [f"means of survivors: {parts}; no group is complete"]
+    alone = compare([run("he", 0, 0.9), run("he", 1, 0.0, "diverged")])
+    assert alone.notes == ["means of survivors: 1 of 2 diverged"]
+
+
+def test_many_groups_of_survivors_are_named_in_part() -> None:
+    some = [run(f"i{number}", 0, 0.9 - number / 100) for number in range(7)]
+    found = compare([*some, *(run(f"i{number}", 1, 0.0, "failed") for number in range(7))])
+    parts = ", ".join(f"init=i{number} 1 of 2 failed" for number in range(5))
+    assert found.notes[0] == f"means of survivors: {parts}, and 2 more groups; no group is complete"
+
+
+def test_a_loss_that_was_made_up_for_is_none() -> None:
+    found = compare([*runs(), run("he", 0, 0.0, "failed")])
+    assert (found.rows[0].group.label, found.rows[0].n) == ("init=he", "4")
+
+
+def test_a_loss_within_a_seed_counts_where_settings_are_averaged_over() -> None:
+    some = [run("he", seed, 0.9 + seed / 100, optimizer__lr=0.1) for seed in (0, 1)]
+    some += [run("he", seed, 0.0, "diverged", optimizer__lr=9.0) for seed in (0, 1)]
+    some += [run("zeros", seed, 0.1 + seed / 90, optimizer__lr=lr) for seed in (0, 1) for lr in (0.1, 9.0)]
+    found = compare(some, by=["init"])
+    assert [(row.group.label, row.n) for row in found.rows] == [("init=zeros", "2"), ("init=he", "2/4")]
+    assert "means of survivors: init=he 2 of 4 diverged; they stand below the complete groups" in found.notes
+
+
+def test_a_group_without_the_metric_has_no_value() -> None:
+    found = compare([*runs(), run("lsuv", 0, None)])
+    assert lines(found)[-1].split() == ["init=lsuv", "0", "no", "value", *["-"] * 6]
+    assert lines(compare([run("he", 0, 0.9), run("x", 0, None, "")]))[-1].split()[:2] == ["init=x", "0"]
+
+
+def test_of_a_search_the_trials_that_were_not_pruned_are_shown() -> None:
+    drawn = [0.025000185305906787, 0.03492416672017841, 0.5129857154804299, 2.376993863933466]
+    statuses = ["finished", "finished", "pruned", "pruned"]
+    some = [run("he", 0, 0.9 - lr, status, optimizer__lr=lr) for lr, status in zip(drawn, statuses, strict=True)]
+    found = compare([*some, run("he", 0, 0.0, "diverged", optimizer__lr=3.0)])
+    assert lines(found) == [
+        "group                     n  val/accuracy  seconds   MB  difference",
+        "optimizer.lr=0.0250002    1        0.8750     2.00  0.3        best",
+        "optimizer.lr=0.0349242    1        0.8651     2.00  0.3     -0.0099",
+        "optimizer.lr=3          0/1      diverged        -    -           -",
+    ]
+    assert below(found)[:2] == [
+        "3 runs left out: 2 pruned (optimizer.lr=0.512986, optimizer.lr=2.37699), 1 diverged (optimizer.lr=3)",
+        "2 groups of pruned runs alone not shown; --csv FILE has all",
+    ]
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [row["optimizer.lr"] for row in rows] == [*map(repr, drawn), "3"]
+    # a label, and a number with all its digits, name a trial
+    for asked in ("optimizer.lr=0.0349242", "optimizer.lr=0.03492416672017841", f"init=he optimizer.lr={drawn[1]}"):
+        assert [row.reference for row in compare(some, baseline=asked).rows][:2] == [False, True]
+    assert [line.split()[:3] for line in lines(compare(some[2:]))[1:]] == [
+        ["optimizer.lr=0.512986", "0", "pruned"],
+        ["optimizer.lr=2.37699", "0", "pruned"],
+    ]
 
 
 def test_one_seed_has_neither_deviation_nor_interval_nor_p() -> None:
     found = compare([run("he", 0, 0.95), run("zeros", 0, 0.90)])
     assert lines(found)[1:] == [
-        "init=he     1        0.9500   -     -     2.00  0.3        best  -",
-        "init=zeros  1        0.9000   -     -     2.00  0.3     -0.0500  -",
+        "init=he     1        0.9500     2.00  0.3        best",
+        "init=zeros  1        0.9000     2.00  0.3     -0.0500",
     ]
     assert found.notes == [
-        "each group has one seed, so nothing can be said of chance; run more, as with 'seed=range(5)'"
+        "one seed each: no interval and no p value; run more, as with 'seed=range(5)', in a search seeds=5"
     ]
 
 
@@ -222,7 +312,7 @@ def test_other_data_and_other_code_are_said() -> None:
 def test_nothing_finished_is_a_table_without_figures() -> None:
     found = compare([run("he", 0, 0.1, "diverged"), PastRun(Path("x"), "unfinished", {}, {}, None)])
     assert found.reference is None
-    assert lines(found)[1].split() == ["all", "0", "diverged", *["-"] * 6]
+    assert lines(found)[1].split() == ["all", "0/1", "diverged"]
     assert below(found) == [
         "2 runs left out: 1 diverged, 1 unfinished",
         "nothing differs apart from the seed: one group",
@@ -236,7 +326,7 @@ def test_the_table_fits_100_columns_and_wraps_long_labels() -> None:
     shown = lines(compare(some))
     assert max(map(len, shown)) <= 100
     # nothing of the label is lost
-    assert "".join(line[:40] for line in shown).count("model.knob_number_11=") == 2
+    assert sum("model.knob_number_11=" in line for line in shown) == 2
 
 
 @pytest.mark.parametrize(

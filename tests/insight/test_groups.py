@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dltips.insight.groups import differing, groups, text
+from dltips.insight.groups import differing, groups, text, wrapped
 from dltips.insight.runs import PastRun
 from dltips.registry import ConfigError
 
@@ -82,7 +82,9 @@ def test_settings_that_read_the_same_are_the_same() -> None:
         (1.0, "1"),
         (-0.0, "0"),
         (1e-05, "1e-05"),
-        (0.1 + 0.2, "0.30000000000000004"),
+        (0.1 + 0.2, "0.3"),
+        (0.1234567890123456, "0.123456789012"),
+        ([0.1 + 0.2, {"a": 0.7 + 0.1}], "[0.3,{a: 0.8}]"),
         (1e300, "1e+300"),
         (float("nan"), "nan"),
         (float("inf"), "inf"),
@@ -99,6 +101,40 @@ def test_settings_that_read_the_same_are_the_same() -> None:
 )
 def test_settings_as_text(value: Any, shown: str) -> None:
     assert text(value) == shown
+
+
+def test_all_digits_are_there_where_they_are_asked_for() -> None:
+    assert text(0.1 + 0.2, None) == "0.30000000000000004"
+    assert text([0.7 + 0.1, 1.0], None) == "[0.7999999999999999,1]"
+
+
+def test_values_that_differ_in_rounding_alone_are_one() -> None:
+    assert differing([run(optimizer__lr=0.3), run(optimizer__lr=0.1 + 0.2)]) == []
+
+
+def test_labels_have_few_digits_where_these_tell_the_groups_apart() -> None:
+    drawn = [run(optimizer__lr=lr) for lr in (0.025000185305906787, 0.03492416672017841, 0.1 + 0.2)]
+    assert labels(drawn) == ["optimizer.lr=0.0250002", "optimizer.lr=0.0349242", "optimizer.lr=0.3"]
+    assert groups(drawn)[0].settings == {"optimizer.lr": 0.025000185305906787}
+    near = [run(optimizer__lr=lr) for lr in (0.025000185, 0.025000186, 0.1 + 0.2)]
+    assert labels(near) == ["optimizer.lr=0.025000185", "optimizer.lr=0.025000186", "optimizer.lr=0.3"]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (60, ["init=he optimizer.lr=0.0250002 model.widths=[512,256,128]"]),
+        (40, ["init=he optimizer.lr=0.0250002", "  model.widths=[512,256,128]"]),
+        (22, ["init=he", "  optimizer.lr=", "  0.0250002", "  model.widths=[512,", "  256,128]"]),
+        (12, ["init=he", "  optimizer.", "  lr=", "  0.0250002", "  model.widt", "  hs=[512,", "  256,128]"]),
+    ],
+)
+def test_a_label_is_wrapped_between_settings_then_values_and_within_one_last(width: int, lines: list[str]) -> None:
+    label = "init=he optimizer.lr=0.0250002 model.widths=[512,256,128]"
+    found = wrapped(label, width, "  ")
+    assert found == lines
+    assert max(map(len, found)) <= width
+    assert "".join(found).replace(" ", "") == label.replace(" ", "")
 
 
 def test_groups_by_the_settings_that_are_asked_for() -> None:

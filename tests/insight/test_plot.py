@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dltips.insight import plot
 from dltips.insight.comparison import compare
+from dltips.insight.curves import Point
 from dltips.insight.runs import PastRun
 from dltips.registry import ConfigError
 
@@ -61,6 +63,64 @@ def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(
     notes = plot.draw(compare(runs, baseline="init=init00"), tmp_path / "a.png")
     assert notes[1:] == ["the picture has the best 7 of 12 groups, and the baseline"]
     assert drawn[-2:] == ["init=init05 (1)", "init=init00 (1)"]
+
+
+def limits(curves: list[list[Point]], metric: str) -> tuple[float, float, bool]:
+    """Of the y axis, and whether a band is said to be cut."""
+    axes = Figure().subplots()
+    cut = plot._scale(axes, [("", points) for points in curves], metric)
+    return *axes.get_ylim(), cut
+
+
+def test_the_axis_holds_the_bands() -> None:
+    wide = [Point(1, 4, 0.81, 0.79, 0.83), Point(2, 4, 0.88, 0.86, 0.90)]
+    narrow = [Point(1, 8, 0.80, 0.79, 0.81), Point(2, 8, 0.86, 0.85, 0.87)]
+    low, high, cut = limits([wide, narrow], "val/accuracy")
+    assert (low, high, cut) == (pytest.approx(0.79 - 0.0055), pytest.approx(0.90 + 0.0055), False)
+    # wider than what the means do: noise, which is to be seen
+    low, high, cut = limits([[Point(1, 5, 1.0, 0.5, 1.5), Point(2, 5, 1.1, 0.6, 1.6)]], "val/loss")
+    assert low < 0.5 and high > 1.6 and not cut
+    # one epoch, two seeds
+    low, high, cut = limits([[Point(1, 2, 0.5, 0.3, 0.7)]], "val/accuracy")
+    assert low < 0.3 and high > 0.7 and not cut
+    # nothing but two seeds: their bands are the rule
+    low, high, cut = limits([[Point(1, 2, 0.5, 0.3, 0.7), Point(2, 2, 0.51, 0.3, 0.72)]], "val/accuracy")
+    assert low < 0.3 and high > 0.72 and not cut
+    # no band at all, and nothing but one value
+    assert limits([[Point(1, 1, 0.5, 0.5, 0.5)]], "val/accuracy") == (pytest.approx(0.475), pytest.approx(0.525), False)
+
+
+def test_a_band_of_two_seeds_does_not_squash_the_curves() -> None:
+    usual = [Point(epoch, 8, 1 - epoch / 10, 0.95 - epoch / 10, 1.05 - epoch / 10) for epoch in range(1, 6)]
+    absurd = [Point(1, 2, 0.9, -40.0, 41.8), Point(2, 2, 0.8, -30.0, 31.6)]
+    low, high, cut = limits([usual, absurd], "val/loss")
+    assert (low, high, cut) == (pytest.approx(0.45 - 0.025), pytest.approx(0.95 + 0.025), True)
+
+
+def test_a_logarithmic_axis_holds_the_bands_and_cuts_what_is_absurd() -> None:
+    low, high, cut = limits([[Point(1, 4, 2.0, 1.0, 3.0), Point(2, 4, 0.1, 0.05, 0.15)]], "val/loss")
+    assert (low, high, cut) == (pytest.approx(0.05 / 1.1), pytest.approx(3.3), False)
+    low, high, cut = limits([[Point(1, 2, 2.0, -9.0, 900.0), Point(2, 2, 0.1, -3.0, 4.0)]], "val/loss")
+    assert (low, high, cut) == (pytest.approx(0.1 / 1.1), pytest.approx(4.4), True)
+
+
+def test_a_fraction_is_not_drawn_beyond_0_and_1() -> None:
+    low, high, _ = limits([[Point(1, 3, 0.5, -0.1, 1.1), Point(2, 3, 0.99, 0.9, 1.08)]], "val/accuracy")
+    assert (low, high) == (-0.02, 1.02)
+
+
+def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run(tmp_path, "he", seed, [0.5, 0.5 + seed / 5]) for seed in range(2)]
+    runs += [run(tmp_path, "zeros", seed, [0.5, 0.6 + seed / 1000]) for seed in range(4)]
+    lost = run(tmp_path, "zeros", 4, [])
+    runs.append(PastRun(lost.path, "diverged", lost.settings, lost.summary, 4))
+    target = tmp_path / "a.png"
+    said = "an interval that is far wider than the rest is cut at the edge of the picture"
+    assert plot.draw(compare(runs), target) == [f"picture   {target}", said]
+    drawn: list[str] = []
+    monkeypatch.setattr(plot, "_picture", lambda curves, metric, path: drawn.extend(label for label, _ in curves))
+    plot.draw(compare(runs), target)
+    assert drawn == ["init=he (2)", "init=zeros (4/5)"]
 
 
 @pytest.mark.parametrize("label", ["$\\frac{$", "[bold]", "_hidden", "x" * 500, "\u4f60\u597d", "a " * 200])

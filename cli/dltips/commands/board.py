@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 REFRESH = 30.0  # seconds between two looks at the runs
 PATIENCE = 10.0  # seconds that TensorBoard has to end in
+FOLDER = "dltips-board-"  # of what is shown, in the temporary folder
+# Starts a command that ends with us even where we are killed; the first argument is our process id. What it asks the
+# kernel for stays when it becomes the command. The other way, preexec_fn, may lock up beside threads.
+LEASH = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[1]):  # else we died before that
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 SELECTED = 40  # runs: with more of them TensorBoard's Custom Scalars tab shows none until they are ticked
 
 EPILOG = """The means and intervals are in the tab Custom Scalars; in Time Series write mean$ into the runs' filter to
@@ -53,8 +63,8 @@ def run(arguments: list[str]) -> int:
 
     from dltips.insight.board import Board
 
-    with _signals(), tempfile.TemporaryDirectory(prefix="dltips-board-", ignore_cleanup_errors=True) as folder:
-        board = Board(chosen.places, Path(folder))
+    with _signals(), _folder() as folder:
+        board = Board(chosen.places, folder)
         layout = board.refresh()
         if chosen.list:
             _list(layout)
@@ -158,6 +168,8 @@ def _command(logs: Path, places: Sequence[str], host: str, port: int | None) -> 
 @contextlib.contextmanager
 def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Said]]:
     _raise_file_limit()
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *command]
     # a session of its own: ctrl-C reaches us alone, and we end it
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -171,6 +183,51 @@ def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Sa
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary folder, locked as long as this process lives, by which a later board knows what a killed one left."""
+    _sweep(Path(tempfile.gettempdir()))
+    # renamed when it is locked: before, another board might take it for one that was left
+    new = Path(tempfile.mkdtemp(prefix=f".{FOLDER}"))
+    lock = _lock(new)
+    folder = new.rename(new.with_name(new.name.removeprefix(".")))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders of this user's boards that were killed."""
+    if sys.platform == "win32":
+        return
+    for folder in place.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+                continue
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock on a folder, which ends with the process; None where another has it, or nothing can be locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _raise_file_limit() -> None:

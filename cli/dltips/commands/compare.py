@@ -16,7 +16,9 @@ EPILOG = """\
 Runs that differ in their seed alone make a group. Shown are n (seeds), mean, standard deviation and
 95 % t interval of the metric at the best epoch, the mean training time, the size of the net, the mean
 paired difference to the best group over the seeds that both have, and its p value (paired t-test,
-Holm over the table). Only finished runs count. Settings that only some runs have are no difference.
+Holm over the table). Only finished runs are averaged: n is 4/8 where 4 of 8 seeds diverged or
+failed, and such a group stands below the complete ones. Settings that only some runs have are no
+difference. Long numbers are shown with 6 digits where these tell the groups apart.
 
   dltips compare                                        all runs under ./outputs
   dltips compare outputs/SWEEP --by init --metric val/loss

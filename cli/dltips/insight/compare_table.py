@@ -6,33 +6,45 @@ import csv
 import io
 import json
 import math
-import textwrap
 from collections.abc import Sequence
 
 from dltips.insight.comparison import Comparison, Row, record
-from dltips.insight.groups import text
+from dltips.insight.groups import text, wrapped
 
 WIDTH, NARROWEST = 100, 24  # of the table, where the terminal is no wider; of its first column
+NOTHING, PRUNED = "-", "pruned"
+LONGEST = 12  # letters of what became of a group's runs; ours are shorter
 MOST = 50  # rows in a terminal: who wants more reads the CSV
 
 
 def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
-    """The lines, each with whether it is to stand out: the head, and the reference's row. Long labels are wrapped."""
-    rows = comparison.rows[:MOST]
+    """The lines, each with whether it is to stand out: the head, and the reference's row. Long labels are wrapped.
+
+    Groups of pruned runs alone, of which a search has many, and columns that say nothing are not in it.
+    """
+    there = shown_rows(comparison)
+    rows = there[:MOST]
     number = Formatter(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
     head = ["n", comparison.metric, "sd", "95 %", "seconds", "MB", "difference", "p"]
     cells = [_cells(row, comparison, number) for row in rows]
+    said = [column for column in range(len(head)) if not cells or any(line[column] != NOTHING for line in cells)]
+    head, cells = [head[column] for column in said], [[line[column] for column in said] for line in cells]
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
     room = max(NARROWEST, width - sum(widths) - 2 * len(widths))
     first = min(room, max([len("group"), *(len(row.group.label) for row in rows)]))
     lines = [(_line("group", head, first, widths), True)]
     for row, line in zip(rows, cells, strict=True):
-        label, *more = textwrap.wrap(row.group.label, first, break_on_hyphens=False, subsequent_indent="  ") or [""]
+        label, *more = wrapped(row.group.label, first, "  ")
         lines.append((_line(label, line, first, widths), row.reference))
         lines += [(part, row.reference) for part in more]
-    if len(comparison.rows) > MOST:
-        lines.append((f"... and {len(comparison.rows) - MOST} more groups; --csv FILE has them all", False))
+    if len(there) > MOST:
+        lines.append((f"... and {len(there) - MOST} more groups; --csv FILE has them all", False))
     return lines
+
+
+def shown_rows(comparison: Comparison) -> Sequence[Row]:
+    """The rows without the groups of pruned runs alone; all where there is nothing else."""
+    return [row for row in comparison.rows if row.spread or set(row.left_out) != {PRUNED}] or comparison.rows
 
 
 def below(comparison: Comparison) -> list[str]:
@@ -41,6 +53,10 @@ def below(comparison: Comparison) -> list[str]:
     count = comparison.left_out_count
     if count:
         lines.append(f"{count} run{'' if count == 1 else 's'} left out: {', '.join(comparison.left_out)}")
+    hidden = len(comparison.rows) - len(shown_rows(comparison))
+    if hidden:
+        groups = "1 group of pruned runs" if hidden == 1 else f"{hidden} groups of pruned runs"
+        lines.append(f"{groups} alone not shown; --csv FILE has all")
     reference, tests = comparison.reference, sum(row.p is not None for row in comparison.rows)
     if reference is not None and tests:
         kind = "baseline" if comparison.baseline else "best"
@@ -59,21 +75,21 @@ def _line(label: str, cells: Sequence[str], first: int, widths: Sequence[int]) -
 
 def _cells(row: Row, comparison: Comparison, number: Formatter) -> list[str]:
     if row.spread is None:
-        became = max(row.left_out, key=row.left_out.__getitem__, default="-")
-        return ["0", became.split()[0], *["-"] * 6]
+        became = max(row.left_out, key=row.left_out.__getitem__, default=NOTHING)
+        return [row.n, "no value" if became.startswith("without ") else became[:LONGEST] or NOTHING, *[NOTHING] * 6]
     found = row.spread
-    difference = "-" if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
+    difference = NOTHING if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
     if row.reference:
         difference = "baseline" if comparison.baseline else "best"
     return [
-        str(found.n),
+        row.n,
         number(found.mean),
-        "-" if found.deviation is None else number(found.deviation),
-        "-" if found.high is None else f"±{number(found.high - found.mean)}",
-        "-" if row.seconds is None else f"{row.seconds:,.{1 if row.seconds >= 10 else 2}f}",
-        "-" if row.size_mb is None else f"{row.size_mb:.3g}" if row.size_mb < 1000 else f"{row.size_mb:,.0f}",
+        NOTHING if found.deviation is None else number(found.deviation),
+        NOTHING if found.high is None else f"±{number(found.high - found.mean)}",
+        NOTHING if row.seconds is None else f"{row.seconds:,.{1 if row.seconds >= 10 else 2}f}",
+        NOTHING if row.size_mb is None else f"{row.size_mb:.3g}" if row.size_mb < 1000 else f"{row.size_mb:,.0f}",
         difference,
-        "-" if row.p is None else "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}",
+        NOTHING if row.p is None else "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}",
     ]
 
 
@@ -100,7 +116,7 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["group", *keys, *figures, "left_out"])
     for entry in records:
-        settings = [text(entry["settings"][key]) if key in entry["settings"] else "" for key in keys]
+        settings = [text(entry["settings"][key], None) if key in entry["settings"] else "" for key in keys]
         out = json.dumps(entry["left_out"]) if entry["left_out"] else ""
         writer.writerow(
             [entry["group"], *settings, *("" if entry[name] is None else entry[name] for name in figures), out]

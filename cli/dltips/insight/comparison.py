@@ -1,5 +1,8 @@
 """Groups of runs compared: a row each, the best first, with its paired difference to a reference.
 
+A group of which runs diverged or failed has the mean of those that survived, which flatters it: it stands below the
+complete groups, and is compared to only where there is no complete one, or where it was named.
+
 p values are of paired t-tests over the seeds that both groups have, adjusted by Holm over the rows. Where the reference
 is the best group, it was picked by looking at the same scores, so that p flatters it; a baseline is named beforehand.
 """
@@ -9,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dltips.insight import compare_notes
 from dltips.insight.groups import ALL, Group, differing, groups, text
 from dltips.insight.runs import PastRun, is_run
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
@@ -34,7 +38,10 @@ USED = "finished"  # the only runs that are averaged
 
 @dataclass(frozen=True)
 class Row:
-    """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference."""
+    """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference.
+
+    `lost` are the runs that diverged or failed, save those that another run of their seed and settings made up for.
+    """
 
     group: Group
     used: Sequence[PastRun]
@@ -43,11 +50,22 @@ class Row:
     seconds: float | None
     size_mb: float | None
     left_out: Mapping[str, int]
+    lost: Sequence[PastRun] = ()
     difference: float | None = None
     pairs: int = 0
     p_alone: float | None = None
     p: float | None = None
     reference: bool = False
+
+    @property
+    def n(self) -> str:
+        """The seeds, `4/8` where some were lost; of seeds that were lost in part (--by) the runs."""
+        if not self.lost:
+            return str(len(self.by_seed))
+        seeds = set(replace(self.group, runs=self.lost).seeds())
+        if seeds & set(self.by_seed):
+            return f"{len(self.used)}/{len(self.used) + len(self.lost)}"
+        return f"{len(self.by_seed)}/{len(self.by_seed) + len(seeds)}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,8 @@ def compare(
     used = [run for row in rows for run in row.used]
     averaged = set(map(id, used))
     left_out = [run for run in runs if id(run) not in averaged]
-    notes = [*_metric_notes(metric, deciding), *_row_notes(rows, by, made), *_provenance_notes(used)]
+    notes = compare_notes.of_metrics(metric, deciding) + compare_notes.of_survivors(rows)
+    notes += compare_notes.of_rows(rows, by, made) + compare_notes.of_provenance(used)
     return Comparison(
         metric=chosen,
         more_is_better=more_is_better(chosen),
@@ -135,6 +154,22 @@ def _row(group: Group, metric: str) -> Row:
         seconds=mean(seconds) if seconds else None,
         size_mb=mean(size) if size else None,
         left_out=left_out,
+        lost=_lost(group, used),
+    )
+
+
+def _lost(group: Group, used: Sequence[PastRun]) -> list[PastRun]:
+    """The runs that diverged or failed, where no other of their seed and settings is averaged."""
+    if not any(run.status in compare_notes.LOST for run in group.runs):
+        return []
+    keys = differing(group.runs)
+
+    def same(run: PastRun) -> tuple[Any, ...]:
+        return (str(run.path) if run.seed is None else run.seed, *(text(run.settings.get(key)) for key in keys))
+
+    there = {same(run) for run in used}
+    return list(
+        {same(run): run for run in group.runs if run.status in compare_notes.LOST and same(run) not in there}.values()
     )
 
 
@@ -149,10 +184,12 @@ def _why_left_out(run: PastRun, metric: str) -> str:
 
 
 def _sorted(rows: Iterable[Row], more: bool) -> list[Row]:
-    """The best mean first, groups without one last; equals as they came."""
+    """The best mean first, below the complete groups those that lost runs, groups without a mean last."""
 
-    def order(row: Row) -> tuple[bool, float]:
-        return (row.spread is None, 0.0 if row.spread is None else -row.spread.mean if more else row.spread.mean)
+    def order(row: Row) -> tuple[bool, bool, float]:
+        if row.spread is None:
+            return (True, True, 0.0)
+        return (False, bool(row.lost), -row.spread.mean if more else row.spread.mean)
 
     return sorted(rows, key=order)
 
@@ -195,13 +232,15 @@ def _pairs(asked: str) -> list[tuple[str, str]]:
 
 
 def _has(group: Group, key: str, value: str) -> bool:
+    if f"{key}={value}" in group.label.split():
+        return True
     return all(key in run.settings and _same(text(run.settings[key]), value) for run in group.runs)
 
 
 def _same(shown: str, typed: str) -> bool:
     """As text, or as numbers: 1e-2 is 0.01."""
     try:
-        return shown == typed or float(shown) == float(typed)
+        return shown == typed or float(shown) == float(text(float(typed)))
     except ValueError:
         return False
 
@@ -226,80 +265,7 @@ def _left_out(runs: Iterable[PastRun], made: Sequence[Group], metric: str) -> li
     found: dict[str, list[str]] = {}
     for run in runs:
         found.setdefault(_why_left_out(run, metric), []).append(label_of.get(id(run), ALL))
-    return [f"{len(labels)} {why}{_named(labels)}" for why, labels in found.items()]
-
-
-def _named(labels: Iterable[str]) -> str:
-    """` (init=zeros, init=he)`: the groups by name where they are few."""
-    names = [name for name in dict.fromkeys(labels) if name != ALL]
-    if len(", ".join(names)) > 80:  # each stands in the table anyway
-        return f" (in {len(names)} group{'' if len(names) == 1 else 's'})"
-    return f" ({', '.join(names)})" if names else ""
-
-
-def _metric_notes(asked: str | None, deciding: Counter[str]) -> list[str]:
-    if len(deciding) < 2:
-        return []
-    (first, most), *others = deciding.most_common()
-    counted = "".join(f", by {name} in {count}" for name, count in others)
-    hint = "" if asked else "; --metric compares by another"
-    runs = f"{most} run{'' if most == 1 else 's'}"
-    return [f"the setting metric differs: the best epoch was chosen by {first} in {runs}{counted}{hint}"]
-
-
-def _row_notes(rows: Sequence[Row], by: Sequence[str] | None, made: Sequence[Group]) -> list[str]:
-    """On what makes a group's value per seed, and on the pairs that a p value is made of."""
-    notes = []
-    within = dict.fromkeys(key for group in made for key in differing(group.runs)) if by is not None else {}
-    inside = [key for key in within if key not in (by or ())]
-    if inside:
-        notes.append(
-            f"{', '.join(inside)} {'differs' if len(inside) == 1 else 'differ'} within groups: the runs of one seed"
-            " were averaged; --by tells them apart"
-        )
-    repeated = [row for row in rows if len(row.used) > len(row.by_seed)]
-    if repeated and not inside:
-        notes.append(
-            f"a seed was run more than once{_named(row.group.label for row in repeated)}:"
-            " n counts seeds, repeats were averaged"
-        )
-    return notes + _pair_notes([row for row in rows if row.spread])
-
-
-def _pair_notes(rows: Sequence[Row]) -> list[str]:
-    """Where a p value is missing, or stands on fewer seeds than n says."""
-    others = [row for row in rows if not row.reference]
-    if len(others) == len(rows) or not others:
-        return []
-    if all(len(row.by_seed) == 1 for row in rows):
-        return ["each group has one seed, so nothing can be said of chance; run more, as with 'seed=range(5)'"]
-    notes = []
-    for chosen, why in (
-        ([row for row in others if row.pairs == 0], "no seed in common with the group compared to"),
-        ([row for row in others if row.pairs == 1], "one seed in common with the group compared to"),
-        ([row for row in others if row.pairs > 1 and row.p is None], "the difference is the same for every seed"),
-    ):
-        if chosen:
-            notes.append(f"no p value{_named(row.group.label for row in chosen)}: {why}")
-    seeds = max(len(row.by_seed) for row in rows if row.reference)
-    fewer = [row for row in others if 1 < row.pairs < max(len(row.by_seed), seeds)]
-    if fewer:
-        notes.append(f"differences are over the seeds that both groups have{_named(row.group.label for row in fewer)}")
-    return notes
-
-
-def _provenance_notes(used: Sequence[PastRun]) -> list[str]:
-    """Whether the runs are of the same data and code."""
-    notes = []
-    what: tuple[tuple[str, Callable[[int], str]], ...] = (
-        ("data_hash", lambda count: f"the runs are of {count} data sets or splits: their scores are of other samples"),
-        ("code_version", lambda count: f"the runs are of {count} versions of the code"),
-    )
-    for key, say in what:
-        values = {text(value) for value in (run.summary.get(key) for run in used) if isinstance(value, str)}
-        if len(values) > 1:
-            notes.append(f"{say(len(values))} ({key} differs)")
-    return notes
+    return [f"{len(labels)} {why}{compare_notes.named(labels)}" for why, labels in found.items()]
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -332,6 +298,7 @@ def record(row: Row) -> dict[str, Any]:
         "settings": {key: plain(value) for key, value in row.group.settings.items()},
         "n": found.n,
         "runs": len(row.used),
+        "lost": len(row.lost),
         "mean": found.mean if row.spread else None,
         "deviation": found.deviation,
         "low": found.low,

@@ -30,7 +30,7 @@ class Change:
         value = self.values.get(side)
         if isinstance(value, float) and self.digits is not None:
             return f"{value:.{self.digits}g}" if abs(value) < 10**self.digits else f"{value:.0f}"
-        return text(value) if side in self.values else ABSENT
+        return text(value, None) if side in self.values else ABSENT
 
 
 def settings(first: PastRun, second: PastRun) -> list[Change]:
@@ -73,6 +73,6 @@ def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change
     changes = []
     for key in dict.fromkeys([*first, *second]):
         values = {side: tree[key] for side, tree in enumerate((first, second)) if key in tree}
-        if len({text(value) for value in values.values()}) > 1 or len(values) == 1:
+        if len({text(value, None) for value in values.values()}) > 1 or len(values) == 1:
             changes.append(Change(key, values))
     return changes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
 IGNORED = frozenset({"seed", "name", "resume", "device", "devices"})
 IGNORED_SECTIONS = ("log.", "checkpoint.")
 ALL = "all"  # the label of the only group
+DIGITS = 12  # of a number: 0.1 + 0.2 is 0.3, and no two that were typed become one
+FEW = 6  # that a label has of a number, where they tell the groups apart: one that was drawn has 17
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,22 @@ class Group:
         return dict(found)
 
 
-def text(value: Any) -> str:
-    """A setting as one would type it, 1 and 1.0 alike. Control characters, which a terminal obeys, are dropped."""
+def text(value: Any, digits: int | None = DIGITS) -> str:
+    """A setting as one would type it, 1 and 1.0 alike; None are all the digits that tell a number from any other.
+
+    Control characters, which a terminal obeys, are dropped.
+    """
     if isinstance(value, str):
         return "".join(char for char in value if char.isprintable())
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
+        return f"[{','.join(text(inner, digits) for inner in value)}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{text(key)}: {text(inner)}' for key, inner in value.items())}}}"
-    return repr(value) if isinstance(value, float) else json.dumps(value, default=str)
+        return f"{{{','.join(f'{text(key)}: {text(inner, digits)}' for key, inner in value.items())}}}"
+    if isinstance(value, float):
+        return repr(value) if digits is None else f"{value:.{digits}g}"
+    return json.dumps(value, default=str)
 
 
 def differing(runs: Iterable[PastRun]) -> list[str]:
@@ -89,14 +97,26 @@ def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[Gro
     members: dict[tuple[str | None, ...], list[PastRun]] = defaultdict(list)
     for run in readable:
         members[tuple(text(run.settings[key]) if key in run.settings else None for key in keys)].append(run)
+    short = _few_digits(keys, [inside[0] for inside in members.values()])
     return [
         Group(
-            label(keys, shown),
+            label(keys, [short.get((key, value), value) for key, value in zip(keys, shown, strict=True)]),
             {key: inside[0].settings[key] for key in keys if key in inside[0].settings},
             inside,
         )
         for shown, inside in members.items()
     ]
+
+
+def _few_digits(keys: Sequence[str], runs: Sequence[PastRun]) -> dict[tuple[str, str | None], str]:
+    """A key's values with few digits, by what they are in full; of a key whose values they tell apart."""
+    found: dict[tuple[str, str | None], str] = {}
+    for key in keys:
+        values = [run.settings[key] for run in runs if key in run.settings]
+        few = {text(value): text(value, FEW) for value in values}
+        if len(set(few.values())) == len(few):
+            found |= {(key, full): short for full, short in few.items()}
+    return found
 
 
 def label(keys: Sequence[str], shown: Sequence[str | None]) -> str:
@@ -116,3 +136,27 @@ def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]
             hint = hint if "did you mean" in hint else f"; what differs here is {', '.join(varied) or 'the seed alone'}"
             raise ConfigError(f"by: {key!r} is no setting of these runs{hint}")
     return list(dict.fromkeys(by))
+
+
+def wrapped(label: str, width: int, indent: str = "") -> list[str]:
+    """A label in lines of at most `width`, settings whole where they fit, else broken after = or a comma.
+
+    Only a name or a value that is longer than a line is broken within.
+    """
+    lines = [""]
+    for word in label.split(" "):
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1].strip():
+            lines.append(indent)
+        for piece in re.findall(r"[^=,]*[=,]|[^=,]+", word):
+            if len(lines[-1]) + len(piece) > width and lines[-1].strip():
+                lines.append(indent)
+            while len(lines[-1]) + len(piece) > width:
+                room = width - len(lines[-1])
+                lines[-1] += piece[:room]
+                piece = piece[room:]
+                lines.append(indent)
+            lines[-1] += piece
+    return lines

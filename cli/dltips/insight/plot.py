@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from dltips.insight.comparison import FIGURES, Comparison
 from dltips.insight.curves import Point, mean_curve
-from dltips.insight.groups import Group
+from dltips.insight.groups import Group, wrapped
 from dltips.registry import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
         wanted, also = [*wanted[:-1], reference], ", and the baseline"
     curves = [
         (
-            f"{row.group.label} ({len(row.by_seed)})",
+            f"{row.group.label} ({row.n})",
             mean_curve(Group(row.group.label, row.group.settings, row.used), comparison.metric),
         )
         for row in wanted
@@ -61,15 +61,18 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
         raise ConfigError(
             f"plot: no finished run has {comparison.metric} by epoch; choose a metric that metrics.jsonl has"
         )
-    _picture(curves, comparison.metric, path.expanduser())
+    cut = _picture(curves, comparison.metric, path.expanduser())
     notes = [f"picture   {path}"]
+    if cut:
+        notes.append("an interval that is far wider than the rest is cut at the edge of the picture")
     if len(finished) > MOST:
         best = MOST - 1 if also else MOST
         notes.append(f"the picture has the best {best} of {len(finished)} groups{also}")
     return notes
 
 
-def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: Path) -> None:
+def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: Path) -> bool:
+    """Draw, and say whether a band was cut."""
     # late, because it takes 0.25 s; and not pyplot, whose global state would only be in the way
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -91,7 +94,7 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
             alpha=0.15,
             linewidth=0,
         )
-    _scale(axes, curves, metric)
+    cut = _scale(axes, curves, metric)
     # in the order of the table, beside the curves: over them it would hide some
     legend = figure.legend(
         loc="outside right upper", frameon=False, fontsize=9, title="group (seeds)", alignment="left"
@@ -110,36 +113,63 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
         raise ConfigError(f"plot: {path} cannot be written ({error.strerror}); choose another file") from error
     finally:
         temporary.unlink(missing_ok=True)
+    return cut
 
 
 def _wrapped(label: str) -> str:
-    lines = textwrap.wrap(label, 38, break_on_hyphens=False)
+    lines = wrapped(label, 38)
     return "\n".join([*lines[:3], "..."] if len(lines) > 4 else lines)
 
 
-def _scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str) -> None:
-    """Axes that show the means; a band of two or three seeds may be far wider, and is cut off."""
+def _scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str) -> bool:
+    """Axes that show the means and their bands; whether one of these was too wide and is cut."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    means = [point.mean for _, points in curves for point in points]
+    points = [point for _, points in curves for point in points]
     axes.set_xlabel("epoch")
-    epochs = [point.epoch for _, points in curves for point in points]
+    epochs = [point.epoch for point in points]
     if len(set(epochs)) > 1:
         axes.set_xlim(min(epochs), max(epochs))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
-    axes.set_title(f"{metric}: mean and 95 % interval over seeds", fontsize=11)
-    low, high = min(means), max(means)
+    shown = "mean and 95 % interval over seeds" if any(point.n > 1 for point in points) else "one seed each"
+    axes.set_title(f"{metric}: {shown}", fontsize=11)
+    low, high = (choose(point.mean for point in points) for choose in (min, max))
     if metric.endswith("loss") and low > 0 and high > 10 * low:
         axes.set_yscale("log")
-        axes.set_title(f"{metric} (log): mean and 95 % interval over seeds", fontsize=11)
+        axes.set_title(f"{metric} (log): {shown}", fontsize=11)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if math.log10(high / low) < 3 else (1,)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(low / 1.5, high * 1.5)
+        factor = math.sqrt(high / low)  # the means keep at least half of the height
+        bottom, top, cut = _limits(points, low / factor, high * factor)
+        axes.set_ylim(bottom / 1.1, top * 1.1)
     else:
-        margin = (high - low) * 0.15 or abs(high) * 0.05 or 1.0
-        fraction = low >= 0 and high <= 1 and not metric.endswith("loss")
-        bounds = (max(low - margin, -0.02), min(high + margin, 1.02)) if fraction else (low - margin, high + margin)
-        axes.set_ylim(*bounds)
+        room = _room(points)
+        bottom, top, cut = _limits(points, low - room, high + room)
+        margin = (top - bottom) * 0.05 or abs(high) * 0.05 or 1.0
+        if low >= 0 and high <= 1 and not metric.endswith("loss"):  # a fraction: nothing of it lies beyond 0 and 1
+            bottom, top = max(bottom, 0.0), min(top, 1.0)
+            axes.set_ylim(max(bottom - margin, -0.02), min(top + margin, 1.02))
+        else:
+            axes.set_ylim(bottom - margin, top + margin)
     axes.grid(True, which="major", color="0.9")
     axes.set_axisbelow(True)
+    return cut
+
+
+def _room(points: Sequence[Point]) -> float:
+    """What bands may take above the highest mean, and below the lowest: as much as the means do, or twice as much as
+    bands take as a rule. Of two seeds one is nine standard deviations wide, of three two and a half: those of two are
+    the rule only where there are no others.
+    """
+    means = [point.mean for point in points]
+    halves = [(point.n, point.high - point.mean) for point in points if point.n > 1]
+    usual = [half for n, half in halves if n > 2] or [half for _, half in halves] or [0.0]
+    return max(max(means) - min(means), 2 * median(usual))
+
+
+def _limits(points: Sequence[Point], lowest: float, highest: float) -> tuple[float, float, bool]:
+    """What holds the means and the bands that keep within bounds, and whether there are others, which are cut."""
+    bottom = min(point.low if point.low >= lowest else point.mean for point in points)
+    top = max(point.high if point.high <= highest else point.mean for point in points)
+    return bottom, top, any(point.low < lowest or point.high > highest for point in points)
