@@ -25,7 +25,7 @@ def text(value: Any) -> str:
         return f"[{','.join(text(inner) for inner in value)}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
