@@ -86,12 +86,18 @@ def test_an_unknown_verb_names_the_nearest_or_all(verb: str, hint: str, capsys: 
     assert out == "" and err.startswith(f"dltips: {verb!r} is no verb; {hint}") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("train", "sweep")])
 def test_every_verb_has_help(verb: str, capsys: Output) -> None:
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: dltips {verb} ")
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep"])
+def test_the_verbs_that_take_overrides_have_help_too(verb: str, capsys: Output) -> None:
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"dltips {verb}: ")
 
 
 def run(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

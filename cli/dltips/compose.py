@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -74,8 +73,6 @@ class Repository(ConfigRepository):
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, with dltips' rules before each composition: of a run, of `--cfg`, of each job of a sweep."""
 
-    scratch = ""  # a folder that is gone when the command is done
-
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository: Repository = Repository(config_search_path)
@@ -99,8 +96,6 @@ class Loader(ConfigLoaderImpl):
             config = self._compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except YAMLError as error:
             raise ConfigError(f"a YAML file cannot be read: {error}") from error
-        # Hydra writes a grid's config there, with secrets, and leaves it when every run of the grid is refused
-        config.hydra.sweep.dir = self.scratch
         return config
 
     def get_group_options(self, group_name: str, *arguments: Any, **options: Any) -> list[str]:
@@ -308,9 +303,7 @@ def installed() -> Iterator[None]:
     theirs = vars(hydra_entry)["ConfigLoaderImpl"]
     setattr(hydra_entry, "ConfigLoaderImpl", Loader)  # noqa: B010
     try:
-        with tempfile.TemporaryDirectory(prefix="dltips-") as scratch:
-            Loader.scratch = scratch
-            yield
+        yield
     finally:
         setattr(hydra_entry, "ConfigLoaderImpl", theirs)  # noqa: B010
 

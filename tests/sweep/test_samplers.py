@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from dltips.registry import ConfigError
 from dltips.sweep import samplers
-from dltips.sweep.samplers import POINT, CmaEs, check, from_unit, make_pruner, make_sampler, seed_of
+from dltips.sweep.samplers import CmaEs, check, from_unit, make_pruner, make_sampler, seed_of, to_unit
 
 NUMBERS: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -78,20 +78,17 @@ def test_cma_es_adapts_to_what_was_told_and_keeps_no_pickle() -> None:
             study.tell(trial, (trial.params["a"] - 0.9) ** 2 + (trial.params["b"] - 0.1) ** 2)
         losses = [trial.values[0] for trial in study.trials]
         first, last = first + sum(losses[:12]), last + sum(losses[-12:])
-        assert all(set(trial.system_attrs) == {POINT} for trial in study.trials)
+        assert all(trial.system_attrs == {} for trial in study.trials)
     assert last < first / 3
 
 
 def test_cma_es_waits_for_a_whole_generation() -> None:
     sampler = CmaEs({"a": FloatDistribution(0, 1), "b": FloatDistribution(0, 1)}, 0, 0)
     space = {"a": FloatDistribution(0, 1), "b": FloatDistribution(0, 1)}
-    told = [
-        create_trial(params={"a": 0.1, "b": 0.2}, distributions=space, value=1.0, system_attrs={POINT: [0.1, 0.2]})
-        for _ in range(13)
-    ]
+    told = [create_trial(params={"a": 0.1, "b": 0.2}, distributions=space, value=1.0) for _ in range(13)]
     direction = optuna.study.StudyDirection.MINIMIZE
-    size = sampler.state([], 2, direction).population_size
-    assert [sampler.state(told[:count], 2, direction).generation for count in (0, size - 1, size, 2 * size)] == [
+    size = sampler.state([], space, direction).population_size
+    assert [sampler.state(told[:count], space, direction).generation for count in (0, size - 1, size, 2 * size)] == [
         0,
         0,
         1,
@@ -112,6 +109,24 @@ def test_cma_es_waits_for_a_whole_generation() -> None:
 )
 def test_the_unit_interval_maps_to_a_distribution(distribution: BaseDistribution, values: list[Any]) -> None:
     assert [from_unit(distribution, part) for part in (0.0, 0.5, 1.0)] == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        *NUMBERS.values(),
+        FloatDistribution(0.0, 1.0, step=0.1),
+        IntDistribution(1, 9),
+        IntDistribution(10, 90, step=10),
+    ],
+)
+def test_a_value_lies_where_it_was_drawn(distribution: BaseDistribution) -> None:
+    """What CMA-ES is told is where a trial's parameters lie, whatever was asked for first."""
+    for part in (0.0, 0.21, 0.5, 0.99):
+        value = from_unit(distribution, part)
+        again = to_unit(distribution, value)
+        assert from_unit(distribution, again) == pytest.approx(value, rel=1e-9)
+        assert abs(again - part) < 0.15, "half a step of the coarsest"
 
 
 def test_whole_numbers_have_equal_shares() -> None:
@@ -167,4 +182,4 @@ def test_failed_trials_do_not_count() -> None:
         study.tell(trial, state=TrialState.FAIL)
     sampler = samplers.CmaEs(NUMBERS, 0, 12)
     told = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    assert sampler.state(told, 3, study.direction).generation == 0
+    assert sampler.state(told, NUMBERS, study.direction).generation == 0

@@ -15,17 +15,22 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from optuna.trial import create_trial
+from optuna.trial import FrozenTrial, create_trial
+from sqlalchemy.exc import OperationalError
 
 from dltips.compose import compose
 from dltips.config import to_plain
 from dltips.main import EXIT_INTERRUPTED, EXIT_PARTLY, main
+from dltips.sweep import ending
+from dltips.sweep.crew import Work
 from dltips.sweep.ending import at_the_edge
 from dltips.sweep.objective import Runs
-from dltips.sweep.search import Plan, Work
+from dltips.sweep.plots import log_ticks
+from dltips.sweep.samplers import from_unit
+from dltips.sweep.search import Plan
 from dltips.sweep.settings import SearchSettings
 from dltips.sweep.space import resolve
-from dltips.sweep.storage import DatabaseGone, url_of
+from dltips.sweep.storage import DatabaseGone, opened, url_of
 from dltips.train import folder
 
 QUICK = ("+recipe=quickstart", "log.tensorboard=false", "log.layers=false", "model.widths=[16]")
@@ -321,6 +326,136 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
     assert process.returncode == 0, output
     assert "killed by SIGKILL; its trial goes on where it was" in output
     assert len(runs()) == 4 and all(summary["status"] == "finished" for summary in summaries())
+
+
+def test_the_end_says_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *QUICK, "epochs=1", LR, "trials=1", "log.pictures=none"]) == 0
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last == [f"compare   dltips compare {place()}", f"board     dltips board {place()}"]
+
+
+def told(plan: Plan, values: list[float], **attributes: Any) -> list[FrozenTrial]:
+    """Complete trials, one for each value."""
+    found = []
+    for number, value in enumerate(values):
+        params = {
+            key: from_unit(each, (number + 0.5) / len(values)) for key, each in plan.space.distributions().items()
+        }
+        trial = create_trial(
+            params=params,
+            distributions=plan.space.distributions(),
+            value=value,
+            user_attrs={"folders": [f"{number:03}-0123abcd"], "seconds": 1.0, **attributes},
+        )
+        trial.number = number
+        found.append(trial)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [([0.5] * 24, "all trials score the same"), ([1e308, -1e308] * 12, "the scores lie too far apart")],
+)
+def test_scores_that_differ_by_nothing_or_beyond_any_float_are_reported(
+    values: list[float], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(LR, "init=he,xavier")
+    assert ending.report(plan, Path(), told(plan, values), interrupted=False) == 0
+    out = capsys.readouterr().out
+    assert f"importance of each parameter: {why}\n" in out and "best      trial 0: " in out
+
+
+def test_the_best_run_may_lie_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(LR)
+    ending.report(plan, Path("here"), told(plan, [0.5], worker={"host": "node7", "token": "x"}), interrupted=False)
+    assert (
+        "folder    000-0123abcd, which is not in here: a worker on node7 ran it in a folder of its own\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_database_that_goes_away_is_waited_for_wherever_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two seeds, and for the line of a trial that ended: twice away, then there."""
+    plan = planned(LR, seeds=3)
+    away = iter([OperationalError("SELECT", None, Exception("server closed the connection"))] * 2)
+
+    class Study:
+        def trials(self) -> list[FrozenTrial]:
+            for error in away:
+                raise error
+            return told(plan, [0.5], scores=[0.4, 0.6])
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with opened(url_of(None, Path()), 1) as storage:
+        work = Work(plan, Path(), url_of(None, Path()), None, 3)
+        study: Any = Study()
+        loop = work.loop(storage, study)
+        assert work.objective(loop, study, 0).best() == [0.4, 0.6]
+        monkeypatch.setattr(ending, "done", lambda study: len(study.trials()))
+        away = iter([OperationalError("SELECT", None, Exception("server closed the connection"))] * 2)
+        assert loop.after.done() == 1  # type: ignore[attr-defined]
+
+
+def test_sigterm_before_the_first_trial_is_a_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("dltips.sweep.search._planned", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["sweep", *QUICK, LR]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "dltips: interrupted\n" and signal.getsignal(signal.SIGTERM) is before
+
+
+CREW = """
+import os, signal, sys, time
+from dltips.sweep import crew
+
+def work(slot):  # far longer than a signal takes
+    for _ in range(3000):
+        time.sleep(0.01)
+    return 0
+
+def killed(slot):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+settle = crew.settle
+def early(*arguments):  # a signal reaches the child before it is anything of its own
+    os.kill(os.getpid(), signal.SIGTERM)
+    settle(*arguments)
+
+def started(start):
+    def then(self):
+        start(self)
+        os.kill(os.getpid(), signal.SIGTERM)  # the parent, while its first worker starts
+    return then
+
+if sys.argv[1] == "child":
+    crew.settle = early
+if sys.argv[1] == "parent":
+    Process = crew.multiprocessing.get_context("fork").Process
+    Process.start = started(Process.start)
+sys.exit(crew.run(2, killed if sys.argv[1] == "killed" else work, print))
+"""
+
+
+@pytest.mark.parametrize(("case", "code"), [("child", 130), ("parent", 130), ("killed", 1)])
+def test_a_signal_while_workers_start_is_not_lost(case: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", CREW, case], capture_output=True, text=True, timeout=25)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert case != "killed" or "is not replaced, since 22 were killed; is there memory enough?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (16, 256, [20, 50, 100, 200]),
+        (1e-4, 1, []),
+        (20, 700, [20, 50, 100, 200, 500]),
+        (60, 90, [60, 90]),
+        (0.1, 1, [0.1, 0.2, 0.5, 1]),
+    ],
+)
+def test_the_labels_of_a_short_log_axis_are_few(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)
 
 
 def test_a_run_of_the_best_value_is_finite() -> None:

@@ -196,3 +196,19 @@ def test_the_greatest_number_of_epochs() -> None:
     assert resolve(["init=he,xavier", "epochs=7"]).most("epochs") == 7
     assert resolve(["epochs=int(interval(3,9))"]).most("epochs") == 9
     assert isinstance(resolve(["epochs=5,8"]), Space) and resolve(["epochs=5,8"]).most("epochs") == 8
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        (["optimizer.lr=tag(log,interval(1e-4,1))"], {"optimizer.lr": 0.01}),
+        (["epochs=range(5,30,5)", "model.widths=[64],[128,128]"], {"epochs": 15, "model.widths": "[128,128]"}),
+        (["init=he,xavier", "regularization=[l2],[l2,label_smoothing]"], {"init": "xavier", "regularization": "[l2]"}),
+        (["optimizer=sgd,adam", "optimizer.lr=interval(0.1,1)"], {"optimizer": "adam", "optimizer.lr": 0.2}),
+    ],
+)
+def test_a_config_tells_its_values(typed: list[str], values: dict[str, object]) -> None:
+    space = resolve(["+recipe=quickstart", *typed])
+    assert space.values(space.plain(values)) == values
+    key = space.dimensions[0].key
+    assert space.values({**space.plain(values), key.split(".")[0]: {"name": "another", "lr": 7.0}}) is None

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text
 
+from dltips.registry import ConfigError
 from dltips.sweep import study as studies
 from dltips.sweep.identity import is_dead, this_worker
 from dltips.sweep.loop import Asked, Told
@@ -120,6 +122,62 @@ def test_a_trial_that_kills_its_workers_is_given_up(storage: RDBStorage, monkeyp
         assert [dead.given_up for dead in study.requeue_dead(me, None)] == [given_up]
     (trial,) = study.trials()
     assert (trial.state, trial.user_attrs["error"]) == (TrialState.FAIL, "2 workers died of it")
+
+
+def test_deaths_in_between_which_there_were_epochs_do_not_add_up(
+    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "MOST_DEATHS", 2)
+    study, me = begun(storage, 1), this_worker()
+    for epoch, given_up in ((1, False), (2, False), (None, True)):
+        claim = study.claim(replace(me, pid=2**22 + 1), "a")
+        assert claim is not None
+        if epoch is not None:
+            storage.set_trial_intermediate_value(claim.trial_id, epoch, 0.5)
+        assert [dead.given_up for dead in study.requeue_dead(me, None)] == [given_up]
+    assert study.trials()[0].user_attrs["deaths"] == 3
+
+
+def test_a_trial_may_be_given_its_parameters(storage: RDBStorage) -> None:
+    study = begun(storage, 2)
+    study.preset({1: {"x": 0.25, "option": "b"}, 7: {"x": 0.5}}, stress.SPACE.distributions())
+    assert stress.work(storage) == "done"
+    assert study.trials()[1].params == {"x": 0.25, "option": "b"}
+
+
+def test_a_study_that_is_gone_is_one_line(storage: RDBStorage) -> None:
+    with pytest.raises(ConfigError, match=r"^storage: the database has no study study any more; give the command"):
+        open_study(storage, "study")
+
+
+def test_a_worker_stays_while_a_trial_waits(storage: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may give its trial back between our two questions."""
+    study = begun(storage, 1)
+    claim, answers = Study.claim, iter([None])
+
+    def blind(self: Study, *arguments: Any) -> Any:
+        return next(answers, "ask") and claim(self, *arguments)
+
+    monkeypatch.setattr(Study, "claim", blind)
+    monkeypatch.setattr("dltips.sweep.loop.POLL", (0.0, 0.0))
+    assert stress.work(storage) == "done"
+    assert study.counts()[TrialState.COMPLETE] == 1
+
+
+def test_a_worker_that_lost_its_trial_reports_no_epoch(storage: RDBStorage) -> None:
+    study = begun(storage, 1)
+    seen = []
+
+    def lost(asked: Any) -> Told:
+        seen.append(asked.number)
+        asked.loop.lost = len(seen) == 1
+        asked.report(1, 0.5)
+        assert len(study.trials()[0].intermediate_values) == len(seen) - 1
+        if asked.loop.lost:
+            study.requeue_dead(replace(this_worker(), machine="another"), -1.0)
+        return Told("complete", [1.0])
+
+    assert stress.work(storage, objective=lost) == "done"
 
 
 def test_on_another_machine_a_worker_dies_of_silence(storage: RDBStorage) -> None:

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from dltips.main import main
 from dltips.registry import ConfigError
+from dltips.sweep import search
 from dltips.sweep import settings as settings_module
-from dltips.sweep.settings import objectives, read, seconds, split
+from dltips.sweep.settings import SearchSettings, objectives, read, seconds, split
+from dltips.sweep.space import Space, resolve
+from dltips.sweep.storage import DatabaseGone, is_passing, unusable, url_of
+from dltips.train.store import Store
 
 Refused = Callable[..., str]
 QUICK = ("+recipe=quickstart", "epochs=1", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
@@ -39,6 +44,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     [
         (("trials=0", LR), "trials: 0 is no search; write trials=20"),
         (("trials=-1", LR), "trials: -1 is out of range; it must be at least 0"),
+        (("trials=100001", LR), "trials: 100001 is too many; there are at most 100,000 in a study"),
         (("trials=many", LR), "trials: 'many' is not a whole number"),
         (("tirals=5", LR), "tirals: there is no such key; did you mean trials?"),
         (("sampler=tpee", LR), "sampler: 'tpee' is none of random, tpe, qmc, cmaes; did you mean tpe?"),
@@ -130,11 +136,99 @@ def test_a_locked_database(refused: Refused, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_a_database_that_was_deleted_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_database_that_is_damaged_in_part(refused: Refused) -> None:
     place = begun()
-    (place / "study.db").unlink()
+    content = bytearray((place / "study.db").read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    (place / "study.db").write_bytes(content)
+    assert refused(f"resume={place}", "patience=0.1") == (
+        f"storage: {(place / 'study.db').absolute()} cannot be used (database disk image is malformed); move it away,"
+        " or name another sweep with name=NAME"
+    )
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_database_that_is_lost_is_begun_again_with_what_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], emptied: bool
+) -> None:
+    """As many trials, the same parameters, and no run twice; a sampler may draw others, as TPE of two workers would."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *QUICK, "init=he,xavier", LR, "trials=3", "--workers=2"]) == 0
+    (file,) = Path("outputs").glob("*/sweep.json")
+    place = file.parent
+    before = {run: run.stat().st_mtime_ns for run in place.glob("*/metrics.jsonl")}
+    (place / "study.db").write_bytes(b"") if emptied else (place / "study.db").unlink()
+    capsys.readouterr()
+    monkeypatch.setattr("dltips.sweep.samplers.seed_of", lambda seed, number: 1000 + number)
     assert main(["sweep", f"resume={place}"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{place}: its study is gone, and begun again with 3 trials; what runs are there are taken over" in err
+    assert "3 trials: 3 complete" in out and json.loads(file.read_text())["count"] == 3
+    assert len(before) == 3 and {run: run.stat().st_mtime_ns for run in place.glob("*/metrics.jsonl")} == before
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_other_code_or_other_data_is_another_search(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    place = begun("name=mine")
+    again = (f"resume={place}",) if resumed else (*QUICK, "init=he,xavier", "trials=1", "name=mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "code_hash", lambda: "0123456789abcdef")
+        assert refused(*again) == (
+            "name: the study mine was made with other code than runs now (dltips, your tips, torch or numpy); go back"
+            " to that, or search anew with name=ANOTHER"
+        )
+    monkeypatch.setattr(search.Origin, "hash", "0123456789abcdef")
+    assert refused(*again) == (
+        "name: the study mine has other data or weights than there are now; bring them back, or search anew with"
+        " name=ANOTHER"
+    )
+
+
+def test_data_are_told_apart_by_what_is_in_them() -> None:
+    hashes = []
+    for more in ((), (), ("data.split_seed=7",)):
+        origin = search.Origin(Store())
+        resolve([*QUICK, *more, "init=he,xavier"]).check(origin.look)
+        hashes.append(origin.hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_search_is_gone_on_with_where_its_study_is(refused: Refused) -> None:
+    place = begun()
+    assert refused(f"resume={place}", "storage=postgresql://me:secret@host/db") == (
+        f"storage: the study of {place} is its study.db, not in a server; leave storage out"
+    )
+    content = json.loads((place / "sweep.json").read_text())
+    (place / "sweep.json").write_text(json.dumps({**content, "storage": "postgresql://me@host/db"}))
+    assert refused(f"resume={place}") == (
+        f"resume: the study of {place} lies in postgresql://me@host/db; give its storage=ADDRESS"
+    )
+    for other in ("elsewhere/db", "host/another"):
+        assert refused(f"resume={place}", f"storage=postgresql://me:secret@{other}") == (
+            f"storage: the study of {place} lies in postgresql://me@host/db, not in postgresql://me@{other}; give that"
+            " address"
+        )
+
+
+def test_a_full_disk_is_said_at_once() -> None:
+    """It is no database that went away, and no mistake: exit code 1."""
+    error = OperationalError("INSERT", None, sqlite3.OperationalError("database or disk is full"))
+    assert not is_passing(error)
+    found = unusable(url_of(None, Path("here")), error)
+    assert isinstance(found, DatabaseGone) and str(found) == (
+        f"storage: {Path('here/study.db').absolute()} cannot be written (database or disk is full); make room, then"
+        " run the same command again"
+    )
+
+
+@pytest.mark.parametrize("name", ["../../etc", "", "20260101-000000-000000-abcdef/../../x", None])
+def test_a_folder_from_a_database_is_one_of_ours(name: str | None) -> None:
+    plan = search.Plan(Space({"metric": "val/accuracy"}, ()), SearchSettings(), ("val/accuracy",), (), "mine")
+    content = {"search": plan.to_json(), "name": None, "folder": name}
+    with pytest.raises(ConfigError, match=r"^name: the study mine of postgresql://host/db names no folder; write name"):
+        search._agreed(plan, content, url_of("postgresql://host/db", Path()), None)
 
 
 def test_half_a_sweep_json(refused: Refused) -> None:

@@ -1,5 +1,6 @@
 """One run in several processes is the run of one: the same curve, exact metrics, one folder, an end with its reason."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.nn import functional
 
 from dltips.compose import compose
@@ -22,12 +24,18 @@ from dltips.config import validate
 from dltips.main import main
 from dltips.net import Net
 from dltips.registry import ConfigError
-from dltips.train.distributed import LOOK_STEPS, Look, parts_of
+from dltips.train import distributed
+from dltips.train.distributed import LOOK_STEPS, Interruptible, Look, parts_of
+from dltips.train.divergence import locate
 from dltips.train.fit import fit
-from dltips.train.group import Group
-from dltips.train.loop import Interrupted, Meter, NotFinite
+from dltips.train.group import Group, Lost, _in_touch, gpu_of, refuse_one_for_two
+from dltips.train.loop import Interrupted, Meter, NotFinite, Training
+from dltips.train.loop import validate as validation
 from dltips.train.prepare import prepare
-from dltips.train.spawn import World, world
+from dltips.train.resume import continuation
+from dltips.train.run import SAME, _stop_on_signals, reason
+from dltips.train.snapshot import Snapshot
+from dltips.train.spawn import PLACE, World, _remedy, _Stop, check_device, world
 
 # One process of several, which train one config after the other: importing torch once is what takes the time.
 DRIVER = """
@@ -256,6 +264,195 @@ def test_what_one_process_met_ends_all(answer: tuple[float, ...], error: type[Ex
         Look(Pretended(0, 2, answer))(training, Meter())
 
 
+def test_what_another_process_heard_is_not_the_first_of_two_signals() -> None:
+    training = prepare(validate(compose(PLAIN)[0])).training
+    with _stop_on_signals(training, group := Pretended(0, 2, (1, 0, 1.0))):
+        with pytest.raises(Interrupted):
+            Look(group)(training, Meter())
+        signal.raise_signal(signal.SIGTERM)  # its own, which comes later
+    assert training.stop_requested
+
+
+@pytest.mark.parametrize("place", [None, "somewhere"])
+def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
+    place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that dltips has started leave that to it; another one hears a second signal when some time has passed."""
+    now = 100.0
+    monkeypatch.setattr("dltips.train.run.time.monotonic", lambda: now)
+    if place is None:
+        monkeypatch.delenv(PLACE, raising=False)
+    else:
+        monkeypatch.setenv(PLACE, place)
+    training = prepare(validate(compose(PLAIN)[0])).training
+    with _stop_on_signals(training, Pretended(0, 2)):
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
+        assert training.stop_requested
+        now += SAME
+        if place is None:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_process_alone_is_ended_at_once_by_its_second_signal() -> None:
+    training = prepare(validate(compose(PLAIN)[0])).training
+    with _stop_on_signals(training, Group()):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_who_starts_the_processes_counts_signals_and_gives_the_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("dltips.train.spawn.time.monotonic", lambda: now)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _Stop() as stop:
+            for number, wait, count in ((1, 0.0, 0), (15, 0.0, 1), (15, 0.1, 1), (10, 1.0, 2)):
+                now += wait
+                signal.raise_signal(number)
+                assert stop.asked == count
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "nohup"
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("patience", "batches"), [(-1.0, 1), (30.0, 2)])
+def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
+    patience: float, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked this moment; a batch takes a second."""
+    monkeypatch.setattr(distributed, "PATIENCE", patience)
+    training = prepare(validate(compose(PLAIN)[0])).training
+    group, seen = Answering(0, 2, (0.0, 1.0)), []
+    feed = Interruptible(training.val, training, group)
+    with pytest.raises(Interrupted) if patience < 0 else contextlib.nullcontext():
+        for batch in feed(torch.arange(64), 32):
+            seen.append(batch)
+    assert (len(seen), group.asked) == (batches, batches)
+
+
+class Answering(Pretended):
+    """The answer is always the same."""
+
+    def highest(self, *values: float) -> tuple[float, ...]:
+        self.asked += 1
+        return self.answer
+
+
+def test_a_run_whose_validation_is_broken_off_keeps_the_epoch_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, passes = prepare(validate(compose(PLAIN)[0])), []
+
+    def broken_off(training: Training) -> dict[str, float]:
+        passes.append(training.step)
+        if len(passes) == 2:
+            raise Interrupted
+        return validation(training)
+
+    monkeypatch.setattr("dltips.train.fit.validate", broken_off)
+    result = fit(run)
+    assert (result.status, len(result.records), result.snapshot.epoch) == ("interrupted", 1, 1)
+
+
+def test_the_search_for_the_layer_that_broke_ends_when_another_process_was_asked_to_stop() -> None:
+    run = prepare(validate(compose(PLAIN)[0]))
+    run.training.group = Answering(1, 2, (1.0,))
+    snapshot = Snapshot.take(run.training, run.regularizations, 0, 0.0, None)
+    assert locate(run, snapshot, 0) == (1, 0, "a step from here on (stopped while looking)")
+
+
+def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gloo's word has a path of another machine in it; what another process told of its end is said instead."""
+    monkeypatch.setenv(PLACE, str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), _in_touch():
+        raise RuntimeError("Invalid scalar type")
+    gone = RuntimeError("[/__w/pytorch/gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+    with pytest.raises(Lost) as lost, _in_touch():
+        raise gone
+    assert reason(lost.value) == "another process of this run is gone"
+    (tmp_path / "why-1").write_text("ValueError: no such luck")
+    with pytest.raises(Lost) as lost, _in_touch():
+        raise gone
+    assert reason(lost.value) == "process 2: ValueError: no such luck"
+
+
+def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
+    assert _remedy("") == "nothing was trained yet"
+    assert _remedy(str(tmp_path)) == f"no checkpoint was saved yet in {tmp_path}: start again"
+    (tmp_path / "previous.pt").touch()
+    assert _remedy(str(tmp_path)) == f"dltips train resume={tmp_path} goes on from its last checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("seen", "gpu"),
+    [(1, 0), (4, 2), (0, None)],  # a scheduler shows each process its own one, or all
+)
+def test_each_process_has_a_gpu_of_its_own(seen: int, gpu: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    place = World(2, 4, 2, 4, "a", 7)
+    assert gpu_of(place, "auto") == gpu
+    assert gpu_of(place, "cpu") is None
+    if seen == 4:
+        with pytest.raises(ConfigError, match=r"^devices: 5 are wanted and there is 4 GPUs; lower it"):
+            gpu_of(World(4, 5, 4, 5, "a", 7), "auto")
+
+
+def test_two_processes_on_one_gpu_are_refused() -> None:
+    store = HashStore()
+    for rank, name in enumerate(("a 1", "b 1")):
+        store.set(f"gpu-{rank}", name)
+    place = World(2, 3, 2, 3, "a", 7)
+    refuse_one_for_two(place, store, "b 2")
+    with pytest.raises(ConfigError) as refused:
+        refuse_one_for_two(place, store, "b 1")
+    assert str(refused.value) == (
+        "devices: processes 2 and 3 of 3 have the same GPU; start one for each GPU, or write device=cpu"
+    )
+
+
+def test_a_mac_has_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    check_device(2, "cpu")
+    for device in ("auto", "mps"):
+        with pytest.raises(ConfigError, match=r"^device: mps is one device, and devices is 2; write device=cpu$"):
+            check_device(2, device)
+
+
+@pytest.mark.parametrize(("flag", "rest"), [("-m", ["seed=0,1"]), ("--compare", ["finetune=auto"])])
+def test_many_runs_are_not_made_by_each_of_several_processes(
+    flag: str, rest: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", flag, *rest]) == 2
+    assert capfd.readouterr().err == (
+        f"dltips: {flag}: 4 processes were started (by torchrun or srun), each of which would do all of it;"
+        " start one, without them\n"
+    )
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as silent:
+        main(["train", flag, *rest])
+    assert (silent.value.code, capfd.readouterr().err) == (2, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_goes_on_has_as_many_devices_as_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun says the number, and no word on the command line; the threads were those of another number."""
+    assert main(["train", *PLAIN, "epochs=1"]) == 0
+    monkeypatch.setattr("dltips.train.resume.group", lambda: Pretended(0, 2))
+    overrides = [f"resume={only_run()}", "epochs=2"]
+    resumed = continuation(compose(overrides)[0], overrides)
+    assert resumed.config.settings.devices == resumed.config.plain["devices"] == 2
+    assert resumed.threads is None
+
+
 TORCHRUN = {
     "RANK": "1",
     "WORLD_SIZE": "4",
@@ -468,7 +665,7 @@ def breaking(*, value: int):
     \"\"\"Breaks in the second process.\"\"\"
     from torch import nn
     if os.environ.get("RANK") == "1":
-        raise ValueError("no such luck")
+        raise ValueError("no such luck" + chr(10) + "today")
     return nn.ReLU()
 """
 
@@ -486,7 +683,7 @@ def test_what_breaks_in_another_process_is_said_in_one_line(tmp_path: Path) -> N
         env={**os.environ, "DLTIPS_IMPORT": "tip.py"},
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "dltips: process 2 of 2: ValueError: no such luck\n"
+    assert done.stderr == "dltips: process 2 of 2: ValueError: no such luck today\n"
 
 
 @linux
@@ -504,7 +701,9 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
     started.append(process)
     until_epoch(process, 3)
     ranks = ranks_of(process.pid)
-    process.send_signal(number)
+    # a scheduler may signal all of them: each then hears it twice
+    for pid in [process.pid, *ranks] if number == signal.SIGUSR1 else [process.pid]:
+        os.kill(pid, number)
     _, err = process.communicate()
     assert process.returncode == 130
     run = only_run()

@@ -27,7 +27,8 @@ the search itself:
   pruner=none        none, median, asha, hyperband: ends trials that are behind others at the same epoch
   objective=METRIC   default: the run's metric. A score (val/accuracy, val/loss, ...), or parameters, size_mb,
                      flops_per_sample, seconds, samples_per_second, peak_memory_mb; a list gives the Pareto front
-  seeds=1            runs per trial, whose mean counts; a trial that is clearly worse than the best stops early
+  seeds=1            runs per trial, whose mean counts; a trial that is clearly worse than the best stops early.
+                     Only the first seed reports to the pruner
   workers=1          processes of this machine; --workers 4 is the same
   storage=ADDRESS    postgresql://USER@HOST/DATABASE: the same command on any machine joins in; default: a file
   name=NAME          of the study, and in its folder's name
@@ -43,10 +44,20 @@ def run(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(HELP, end="")
         return EXIT_OK
+    import signal
     from importlib.util import find_spec
 
     if find_spec("optuna") is None:
         raise ConfigError("sweep: needs Optuna; pip install 'optuna>=5,<6'")
-    from dltips.sweep import search
 
-    return search.run(arguments)
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    # from here on SIGTERM is a ctrl-C; during a trial the run itself listens
+    theirs = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        from dltips.sweep import search
+
+        return search.run(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, theirs)

@@ -11,23 +11,23 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dltips import paths
 from dltips.commands import grid_flags
 from dltips.compose import Loader, errors_of_one_line, installed
-from dltips.main import EXIT_INTERRUPTED, EXIT_OK, fail
+from dltips.main import EXIT_OK, EXIT_USAGE, fail
 from dltips.registry import ConfigError, user_file
-from dltips.train.spawn import run_on_devices
+from dltips.train.spawn import run_on_devices, world
 from dltips.weights.reach import refuse_early
 
 COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
+SHOW = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--shell-completion", "-sc")  # Hydra's flags that run nothing
 REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
 
 
 def run(arguments: list[str]) -> int:
-    """Hand the arguments to Hydra, which calls back for one run, or for each run of a grid."""
+    """One run, which Hydra composes and calls back for, or a grid of runs."""
     # argparse takes no flag between two overrides
     arguments = [f"+{argument}" if argument.startswith("recipe=") else argument for argument in arguments]
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
@@ -38,26 +38,34 @@ def run(arguments: list[str]) -> int:
     arguments, budget = _without_compare(arguments)
     if budget is not None and multirun:
         raise ConfigError("--compare: is for one run, not for a grid; leave out -m")
+    if multirun or budget is not None:
+        _refuse_several("-m" if multirun else "--compare")
     arguments, asked = grid_flags.split(arguments)
     if asked and not multirun:
         raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
     _check_flags(arguments)
-    launcher = [argument for argument in arguments if argument.startswith(("hydra/launcher=", "hydra.launcher."))]
-    if launcher and not multirun and not any(argument.startswith("-") for argument in arguments):
-        raise ConfigError(f"{launcher[0]}: is for a grid of runs; write dltips train -m {launcher[0]} ...")
-    if multirun and not any(argument.startswith("-") for argument in arguments if argument not in multirun):
-        return _grid([argument for argument in arguments if argument not in multirun], asked)
+    flags = [argument.split("=")[0] for argument in arguments if argument.startswith("-") and argument not in multirun]
+    if not set(flags) & set(SHOW):
+        launcher = [argument for argument in arguments if argument.startswith(("hydra/launcher=", "hydra.launcher."))]
+        if launcher and not multirun:
+            raise ConfigError(f"{launcher[0]}: is for a grid of runs; write dltips train -m {launcher[0]} ...")
+        if flags and multirun:
+            raise ConfigError(f"{flags[0]}: is not for a grid of runs; leave it out")
+        if multirun:
+            return _grid(arguments[len(multirun) :], asked)
+    return _by_hydra(arguments, budget)
+
+
+def _by_hydra(arguments: list[str], budget: float | None) -> int:
+    """One run, or what Hydra shows of its config."""
     codes: list[int] = []
     failures: list[Exception] = []
-    said: set[str] = set()  # what the runs of a grid have in common is said once
 
     @hydra.main(config_path=str(paths.shipped("configs")), config_name="config", version_base="1.3")
     def task(composed: DictConfig) -> None:
         # Hydra would announce an error with lines of its own, so none gets that far
-        if EXIT_INTERRUPTED in codes:
-            return  # who stops one run of a grid stops the grid
         try:
-            codes.append(_one_run(composed, said, budget))
+            codes.append(_one_run(composed, budget))
         except ConfigError as error:
             codes.append(fail(str(error)))
         except Exception as error:
@@ -75,6 +83,18 @@ def run(arguments: list[str]) -> int:
     if failures:
         raise failures[0]
     return max(codes, default=EXIT_OK)
+
+
+def _refuse_several(flag: str) -> None:
+    """Errors: ConfigError where torchrun or srun has started several of what is one process's work."""
+    place = world(os.environ)
+    if place is not None:
+        if place.rank:
+            sys.exit(EXIT_USAGE)  # the first one says why
+        raise ConfigError(
+            f"{flag}: {place.size} processes were started (by torchrun or srun), each of which would do all of it;"
+            " start one, without them"
+        )
 
 
 def _grid(overrides: list[str], asked: list[str]) -> int:
@@ -114,7 +134,7 @@ def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
     return [argument for argument in arguments if argument not in flags], budget
 
 
-def _one_run(composed: DictConfig, said: set[str], budget: float | None) -> int:
+def _one_run(composed: DictConfig, budget: float | None) -> int:
     # as they were typed: an interpolation in them is validated before anyone resolves it
     overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
     loader = GlobalHydra.instance().config_loader()
@@ -130,8 +150,6 @@ def _one_run(composed: DictConfig, said: set[str], budget: float | None) -> int:
     def one_run() -> int:
         from dltips.train.run import train
 
-        return train(composed, overrides, loader.left_out, said)
+        return train(composed, overrides, loader.left_out)
 
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return one_run()
     return run_on_devices(composed, overrides, sys.argv[1:], one_run)

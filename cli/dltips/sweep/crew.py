@@ -1,4 +1,4 @@
-"""`dltips sweep --workers N`: so many processes on one study; one that is killed is replaced while there is work."""
+"""The workers of a search: one in this process, or `--workers N` of them on one study, replaced if they are killed."""
 
 from __future__ import annotations
 
@@ -6,45 +6,132 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from sqlalchemy import URL
 
-from dltips.main import EXIT_INTERRUPTED, EXIT_OK
+from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, fail
+from dltips.registry import ConfigError
+from dltips.sweep import ending, samplers
+from dltips.sweep.loop import Loop
+from dltips.sweep.objective import Runs
+from dltips.sweep.storage import DatabaseGone, in_one_line, opened
+from dltips.sweep.study import Study, open_study
+from dltips.sweep.trial import Surroundings
 from dltips.sweep.workers import settle
+from dltips.train.store import Store
 
-Work = Callable[[int], int]  # the worker's slot -> exit code
+if TYPE_CHECKING:
+    from dltips.sweep.search import Plan
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MOST_REPLACED = 20  # deaths in one command: a machine that kills so many has no memory for the sweep
 
 
-def run(count: int, work: Work, say: Callable[[str], None]) -> int:
-    """Start the workers and wait for them; the greatest exit code. `work` can be pickled: see below."""
+@dataclass
+class Work:
+    """What a worker does, in this process or in another one."""
+
+    plan: Plan
+    place: Path
+    url: URL
+    deadline: float | None
+    count: int
+    store: Store | None = None
+
+    def __call__(self, slot: int) -> int:
+        """Run trials until none is left; the exit code."""
+        patience = self.plan.settings.patience
+        try:
+            with in_one_line(self.url), opened(self.url, patience) as storage:
+                study = open_study(storage, self.plan.study)
+                loop = self.loop(storage, study)
+                ended = loop.run(self.objective(loop, study, slot))
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        except (DatabaseGone, ConfigError) as error:
+            # a disk that is full is no mistake in the command
+            mistake = isinstance(error, ConfigError) and not str(error).startswith("outputs:")
+            return fail(str(error), EXIT_USAGE if mistake else EXIT_INTERNAL)
+        return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
+
+    def loop(self, storage: Any, study: Study) -> Loop:
+        settings = self.plan.settings
+        epochs = self.plan.space.most("epochs")
+        pruner = samplers.make_pruner(settings.pruner, epochs, settings.reduction, settings.min_epochs)
+        loop = Loop(
+            storage=storage,
+            study=study,
+            space=self.plan.space,
+            sampler=settings.sampler,
+            pruner=pruner,
+            seed=int(self.plan.space.base["seed"]),
+            say=ending.say,
+            patience=settings.patience,
+            grace=settings.grace,
+            deadline=self.deadline,
+        )
+        loop.after = ending.Progress(self.plan, lambda: loop.ask(lambda: ending.done(study)), self.count)
+        return loop
+
+    def objective(self, loop: Loop, study: Study, slot: int) -> Runs:
+        plan = self.plan
+        return Runs(
+            space=plan.space,
+            objectives=plan.objectives,
+            directions=plan.directions,
+            seeds=plan.settings.seeds,
+            prunes=plan.settings.pruner != "none",
+            place=self.place,
+            best=lambda: ending.best_scores(plan, loop.ask(study.trials)),
+            code=plan.code,
+            slot=slot,
+            surroundings=Surroundings(plan.typed, store=self.store or Store()),
+        )
+
+
+def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> int:
+    """Start the workers and wait for them; the greatest exit code, or 1 if none lived to its end.
+
+    `work` takes a slot and can be pickled.
+    """
     # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
-    stopping = False
+    crew: dict[int, Any] = {}
+    codes: list[int] = []
+    told: set[int] = set()
+    replaced, stopping = 0, False
 
-    def start(slot: int) -> Any:
+    def start(slot: int) -> None:
         process: Any = context.Process(target=_serve, args=(work, slot, count, os.getpid()))  # type: ignore[attr-defined]
-        process.start()
-        return process
+        with _held():
+            process.start()
+            crew[slot] = process
+        if stopping:  # another thread may have heard it, while this one held it off
+            end(process, again=False)
+
+    def end(process: Any, again: bool = True) -> None:
+        if process.is_alive() and (again or process.pid not in told):
+            told.add(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
     def stop(number: int, frame: object) -> None:
         nonlocal stopping
         stopping = True
-        for process in crew.values():
-            if process.is_alive():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
+        for process in list(crew.values()):
+            end(process)
 
-    crew: dict[int, Any] = {}
-    codes: list[int] = []
-    replaced = 0
-    theirs = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    theirs = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
-        crew |= {slot: start(slot) for slot in range(count)}
+        for slot in range(count):
+            if not stopping:
+                start(slot)
         while crew:
             ready = wait([process.sentinel for process in crew.values()])
             for slot, process in list(crew.items()):
@@ -63,24 +150,36 @@ def run(count: int, work: Work, say: Callable[[str], None]) -> int:
                 if replaced > MOST_REPLACED:
                     say(f"worker {slot}: is not replaced, since {replaced} were killed; is there memory enough?")
                 else:
-                    crew[slot] = start(slot)
+                    start(slot)
     finally:
         for number, handler in theirs.items():
             signal.signal(number, handler)
-    return EXIT_INTERRUPTED if stopping else max(codes, default=EXIT_OK)
+    return EXIT_INTERRUPTED if stopping else max(codes, default=EXIT_INTERNAL)
 
 
-def _serve(work: Work, slot: int, count: int, parent: int) -> None:
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """Within, signals wait: a process that starts has our handler until it sets its own, and is in no list yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(work: Callable[[int], int], slot: int, count: int, parent: int) -> None:
     settle(slot, count, parent)
     os._exit(_guarded(work, slot))
 
 
-def _guarded(work: Work, slot: int) -> int:
+def _guarded(work: Callable[[int], int], slot: int) -> int:
     import sys
     import traceback
 
-    code = 1
+    code = EXIT_INTERNAL
     try:
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what has come since the start is heard here
         code = work(slot)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -90,3 +189,8 @@ def _guarded(work: Work, slot: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return code
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A handler that makes a signal a ctrl-C."""
+    raise KeyboardInterrupt

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from dltips.main import EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTLY
 from dltips.overrides import with_plus
 from dltips.sweep.loop import Told
 from dltips.sweep.objective import FOLDERS, RACED, SCORES, SECONDS
-from dltips.sweep.study import ERROR, Claim, Study
+from dltips.sweep.study import ERROR, WORKER, Claim, Study
 from dltips.sweep.table import columns, label, text
 from dltips.train import folder
 
@@ -61,21 +62,19 @@ def pareto(plan: Plan, whole: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial, mine in zip(whole, costs, strict=True) if not beaten(mine)]
 
 
-def best_scores(plan: Plan, study: Study) -> Sequence[float] | None:
+def best_scores(plan: Plan, trials: Sequence[FrozenTrial]) -> Sequence[float] | None:
     """By seed, of the best trial so far that ran all seeds."""
-    order = ranked(plan, study.trials())
+    order = ranked(plan, trials)
     return order[0].user_attrs.get(SCORES) if order else None
 
 
 class Progress:
     """A line for each trial that ends."""
 
-    def __init__(self, plan: Plan, study: Study, count: int) -> None:
-        self.plan, self.study, self.count = plan, study, count
+    def __init__(self, plan: Plan, done: Callable[[], int], count: int) -> None:
+        self.plan, self.done, self.count = plan, done, count
 
     def __call__(self, claim: Claim, values: Mapping[str, Any], told: Told) -> None:
-        from dltips.sweep.search import say
-
         line = f"trial {claim.number:>{len(str(self.count - 1))}}  {label(self.plan.space.varied(values))}"
         scores = "  ".join(
             f"{name} {number(value)}" for name, value in zip(self.plan.objectives, told.values, strict=False)
@@ -84,16 +83,21 @@ class Progress:
             line += f"  failed: {told.error}"
         else:
             line += f"  {scores}  {told.attributes[SECONDS]:.1f} s" + ("  pruned" if told.state == "pruned" else "")
-        say(f"{line}  ({done(self.study)} of {self.count})")
+        say(f"{line}  ({self.done()} of {self.count})")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def number(value: float) -> str:
+    if abs(value) >= 1e12:
+        return f"{value:.5g}"
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:.4f}"
 
 
-def report(plan: Plan, place: Path, study: Study, *, interrupted: bool) -> int:
-    """Print it; the exit code."""
-    trials = study.trials()
+def report(plan: Plan, place: Path, trials: Sequence[FrozenTrial], *, interrupted: bool) -> int:
+    """Print it, what is sure first; the exit code."""
     order = ranked(plan, trials)
     failed = [trial for trial in trials if trial.state is TrialState.FAIL]
     left = [trial for trial in trials if not trial.state.is_finished()]
@@ -105,15 +109,18 @@ def report(plan: Plan, place: Path, study: Study, *, interrupted: bool) -> int:
     if len(failed) > 3:
         lines.append(f"... and {len(failed) - 3} more")
     if order:
-        lines += _about_best(plan, place, trials, order)
+        lines += _best(plan, place, order[0])
+    print("\n".join(lines), flush=True)
+    if order:
+        lines = _about_best(plan, place, trials, order[0])
+        print("".join(f"{line}\n" for line in lines), end="", flush=True)
     if left:
         again = f"dltips sweep resume={shlex.quote(str(place))}"
         storage = " storage=ADDRESS" if plan.settings.storage is not None else ""
         cut = "interrupted" if interrupted else "not all trials are done"
-        last = f"{cut}: {len(left)} of {len(trials)} trials are left; go on with: {again}{storage}"
+        print(f"{cut}: {len(left)} of {len(trials)} trials are left; go on with: {again}{storage}", flush=True)
     else:
-        last = f"compare   dltips compare {place}"
-    print("\n".join([*lines, last]), flush=True)
+        print(f"compare   dltips compare {place}\nboard     dltips board {place}", flush=True)
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_PARTLY if failed else EXIT_OK
@@ -153,21 +160,40 @@ def _counted(trials: Sequence[FrozenTrial]) -> str:
     return ", ".join(parts)
 
 
-def _about_best(plan: Plan, place: Path, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial]) -> list[str]:
-    best = order[0]
+def _best(plan: Plan, place: Path, best: FrozenTrial) -> list[str]:
     varied = plan.space.varied(best.params)
     scores = ", ".join(f"{name} {number(value)}" for name, value in zip(plan.objectives, best.values, strict=True))
-    path = place / best.user_attrs[FOLDERS][0]
-    several = len(plan.objectives) > 1
-    best_in = f"the best in {plan.objectives[0]}: " if several else ""
-    lines = [f"best      {best_in}trial {best.number}: {label(varied)}, {scores}", f"folder    {path}"]
-    lines.append(f"train     {command(plan, varied)}")
-    if not several:
+    best_in = f"the best in {plan.objectives[0]}: " if len(plan.objectives) > 1 else ""
+    path = _path(place, best)
+    if path.is_dir():
+        where = str(path)
+    else:
+        host = (best.user_attrs.get(WORKER) or {}).get("host", "another machine")
+        where = f"{path.name}, which is not in {place}: a worker on {host} ran it in a folder of its own"
+    return [
+        f"best      {best_in}trial {best.number}: {label(varied)}, {scores}",
+        f"folder    {where}",
+        f"train     {command(plan, varied)}",
+    ]
+
+
+def _path(place: Path, trial: FrozenTrial) -> Path:
+    """A trial's first run. Its name comes from a database: it leads nowhere else."""
+    return place / Path(str((trial.user_attrs.get(FOLDERS) or ["?"])[0])).name
+
+
+def _about_best(plan: Plan, place: Path, trials: Sequence[FrozenTrial], best: FrozenTrial) -> list[str]:
+    """What can be said of it beyond itself."""
+    lines = []
+    if len(plan.objectives) == 1:
         lines += at_the_edge(plan, best)
         from dltips.sweep.importance import lines_of
 
         lines += lines_of(plan, trials)
-    _draw(plan, place, trials, path)
+    try:
+        _draw(plan, place, trials, _path(place, best))
+    except (OSError, ValueError, ArithmeticError) as error:  # a disk that is full, scores beyond any axis
+        lines.append(f"pictures  cannot be drawn ({' '.join(str(error).split())})")
     pictures = sorted(place.glob("search-*.png"))
     if pictures:
         lines.append(f"pictures  {' '.join(picture.name for picture in pictures)} in {place}")

@@ -26,7 +26,6 @@ from dltips.sweep.table import label, report
 from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, folder_name, outcome_of
 from dltips.train import folder
 from dltips.train.check import Checker
-from dltips.train.group import group as several
 from dltips.train.identity import code_hash
 
 
@@ -67,10 +66,6 @@ class Grid:
 
 def run(overrides: list[str], options: Options) -> int:
     """Freeze, run what is left to run, print the table; the exit code. Errors: ConfigError, before the first trial."""
-    if several().size > 1:
-        raise ConfigError(
-            "-m: is for one process, which runs the grid; torchrun and srun are for one run of dltips train"
-        )
     folder.check_writable()
     frozen = freeze(overrides, options.zipped)
     launcher = launcher_for(frozen.launcher, options.workers)

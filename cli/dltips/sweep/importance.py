@@ -17,7 +17,7 @@ BAR = 20  # characters
 
 
 def importances(plan: Plan, trials: Sequence[FrozenTrial]) -> dict[str, float] | None:
-    """Shares of 1, the greatest first; None where there are too few trials, or one parameter alone.
+    """Shares of 1, the greatest first; None where there are too few trials, one parameter alone, or nothing differs.
 
     How much of the objective's variance a forest of regression trees attributes to each alone. PED-ANOVA, which is
     Optuna's default and needs no scikit-learn, gave init 15 % where init=zeros made every such trial fail (25 trials
@@ -29,11 +29,17 @@ def importances(plan: Plan, trials: Sequence[FrozenTrial]) -> dict[str, float] |
     whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(whole) < ENOUGH or len(plan.space.dimensions) < 2 or len(plan.objectives) > 1:
         return None
+    scores = [trial.values[0] for trial in whole]
+    if min(scores) == max(scores):
+        return None
     study = optuna.create_study(direction=StudyDirection[plan.directions[0].upper()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study.add_trials(whole)
-        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        try:
+            found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        except (RuntimeError, AssertionError, ValueError):  # a variance of zero, or one beyond a float, as of 1e308
+            return None
     return {key: float(share) for key, share in sorted(found.items(), key=lambda item: -item[1])}
 
 
@@ -43,8 +49,11 @@ def lines_of(plan: Plan, trials: Sequence[FrozenTrial]) -> list[str]:
         return []
     found = importances(plan, trials)
     if found is None:
-        whole = sum(trial.state is TrialState.COMPLETE for trial in trials)
-        return [f"importance of each parameter: asks for {ENOUGH} complete trials, and there are {whole}"]
+        scores = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE]
+        why = "the scores lie too far apart" if min(scores) < max(scores) else "all trials score the same"
+        if len(scores) < ENOUGH:
+            why = f"asks for {ENOUGH} complete trials, and there are {len(scores)}"
+        return [f"importance of each parameter: {why}"]
     width = max(map(len, found))
     return [
         "importance",

@@ -90,7 +90,9 @@ class Loop:
             token = uuid.uuid4().hex
             claim = self.ask(lambda token=token: self.study.claim(self.me, token))  # type: ignore[misc]
             if claim is None:
-                if not self.ask(self.study.counts)[TrialState.RUNNING]:
+                counts = self.ask(self.study.counts)
+                # one may wait again by now: its worker gave it back after we had asked
+                if not counts[TrialState.RUNNING] + counts[TrialState.WAITING]:
                     return "done"
                 # whoever runs the last ones may die: then they are ours
                 time.sleep(pause)
@@ -107,7 +109,7 @@ class Loop:
         try:
             with self._pulse(claim):
                 trial = self.ask(lambda: self._sampled(claim))
-                told = objective(_Trial(self, claim, trial))
+                told = objective(self.ask(lambda: _Trial(self, claim, trial)))
                 if told.state is None:
                     if not self.lost:
                         self.ask(lambda: self.study.release(claim))
@@ -189,7 +191,8 @@ class _Trial:
         self.reported = set(loop.cached.get_trial(claim.trial_id).intermediate_values)
 
     def report(self, epoch: int, score: float) -> bool:
-        if epoch in self.reported:  # before the worker died that had the trial before us
+        # epochs of the worker that died and had the trial before us; and those that are no longer ours to tell
+        if epoch in self.reported or self.loop.lost:
             return False
         self.reported.add(epoch)
 

@@ -33,6 +33,7 @@ class Runs:
     prunes: bool
     place: Path
     best: Callable[[], Sequence[float] | None]
+    code: str = ""  # the hash of the code that the study was made with; "": any
     slot: int = 0
     surroundings: Surroundings = field(default_factory=Surroundings)
 
@@ -67,7 +68,9 @@ class Runs:
 
     def _trial(self, number: int, plain: Mapping[str, Any], varied: Mapping[str, Any], index: int) -> Trial:
         seeded = {**plain, "seed": plain["seed"] + index}
-        trial = Trial(number, seeded, {**varied, "seed": seeded["seed"]} if self.seeds > 1 else varied, "", "")
+        trial = Trial(
+            number, seeded, {**varied, "seed": seeded["seed"]} if self.seeds > 1 else varied, "", "", self.code
+        )
         hashed = trial.config.hash
         return replace(trial, folder=folder_name(number, hashed), hash=hashed)
 

@@ -28,22 +28,26 @@ LONGEST = 18  # characters of a choice below its column
 
 
 def draw(plan: Plan, trials: Sequence[FrozenTrial], place: Path) -> None:
-    """What can be drawn of the trials that were told; each file is replaced whole. Errors: OSError."""
+    """What can be drawn of the trials that were told; each file is replaced whole. Errors: OSError, ValueError."""
     whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.values]
+    failed = sum(trial.state is TrialState.FAIL for trial in trials)
     if len(whole) < 2:
         return
+    for values in zip(*(trial.values for trial in whole), strict=True):
+        if not math.isfinite(10 * (max(values) - min(values))):
+            raise ValueError("the scores lie too far apart")
     if len(plan.objectives) > 1:
         _save(_front(plan, whole), place / FRONT)
     else:
-        _save(_history(plan, whole, pruned), place / HISTORY)
+        _save(_history(plan, whole, pruned, failed), place / HISTORY)
         shares = importances(plan, trials)
         if shares is not None:
             _save(_importance(shares), place / IMPORTANCE)
-    _save(_slices(plan, whole, pruned), place / SLICES)
+    _save(_slices(plan, whole, pruned, failed), place / SLICES)
 
 
-def _history(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> Figure:
+def _history(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
     figure, (axes,) = _figure(7.0, 3.6, 1)
     higher = plan.directions[0] == "maximize"
     best: list[float] = []
@@ -67,13 +71,15 @@ def _history(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTr
         zorder=3,
     )
     axes.step([trial.number for trial in whole], best, where="post", color=VAL, linewidth=1.5, label="best so far")
+    if failed:
+        axes.plot([], [], linestyle="none", label=f"{failed} failed, not shown")
     axes.set_xlabel("trial")
     axes.set_ylabel(_objective(plan, 0))
     _legend(axes)
     return figure
 
 
-def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> Figure:
+def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
     """The first objective over each parameter; later trials are darker."""
     dimensions = plan.space.dimensions
     columns = min(COLUMNS, len(dimensions))
@@ -90,6 +96,7 @@ def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTri
                 color=PRUNED,
                 marker="x",
                 linewidths=0.8,
+                label="pruned, at its last epoch" if index == 0 else None,
             )
         there = [trial for trial in whole if dimension.key in trial.params]
         points = axes.scatter(
@@ -118,6 +125,10 @@ def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTri
         bar.set_label("trial", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         bar.ax.set_ylim(0, max(trial.number for trial in whole))
+    if failed:
+        panels[0].plot([], [], linestyle="none", label=f"{failed} failed, not shown")
+    if pruned or failed:
+        figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return figure
 
 
@@ -126,7 +137,20 @@ def _place(dimension: Dimension, trial: FrozenTrial) -> float:
     return float(dimension.labels.index(value)) if dimension.kind == "choice" else float(value)
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... where powers of ten alone would be one or none; the ends where those are, too; else none."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    tens = [10.0**power for power in powers if low <= 10.0**power <= high]
+    if len(tens) > 1 and high / low >= 10**1.5:
+        return []
+    steps = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
+    found = [step for step in steps if low <= step <= high]
+    return found if len(found) > 1 else [low, high]
+
+
 def _scale(axes: Axes, dimension: Dimension) -> None:
+    from matplotlib.ticker import NullFormatter
+
     if dimension.kind == "choice":
         names = [text(name) for name in dimension.labels]
         short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
@@ -138,6 +162,9 @@ def _scale(axes: Axes, dimension: Dimension) -> None:
         axes.set_xscale("log")
         ratio = (dimension.high / dimension.low) ** 0.03
         axes.set_xlim(dimension.low / ratio, dimension.high * ratio)
+        axes.xaxis.set_minor_formatter(NullFormatter())  # it would write 2 x 10^1 and 3 x 10^1 over one another
+        if ticks := log_ticks(dimension.low, dimension.high):
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         return
     margin = 0.03 * (dimension.high - dimension.low)
     axes.set_xlim(dimension.low - margin, dimension.high + margin)
@@ -184,7 +211,7 @@ def _front(plan: Plan, whole: Sequence[FrozenTrial]) -> Figure:
 
 def _legend(axes: Axes) -> None:
     """Above the panel, where no point lies."""
-    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
 
 
 def _objective(plan: Plan, index: int) -> str:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SamplerName = Literal["random", "tpe", "qmc", "cmaes"]
 PrunerName = Literal["none", "median", "asha", "hyperband"]
 
-POINT = "dltips:point"  # a trial's attribute: where CMA-ES put it, before rounding
 STARTUP = 10  # trials that TPE draws at random before it models anything (Optuna's default)
 RUNGS = 27  # of the most epochs: the first rung of asha and hyperband lies at a 27th of them (three halvings by 3)
 
@@ -139,15 +138,16 @@ class CmaEs(_Joint):
         if not search_space:
             return {}
         told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        state = self.state(told, len(search_space), study.direction)
-        point = [float(part) for part in state.ask()]
-        study._storage.set_trial_system_attr(trial._trial_id, POINT, point)
+        point = self.state(told, search_space, study.direction).ask()
         return {key: from_unit(each, part) for (key, each), part in zip(search_space.items(), point, strict=True)}
 
-    def state(self, told: Sequence[FrozenTrial], size: int, direction: StudyDirection) -> CMA:
-        """Generation after generation, in the order in which the trials ended."""
+    def state(
+        self, told: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
+    ) -> CMA:
+        """Generation after generation, in the order in which the trials ended, each where its parameters lie."""
         from cmaes import CMA
 
+        size = len(space)
         state = CMA(
             mean=numpy.full(size, 0.5),
             sigma=1 / 6,  # Optuna's: the middle of the cube and three standard deviations to each side
@@ -157,9 +157,9 @@ class CmaEs(_Joint):
         sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
         solutions = []
         for trial in sorted(told, key=lambda trial: (trial.datetime_complete, trial.number)):
-            point = trial.system_attrs.get(POINT)
-            if isinstance(point, list) and len(point) == size and trial.values is not None:
-                solutions.append((numpy.array(point, dtype=float), sign * trial.values[0]))
+            if trial.values is not None and space.keys() <= trial.params.keys():
+                point = [to_unit(each, trial.params[key]) for key, each in space.items()]
+                solutions.append((numpy.array(point), sign * trial.values[0]))
         for start in range(0, len(solutions) - state.population_size + 1, state.population_size):
             state.tell(solutions[start : start + state.population_size])
         return state
@@ -182,3 +182,17 @@ def from_unit(distribution: BaseDistribution, part: float) -> Any:
         count = round((high - low) / step) + 1
         value = low + min(int(part * count), count - 1) * step
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def to_unit(distribution: BaseDistribution, value: float) -> float:
+    """Where a number lies in [0, 1]: in the middle of its share, if `from_unit` rounds."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step = float(distribution.low), float(distribution.high), distribution.step
+    if distribution.log:
+        half = 0.5 if isinstance(distribution, IntDistribution) else 0.0
+        part = math.log(value / (low - half)) / math.log((high + half) / (low - half))
+    elif step is None:
+        part = (value - low) / (high - low)
+    else:
+        part = (round((value - low) / step) + 0.5) / (round((high - low) / step) + 1)
+    return min(max(part, 0.0), 1.0)

@@ -6,37 +6,40 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
-import sys
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from sqlalchemy import URL
 
 from dltips import paths
-from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, fail
+from dltips.config import Config
+from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.metrics import Score
 from dltips.overrides import parse, typed_keys
 from dltips.registry import ConfigError
 from dltips.sweep import crew, ending, samplers
 from dltips.sweep import place as places
 from dltips.sweep import space as spaces
+from dltips.sweep.crew import Work
+from dltips.sweep.ending import say
 from dltips.sweep.identity import this_worker
-from dltips.sweep.loop import Loop
-from dltips.sweep.objective import Runs
-from dltips.sweep.settings import FREE, SearchSettings, direction, objectives, read, seconds, split
+from dltips.sweep.settings import FREE, MOST_TRIALS, SearchSettings, direction, objectives, read, seconds, split
 from dltips.sweep.space import Space
-from dltips.sweep.storage import DatabaseGone, name_of, opened, shown, url_of
-from dltips.sweep.study import Study, join, open_study
-from dltips.sweep.trial import Surroundings
-from dltips.train import folder
+from dltips.sweep.storage import FILE, DatabaseGone, in_one_line, name_of, opened, patiently, shown, url_of
+from dltips.sweep.study import join, open_study
+from dltips.train import folder, transfer
 from dltips.train.check import Checker
+from dltips.train.identity import code_hash
 from dltips.train.store import Store
 
+Answer = TypeVar("Answer")
+
 KIND, BY_ITSELF = "search", "searched-"
+FOLDER = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}(-[\w.-]{1,60})?")  # as folder.unique_name makes them
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Plan:
     objectives: tuple[str, ...]
     fixed: tuple[str, ...]  # the overrides that all trials share, as they were typed
     study: str  # its name in the database
+    code: str = ""  # the hash of the code that it was made with; "": any
+    data: str = ""  # the hash of its data and of the weights that its runs begin with; "": any
 
     @property
     def directions(self) -> list[str]:
@@ -70,20 +75,22 @@ class Plan:
             "objectives": list(self.objectives),
             "fixed": list(self.fixed),
             "study": self.study,
+            "code": self.code,
+            "data": self.data,
         }
 
 
 def run(arguments: list[str]) -> int:
-    """Search, report; the exit code. Errors: ConfigError, before the first trial."""
+    """Search, report; the exit code. Errors: ConfigError."""
     own, overrides = split(arguments)
     settings = read(own)
     folder.check_writable()
     store = Store()
+    place: Path | None = None
     if settings.resume is not None:
-        place, plan = _reopened(settings, own, overrides)
+        place, plan = _reopened(settings, own, overrides, store)
     else:
         plan = _planned(settings, overrides, store)
-        place = None
     try:
         return _searched(plan, place, "trials" in typed_keys(own), store)
     except DatabaseGone as error:
@@ -107,11 +114,17 @@ def _planned(settings: SearchSettings, overrides: Sequence[str], store: Store) -
         fixed.append(f"metric={scores[0]}")
     space = replace(space, base=base)
     checker = Checker(store)
-    config = space.check(checker.content_hash)
+    origin = Origin(store)
+
+    def look(config: Config) -> None:
+        checker.content_hash(config)
+        origin.look(config)
+
+    config = space.check(look)
     names = names or [config.settings.metric]
     for note in (*space.notes, *samplers.check(settings.sampler, space.distributions(), len(names))):
         say(note)
-    plan = Plan(space, settings, tuple(names), tuple(fixed), "")
+    plan = Plan(space, settings, tuple(names), tuple(fixed), "", code_hash(), origin.hash)
     return replace(plan, study=settings.name or BY_ITSELF + _identity(plan))
 
 
@@ -124,7 +137,28 @@ def _identity(plan: Plan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _reopened(settings: SearchSettings, own: Sequence[str], overrides: Sequence[str]) -> tuple[Path, Plan]:
+class Origin:
+    """Of the data and the weights that the runs begin with: a hash."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._found: set[str] = set()
+
+    def look(self, config: Config) -> None:
+        """Errors: ConfigError."""
+        pretrained = transfer.find(config)
+        wanted = transfer.wanted(config, pretrained, None)
+        _, splits, _ = self._store.samples(config, config.common["data"](), wanted)
+        self._found.add(f"{splits.hash} {pretrained.hash if pretrained else ''}")
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(repr(sorted(self._found)).encode()).hexdigest()[:16]
+
+
+def _reopened(
+    settings: SearchSettings, own: Sequence[str], overrides: Sequence[str], store: Store
+) -> tuple[Path, Plan]:
     """The search of a folder, with what may differ taken from the command line. Errors: ConfigError."""
     keys = typed_keys(list(own))
     fixed = [key for key in keys if key not in FREE or key == "name"]
@@ -140,9 +174,23 @@ def _reopened(settings: SearchSettings, own: Sequence[str], overrides: Sequence[
         why = "does not exist" if not place.exists() else "is not the folder of a search"
         raise ConfigError(f"resume: {settings.resume} {why}; give one that dltips sweep has made, or last")
     plan = _from_json(content, settings, str(place))
-    if content.get("storage") is not None and settings.storage is None:
-        raise ConfigError(f"resume: the study of {place} lies in {content['storage']}; give its storage=ADDRESS")
-    return place, plan
+    _refuse_another_storage(content.get("storage"), settings.storage, place)
+    origin = Origin(store)
+    plan.space.check(origin.look)
+    return place, replace(plan, code=code_hash(), data=origin.hash)
+
+
+def _refuse_another_storage(theirs: Any, given: str | None, place: Path) -> None:
+    """Errors: ConfigError if a search's study is looked for where it is not."""
+    if theirs is None and given is not None:
+        raise ConfigError(f"storage: the study of {place} is its {FILE}, not in a server; leave storage out")
+    if theirs is None:
+        return
+    if given is None:
+        raise ConfigError(f"resume: the study of {place} lies in {theirs}; give its storage=ADDRESS")
+    one, other = (url_of(str(address), place) for address in (theirs, given))
+    if (one.host, one.query.get("host"), one.database) != (other.host, other.query.get("host"), other.database):
+        raise ConfigError(f"storage: the study of {place} lies in {theirs}, not in {shown(given)}; give that address")
 
 
 def _last() -> Path:
@@ -160,33 +208,21 @@ def _from_json(content: Mapping[str, Any], settings: SearchSettings, where: str)
         own = {key: value for key, value in stored["settings"].items() if key in SearchSettings.__dataclass_fields__}
         merged = replace(settings, **own, name=content["name"])
         space = spaces.from_json(stored["space"])
-        return Plan(space, merged, tuple(stored["objectives"]), tuple(stored["fixed"]), stored["study"])
+        origin = (str(stored.get("code", "")), str(stored.get("data", "")))
+        return Plan(space, merged, tuple(stored["objectives"]), tuple(stored["fixed"]), stored["study"], *origin)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"resume: the search of {where} cannot be read ({error}); start another") from error
 
 
 def _searched(plan: Plan, place: Path | None, more: bool, store: Store) -> int:
-    """Make or join the study, run it, report it; the exit code."""
+    """Make or join the study, run it, report it; the exit code. Errors: ConfigError, DatabaseGone."""
     settings = plan.settings
     with contextlib.ExitStack() as stack:
         if settings.storage is None:
             stack.enter_context(_one_command_at_a_time())
             place = place or _found(plan) or places.make(_identity(plan), settings.name)
         url = url_of(settings.storage, place or Path())
-        storage = stack.enter_context(opened(url, settings.patience))
-        made = join(storage, plan.study, plan.directions, settings.trials, _content(plan, place))
-        study = open_study(storage, plan.study)
-        plan, place = _agreed(plan, study, url, place)
-        count = study.grow(settings.trials if more else 0)
-        before = ending.done(study)
-        if places.read(place) is None:
-            places.write(place, study.content() or {})
-    if made:
-        say(f"{place}: {count} trials, sampler {settings.sampler}, pruner {settings.pruner}")
-    else:
-        say(f"going on with {place}: {before} of {count} trials are done")
-        if more and count > settings.trials:
-            say(f"trials: there are {count} already, of which none is taken away")
+        plan, place, count = _begun(plan, url, place, more)
     limit = seconds(settings.timeout)
     deadline = time.monotonic() + limit if limit is not None else None
     work = Work(plan, place, url, deadline, count)
@@ -198,14 +234,65 @@ def _searched(plan: Plan, place: Path | None, more: bool, store: Store) -> int:
         code = crew.run(settings.workers, work, say)
     else:
         work.store = store
-        with _stopped_by_sigterm():
-            code = work(0)
+        code = work(0)
     if code not in (EXIT_OK, EXIT_INTERRUPTED):
         return code
-    with opened(url, settings.patience) as storage:
+    with in_one_line(url), opened(url, settings.patience) as storage:
         study = open_study(storage, plan.study)
-        study.requeue_dead(this_worker(), None)
-        return ending.report(plan, place, study, interrupted=code == EXIT_INTERRUPTED)
+        patiently(lambda: study.requeue_dead(this_worker(), None), settings.patience, say)
+        trials = patiently(study.trials, settings.patience, say)
+    return ending.report(plan, place, trials, interrupted=code == EXIT_INTERRUPTED)
+
+
+def _begun(plan: Plan, url: URL, place: Path | None, more: bool) -> tuple[Plan, Path, int]:
+    """The study, made or joined, as it agrees with ours; its folder; its number of trials. Says so."""
+    settings = plan.settings
+
+    def ask(question: Callable[[], Answer]) -> Answer:
+        return patiently(question, settings.patience, say)
+
+    before = places.read(place) if place is not None else None
+    if before is not None:  # what the folder says, whatever has become of its database
+        _refuse_differences(_from_json(before, settings, str(place)), plan)
+    kept = before.get("count") if before is not None and not more else None
+    count = kept if type(kept) is int and 0 < kept <= MOST_TRIALS else settings.trials
+    with in_one_line(url), opened(url, settings.patience) as storage:
+        made = ask(lambda: join(storage, plan.study, plan.directions, count, _content(plan, place)))
+        study = ask(lambda: open_study(storage, plan.study))
+        plan, place = _agreed(plan, ask(study.content), url, place)
+        lost = made and before is not None
+        if lost:
+            values = _left_behind(plan, place)
+            count = ask(lambda: study.grow(max(values, default=-1) + 1))
+            ask(lambda: study.preset(values, plan.space.distributions()))
+        count = ask(lambda: study.grow(settings.trials if more else 0))
+        done = ask(lambda: ending.done(study))
+        if (places.read(place) or {}).get("count") != count:
+            places.write(place, {**(before or ask(study.content) or {}), "count": count})
+    if lost:
+        say(f"{place}: its study is gone, and begun again with {count} trials; what runs are there are taken over")
+    elif made:
+        say(f"{place}: {count} trials, sampler {settings.sampler}, pruner {settings.pruner}")
+    else:
+        say(f"going on with {place}: {done} of {count} trials are done")
+        if more and count > settings.trials:
+            say(f"trials: there are {count} already, of which none is taken away")
+    return plan, place, count
+
+
+def _left_behind(plan: Plan, place: Path) -> dict[int, dict[str, Any]]:
+    """The values of the trials whose runs are in the folder, by number."""
+    found: dict[int, dict[str, Any]] = {}
+    for file in sorted(place.glob(f"[0-9]*-*/{folder.CONFIG}")):
+        number = file.parent.name.partition("-")[0]
+        try:
+            stored = folder.read_config(file.parent)
+        except ConfigError:
+            continue
+        values = plan.space.values(stored)
+        if number.isdecimal() and int(number) < MOST_TRIALS and values is not None:
+            found.setdefault(int(number), values)
+    return found
 
 
 def _content(plan: Plan, place: Path | None) -> dict[str, Any]:
@@ -238,112 +325,50 @@ def _found(plan: Plan) -> Path | None:
     return None
 
 
-def _agreed(plan: Plan, study: Study, url: URL, place: Path | None) -> tuple[Plan, Path]:
+def _agreed(plan: Plan, content: dict[str, Any] | None, url: URL, place: Path | None) -> tuple[Plan, Path]:
     """The study's own plan, which ours must agree with, and its folder. Errors: ConfigError, with what differs."""
-    content = study.content()
     if content is None:
         raise ConfigError(
             f"name: {name_of(url)} has a study {plan.study} that another program made; write name=ANOTHER"
         )
     theirs = _from_json(content, plan.settings, name_of(url))
-    if plan.space is not theirs.space:
-        mine, stored = plan.to_json(), theirs.to_json()
-        differ = theirs.space.differences(plan.space)
-        differ += [
-            f"{key}={stored['settings'][key]} (not {value})"
-            for key, value in mine["settings"].items()
-            if key != "objective" and stored["settings"][key] != value
-        ]
-        if theirs.objectives != plan.objectives:
-            differ.append(f"objective={list(theirs.objectives)} (not {list(plan.objectives)})")
-        if differ:
-            raise ConfigError(
-                f"name: the study {plan.study} has {', '.join(differ[:4])}{' and more' if len(differ) > 4 else ''};"
-                " give the same command, or name=ANOTHER"
-            )
-    place = place or paths.OUTPUTS / str(content["folder"]).replace("/", "-")
+    _refuse_differences(theirs, plan)
+    if place is None:
+        if not FOLDER.fullmatch(str(content.get("folder"))):
+            raise ConfigError(f"name: the study {plan.study} of {name_of(url)} names no folder; write name=ANOTHER")
+        place = paths.OUTPUTS / str(content["folder"])
     with contextlib.suppress(FileExistsError):
         folder.make(None, place) if not place.exists() else None
     return theirs, place
 
 
-@dataclass
-class Work:
-    """What a worker does, in this process or in another one."""
-
-    plan: Plan
-    place: Path
-    url: URL
-    deadline: float | None
-    count: int
-    store: Store | None = None
-
-    def __call__(self, slot: int) -> int:
-        """Run trials until none is left; the exit code."""
-        if self.plan.settings.workers > 1:
-            signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            with opened(self.url, self.plan.settings.patience) as storage:
-                study = open_study(storage, self.plan.study)
-                ended = self.loop(storage, study).run(self.objective(study, slot))
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
-        except DatabaseGone as error:
-            return fail(str(error), EXIT_INTERNAL)
-        except ConfigError as error:
-            return fail(str(error), EXIT_USAGE)
-        return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
-
-    def loop(self, storage: Any, study: Study) -> Loop:
-        settings = self.plan.settings
-        epochs = self.plan.space.most("epochs")
-        pruner = samplers.make_pruner(settings.pruner, epochs, settings.reduction, settings.min_epochs)
-        told = ending.Progress(self.plan, study, self.count)
-        return Loop(
-            storage=storage,
-            study=study,
-            space=self.plan.space,
-            sampler=settings.sampler,
-            pruner=pruner,
-            seed=int(self.plan.space.base["seed"]),
-            say=say,
-            patience=settings.patience,
-            grace=settings.grace,
-            deadline=self.deadline,
-            after=told,
+def _refuse_differences(theirs: Plan, ours: Plan) -> None:
+    """Errors: ConfigError if our trials would not be those of the study."""
+    mine, stored = ours.to_json(), theirs.to_json()
+    differ = theirs.space.differences(ours.space)
+    differ += [
+        f"{key}={stored['settings'][key]} (not {value})"
+        for key, value in mine["settings"].items()
+        if key != "objective" and stored["settings"][key] != value
+    ]
+    if theirs.objectives != ours.objectives:
+        differ.append(f"objective={list(theirs.objectives)} (not {list(ours.objectives)})")
+    name = theirs.study
+    if differ:
+        raise ConfigError(
+            f"name: the study {name} has {', '.join(differ[:4])}{' and more' if len(differ) > 4 else ''};"
+            " give the same command, or name=ANOTHER"
         )
-
-    def objective(self, study: Study, slot: int) -> Runs:
-        plan = self.plan
-        return Runs(
-            space=plan.space,
-            objectives=plan.objectives,
-            directions=plan.directions,
-            seeds=plan.settings.seeds,
-            prunes=plan.settings.pruner != "none",
-            place=self.place,
-            best=lambda: ending.best_scores(plan, study),
-            slot=slot,
-            surroundings=Surroundings(plan.typed, store=self.store or Store()),
+    if theirs.data and theirs.data != ours.data:
+        raise ConfigError(
+            f"name: the study {name} has other data or weights than there are now; bring them back, or search anew"
+            " with name=ANOTHER"
         )
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Within, SIGTERM between two epochs is a ctrl-C; during them the run itself listens."""
-    theirs = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, theirs)
+    if theirs.code and theirs.code != ours.code:
+        raise ConfigError(
+            f"name: the study {name} was made with other code than runs now (dltips, your tips, torch or numpy); go"
+            " back to that, or search anew with name=ANOTHER"
+        )
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ NUMBERS = {
     "peak_memory_mb": "minimize",
     "samples_per_second": "maximize",
 }
+MOST_TRIALS = 100_000  # rows that are made at once, and read again by the sampler before each trial
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -128,6 +129,8 @@ def read(own: Sequence[str]) -> SearchSettings:
     settings = SearchSettings(**values)
     if settings.trials == 0:
         raise ConfigError("trials: 0 is no search; write trials=20")
+    if settings.trials > MOST_TRIALS:
+        raise ConfigError(f"trials: {settings.trials} is too many; there are at most {MOST_TRIALS:,} in a study")
     if settings.reduction < 2:
         raise ConfigError("reduction: 1 would let every trial go on; write reduction=3")
     seconds(settings.timeout)

@@ -81,6 +81,20 @@ class Dimension:
         # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits are what was typed
         return int(value) if self.kind == "int" else float(f"{value:.12g}") if self.step else float(value)
 
+    def value_of(self, plain: Mapping[str, Any], apart: Sequence[str]) -> Any:
+        """What stands for a config's setting, knobs that are searched apart left out; None if nothing does."""
+        setting: Any = plain
+        for part in self.key.split("."):
+            setting = setting.get(part) if isinstance(setting, Mapping) else None
+        if self.kind != "choice":
+            return setting if type(setting) in (int, float) and self.low <= setting <= self.high else None
+
+        def core(section: Any) -> dict[str, Any]:
+            return {key: value for key, value in flat({self.key: section}).items() if key not in apart}
+
+        pairs = zip(self.labels, self.values, strict=True)
+        return next((label for label, value in pairs if core(value) == core(setting)), None)
+
     def told(self, value: Any) -> Any:
         """The value as people read it: a family's options by name."""
         return value if self.kind == "choice" and self.key in FAMILIES else self.setting(value)
@@ -113,6 +127,16 @@ class Space:
             if dimension.key in values:
                 _set(plain, dimension.key.split("."), dimension.setting(values[dimension.key]))
         return plain
+
+    def values(self, plain: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The values that give a trial this config; None if it is no trial of this space."""
+        found: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            inner = [other.key for other in self.dimensions if other.key.startswith(f"{dimension.key}.")]
+            if (value := dimension.value_of(plain, inner)) is None:
+                return None
+            found[dimension.key] = value
+        return found
 
     def varied(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What a trial's values are, for people: {"init": "he", "optimizer.lr": 0.1}."""

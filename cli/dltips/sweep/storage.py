@@ -25,7 +25,10 @@ SQLITE_WAIT = 10  # seconds that SQLite itself waits for another's transaction, 
 
 
 class DatabaseGone(Exception):
-    """The database could not be reached for as long as we were to wait: one line. Exit code 1; nothing is lost."""
+    """The database could not be reached for as long as we were to wait, or its disk is full: one line.
+
+    Exit code 1; nothing is lost.
+    """
 
 
 def url_of(storage: str | None, folder: Path) -> URL:
@@ -53,11 +56,12 @@ def shown(storage: str | None) -> str | None:
 
 
 def connect(url: URL, patience: float) -> RDBStorage:
-    """Open the database, its tables made if they are missing. Errors: ConfigError, in one line."""
+    """Open the database, its tables made if they are missing. Errors: ConfigError, DatabaseGone, in one line."""
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy import event
-    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sqlite = url.drivername == "sqlite"
@@ -76,8 +80,8 @@ def connect(url: URL, patience: float) -> RDBStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             storage = patiently(open_it, patience, None)
-    except (DatabaseError, RuntimeError, KeyError, ValueError) as error:
-        raise ConfigError(f"storage: {name_of(url)} cannot be used ({reason(error)}); {_remedy(url, error)}") from error
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, LookupError, ValueError) as error:
+        raise unusable(url, error) from error
     except ImportError as error:
         raise ConfigError("storage: PostgreSQL needs psycopg; pip install 'dltips[postgresql]'") from error
     if sqlite:
@@ -134,6 +138,31 @@ class _OneAtATime:
             self.connection.close()  # and with it the lock
 
 
+@contextlib.contextmanager
+def in_one_line(url: URL) -> Iterator[None]:
+    """Within, what a database answers that waiting does not mend is a line. Errors: ConfigError, DatabaseGone."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise unusable(url, error) from error
+
+
+def unusable(url: URL, error: BaseException) -> ConfigError | DatabaseGone:
+    if _is_full(error):
+        return DatabaseGone(
+            f"storage: {name_of(url)} cannot be written ({reason(error)}); make room, then run the same command again"
+        )
+    return ConfigError(f"storage: {name_of(url)} cannot be used ({reason(error)}); {_remedy(url, error)}")
+
+
+def _is_full(error: BaseException) -> bool:
+    text = reason(error).casefold()
+    return any(words in text for words in ("disk is full", "disk i/o error", "no space left"))
+
+
 def name_of(url: URL) -> str:
     return str(url.database) if url.drivername == "sqlite" else url.set(drivername="postgresql").render_as_string()
 
@@ -179,6 +208,8 @@ def is_passing(error: BaseException) -> bool:
             text = str(seen.orig).casefold()
             refused = ("password authentication", "does not exist", "no password supplied", "not permitted", "pg_hba")
             if any(words in text for words in refused) or "unable to open" in text or "readonly" in text:
+                return False
+            if _is_full(seen):  # a minute makes no room: the person hears it at once
                 return False
             return isinstance(seen, OperationalError | InternalError) or seen.connection_invalidated
         seen = seen.__cause__ or seen.__context__

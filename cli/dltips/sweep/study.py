@@ -20,9 +20,11 @@ from optuna.trial import TrialState
 from sqlalchemy import func, insert
 from sqlalchemy.exc import IntegrityError
 
+from dltips.registry import ConfigError
 from dltips.sweep.identity import Worker, is_dead
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
     from sqlalchemy.orm import Session
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 models: Any = optuna_models  # their columns' types are those of the table, not of a row
 
 CONTENT, WORKER, DEATHS, ERROR = "dltips", "worker", "deaths", "error"  # keys of user attributes
-MOST_DEATHS = 10  # a trial that so many workers died of is not tried again: it is likely to be what kills them
+IN_VAIN = "deaths_in_vain"  # [how many, epochs at the last one]
+MOST_DEATHS = 10  # so many workers in a row that died of a trial without an epoch: it is likely to be what kills them
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ class Study:
             there = int(session.query(func.count(models.TrialModel.trial_id)).filter(self._mine()).scalar())
             _add_trials(session, self.study_id, there, count)
             return max(there, count)
+
+    def preset(self, values: Mapping[int, Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> None:
+        """Give waiting trials, by number, the parameters that they are to have."""
+        for trial in self.trials():
+            for key, value in values.get(trial.number, {}).items():
+                if trial.state is TrialState.WAITING and key not in trial.params:
+                    inner = distributions[key].to_internal_repr(value)
+                    self.storage.set_trial_param(trial._trial_id, key, inner, distributions[key])
 
     def claim(self, worker: Worker, token: str) -> Claim | None:
         """The first waiting trial, now ours; None if none waits. Asked again with its token, it is the same trial."""
@@ -142,7 +153,7 @@ class Study:
         """
         with transaction(self.storage) as session:
             suspects = [row.trial_id for row in self._running(session) if self._dead(session, row.trial_id, me, grace)]
-        found = []
+        found, model = [], models.TrialIntermediateValueModel
         for trial_id in suspects:
             with transaction(self.storage) as session:
                 row = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
@@ -153,11 +164,15 @@ class Study:
                 deaths = int(_attribute(session, trial_id, DEATHS) or 0) + 1
                 _set_attribute(session, trial_id, DEATHS, deaths)
                 _set_attribute(session, trial_id, WORKER, None)
-                given_up = deaths >= MOST_DEATHS
+                epochs = int(session.query(model.trial_id).filter(model.trial_id == trial_id).count())
+                count, before = _attribute(session, trial_id, IN_VAIN) or (0, epochs)
+                count = count + 1 if epochs == before else 1
+                _set_attribute(session, trial_id, IN_VAIN, [count, epochs])
+                given_up = count >= MOST_DEATHS
                 row.state = TrialState.FAIL if given_up else TrialState.WAITING
                 if given_up:
                     row.datetime_complete = datetime.now()
-                    _set_attribute(session, trial_id, ERROR, f"{deaths} workers died of it")
+                    _set_attribute(session, trial_id, ERROR, f"{count} workers died of it")
                 found.append(Requeued(row.number, f"{worker['host']}, process {worker['pid']}", given_up))
         return found
 
@@ -216,8 +231,11 @@ def join(storage: RDBStorage, name: str, directions: Sequence[str], count: int, 
 
 
 def open_study(storage: RDBStorage, name: str) -> Study:
-    """Errors: KeyError if there is none."""
-    return Study(storage, name, storage.get_study_id_from_name(name))
+    """Errors: ConfigError if there is none, or none any more."""
+    try:
+        return Study(storage, name, storage.get_study_id_from_name(name))
+    except KeyError as error:
+        raise ConfigError(f"storage: the database has no study {name} any more; give the command again") from error
 
 
 @contextlib.contextmanager

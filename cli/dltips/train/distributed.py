@@ -6,16 +6,18 @@ So the draws, and with them the curve, are those of one device: the shares' grad
 from __future__ import annotations
 
 import gc
+import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dltips.feed.batches import Batch, Feed, batch_sizes
 from dltips.main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
 from dltips.net import Net
 from dltips.registry import ConfigError
@@ -32,6 +34,7 @@ from dltips.train.spawn import tell
 if TYPE_CHECKING:
     from dltips.train.resume import Continuation
 
+PATIENCE = 30  # seconds for which a validation goes on when the run is to stop: its epoch is worth keeping
 LOOK = 0.2  # seconds between two agreements on going on, about
 LOOK_STEPS = 256  # but no more steps than these
 
@@ -52,6 +55,7 @@ def share_out(run: Run, group: Group) -> list[str]:
     training.parts = _telling(parts, [_in_step(norm) for norm in norms], group.size) if together else parts
     training.group = group
     training.look = Look(group)
+    training.val = Interruptible(training.val, training, group)
     training.forward = own_stream(training, group)
     training.on_gradient = [lambda net: group.add_up(net.gradients), *training.on_gradient]
     training.end_epoch = [*training.end_epoch, lambda net: group.take_first(_state(run))]
@@ -188,10 +192,10 @@ def own_stream(training: Training, group: Group) -> Callable[[Tensor], Tensor]:
     return passed
 
 
-class Look:
-    """Between two steps: whether any process was asked to stop, or has met a loss that is not finite.
+class Pace:
+    """Steps at which all processes agree on something, about LOOK seconds apart.
 
-    All look at the same step: the next one is agreed on with each look, so that about LOOK seconds lie between.
+    The next one is settled with each, by the slowest process.
     """
 
     def __init__(self, group: Group) -> None:
@@ -199,20 +203,52 @@ class Look:
         self.last = self.next = -1
         self.at = time.perf_counter()
 
+    def agreed(self, step: int, *values: float) -> Sequence[float] | None:
+        """Each value's maximum over the processes; None if it is not time yet. Errors: Lost."""
+        if self.last < step < self.next:
+            return None
+        now = time.perf_counter()
+        seconds = (now - self.at) / max(1, step - self.last)
+        *found, slowest = self.group.highest(*values, seconds)
+        self.last, self.at = step, now
+        self.next = step + max(1, min(LOOK_STEPS, int(LOOK / max(slowest, 1e-6))))
+        return found
+
+
+class Look(Pace):
+    """Between two steps: whether any process was asked to stop, or has met a loss that is not finite."""
+
     def __call__(self, training: Training, meter: Meter) -> None:
         """Errors: NotFinite, Interrupted, Lost."""
-        if self.last < training.step < self.next:
+        found = self.agreed(training.step, training.stop_requested, not meter.is_finite)
+        if found is None:
             return
-        now = time.perf_counter()
-        seconds = (now - self.at) / max(1, training.step - self.last)
-        stop, broken, slowest = self.group.highest(training.stop_requested, not meter.is_finite, seconds)
-        self.last, self.at = training.step, now
-        self.next = training.step + max(1, min(LOOK_STEPS, int(LOOK / max(slowest, 1e-6))))
+        stop, broken = found
         if stop:
-            training.stop_requested = True
             raise Interrupted
         if broken:
             raise NotFinite
+
+
+class Interruptible(Feed):
+    """The same batches; all processes break off between two of them, PATIENCE after one of them was asked to stop."""
+
+    def __init__(self, feed: Feed, training: Training, group: Group) -> None:
+        vars(self).update(vars(feed))
+        self.training = training
+        self.group = group
+
+    def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
+        """Errors: Interrupted, Lost."""
+        pace, asked = Pace(self.group), math.inf
+        everywhere = len(batch_sizes(self.count // self.group.size, batch_size))  # some process may have one more
+        for number, batch in enumerate(super().__call__(order, batch_size, generators), 1):
+            yield batch
+            if self.training.stop_requested:
+                asked = min(asked, time.perf_counter())
+            found = pace.agreed(number, time.perf_counter() - asked) if number <= everywhere else None
+            if found is not None and found[0] > PATIENCE:
+                raise Interrupted
 
 
 # Batch norm

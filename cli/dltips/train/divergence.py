@@ -17,7 +17,7 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
 
     Where several processes share the run all of them replay it, and the first that saw a layer fail names it.
     """
-    training = run.training
+    training, group = run.training, run.training.group
     snapshot.put_back(training, run.regularizations)
     net, first_bad = training.net, [""]
 
@@ -36,19 +36,21 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     where = "the loss"
     try:
         for inputs, targets in batches(training, epoch):
-            meter = Meter(training.group)
+            if group.highest(training.stop_requested)[0]:
+                where = "a step from here on (stopped while looking)"
+                break
+            meter = Meter(group)
             train_step(training, inputs, targets, meter)
             training.step += 1
             try:
                 meter.means()
             except NotFinite:
-                where = next(filter(None, training.group.gather(first_bad[0])), where)
+                where = next(filter(None, group.gather(first_bad[0])), where)
                 break
-            if not bool(net.parameters.isfinite().all()):
-                broken = [
-                    segment.name for segment, view in net.views(net.parameters) if not bool(view.isfinite().all())
-                ]
-                where = f"the update of {broken[0]}"
+            if group.highest(not bool(net.parameters.isfinite().all()))[0]:
+                views = net.views(net.parameters)
+                broken = next((segment.name for segment, view in views if not bool(view.isfinite().all())), "")
+                where = f"the update of {next(filter(None, group.gather(broken)))}"
                 break
     finally:
         for handle in handles:

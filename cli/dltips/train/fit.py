@@ -80,7 +80,10 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
     best = resume.best if resume else None
     snapshot = resume or Snapshot.take(training, run.regularizations, 0, 0.0, None)
     if settings.epochs == 0 and snapshot.epoch == 0:
-        record, best = _score(run, 0, clock, None, 0.0, best)
+        try:
+            record, best = _score(run, 0, clock, None, 0.0, best)
+        except Interrupted:
+            return Result("interrupted", records, snapshot)
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
         recorder.epoch(record, snapshot)
         return Result("finished", [record], snapshot)
@@ -89,13 +92,13 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         started = time.perf_counter()
         try:
             means = train_epoch(training, epoch, run.statistics.before_last_step if run.statistics else None)
+            record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         except Interrupted:
             return Result("interrupted", records, snapshot)
         except NotFinite:
             from dltips.train.divergence import locate
 
             return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
-        record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         records.append(record)
         verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
         best = run.enter(epoch + 1, best)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
+import platform
+import signal
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
 
 from dltips.config import Config
+from dltips.main import EXIT_INTERNAL
 from dltips.registry import ConfigError
+from dltips.train.spawn import LOST, PLACE, World, check_device, check_devices, tell, told_why
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
 
 
 class Lost(Exception):
@@ -86,14 +97,13 @@ class Several(Group):
                 distributed.all_reduce(tensor)
 
     def take_first(self, tensors: Sequence[Tensor]) -> None:
-        with _in_touch():
-            for tensor in tensors:
-                if tensor.is_contiguous():
-                    distributed.broadcast(tensor, 0)
-                else:
-                    copied = tensor.contiguous()
-                    distributed.broadcast(copied, 0)
-                    tensor.copy_(copied)
+        for tensor in tensors:
+            if tensor.numel():
+                whole = tensor.detach().contiguous()
+                with _in_touch():
+                    distributed.broadcast(whole.reshape(-1).view(torch.uint8), 0)  # gloo knows no int16, no float8
+                if whole.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(whole)
 
     def gather(self, value: Any) -> list[Any]:
         own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -156,5 +166,117 @@ def refuse_devices(config: Config, group: Group) -> None:
 def _in_touch() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # gloo's is of no kind of its own
-        raise Lost(f"another process is gone ({' '.join(str(error).split())[:150]})") from error
+    except RuntimeError as error:
+        # gloo's is of no kind of its own, and names the file of its own that it comes from
+        if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
+            raise Lost(told_why() or "another process of this run is gone") from error
+        raise
+
+
+# How they find each other
+
+
+@contextlib.contextmanager
+def connected(place: World, device: str) -> Iterator[int | None]:
+    """Within, torch.distributed connects the processes. Yields process 0's pid, if it is on this machine.
+
+    `device` as in a config. Errors: ConfigError.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    check_device(place.size, device)
+    os.environ |= {
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_size),
+    }
+    gpu = gpu_of(place, device)
+    timeout = datetime.timedelta(minutes=30)  # the first process may draw, save or download meanwhile
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+            refuse_one_for_two(place, store, _name_of(gpu))
+        distributed.init_process_group(
+            "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
+            timeout=timeout,
+            store=PrefixStore("run", store),
+            rank=place.rank,
+            world_size=place.size,
+            device_id=None if gpu is None else torch.device("cuda", gpu),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"devices: the {place.size} processes do not find each other at {place.address}:{place.port}"
+            f" ({' '.join(str(error).split())[:120]})"
+        ) from error
+    here = _on_this_machine()
+    threading.Thread(target=_watch, args=(list(here.values()),), daemon=True).start()
+    yield here.get(0)
+    distributed.destroy_process_group()  # not behind an error: it would wait for those that are gone
+
+
+def gpu_of(place: World, device: str) -> int | None:
+    """Which of the GPUs that this process sees is its own; None on a CPU. Errors: ConfigError where there are too few.
+
+    A scheduler may show each process one GPU alone.
+    """
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return None
+    if torch.cuda.device_count() == 1:
+        return 0
+    check_devices(place.local_size, device)
+    return place.local_rank
+
+
+def _name_of(gpu: int) -> str:
+    """The same in every process that sees this GPU."""
+    return f"{platform.node()} {torch.cuda.get_device_properties(gpu).uuid}"
+
+
+def refuse_one_for_two(place: World, store: Store, name: str) -> None:
+    """Errors: ConfigError, in all processes, if two of them have the same GPU."""
+    store.set(f"gpu-{place.rank}", name)
+    names = [store.get(f"gpu-{rank}").decode() for rank in range(place.size)]
+    for rank, gpu in enumerate(names):
+        if gpu in names[:rank]:
+            raise ConfigError(
+                f"devices: processes {names.index(gpu) + 1} and {rank + 1} of {place.size} have the same GPU;"
+                " start one for each GPU, or write device=cpu"
+            )
+
+
+def _on_this_machine() -> dict[int, int]:
+    """The pid of each rank that runs here."""
+    peers = group().gather([platform.node(), os.getpid()])
+    return {rank: pid for rank, (node, pid) in enumerate(peers) if node == platform.node()}
+
+
+def _watch(peers: Sequence[int]) -> None:
+    """End this process soon after another one is gone, even while it waits for a GPU or a message that never comes."""
+    parent = os.getppid() if PLACE in os.environ else None
+    while not OVER.wait(1.0):
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)  # nobody is there to be told: save, and end
+            return
+        if not all(map(is_alive, peers)):
+            if not OVER.wait(GRACE):
+                tell(f"code-{distributed.get_rank()}", LOST)
+                os._exit(EXIT_INTERNAL)
+            return
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is there, and has not ended without being waited for."""
+    try:
+        os.kill(pid, 0)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True

@@ -16,6 +16,7 @@ from dltips.tips import preprocessing
 from dltips.train import checkpoint, folder
 from dltips.train.device import Threads
 from dltips.train.fit import Record
+from dltips.train.group import group
 from dltips.train.identity import versions
 from dltips.train.prepare import Run
 from dltips.train.snapshot import FORMAT, Snapshot
@@ -77,6 +78,8 @@ def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
             # only what was typed: the rest of a section stays as the run has it
             OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
     merged["resume"] = None
+    if group().size > 1:  # as many as were started
+        merged["devices"] = group().size
     config = validate(merged)
     _refuse_longer_schedule(stored, config, path)
     try:

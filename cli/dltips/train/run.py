@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
+import os
 import shutil
 import signal
 import sys
@@ -25,12 +27,13 @@ from dltips.train import checkpoint, folder
 from dltips.train import device as devices
 from dltips.train.display import Display, display_for
 from dltips.train.fit import Result, fit
+from dltips.train.group import Group, Lost, refuse_devices
 from dltips.train.group import group as several
-from dltips.train.group import refuse_devices
 from dltips.train.identity import code_hash
 from dltips.train.loop import Training
 from dltips.train.prepare import Run, prepare
 from dltips.train.recorder import FolderRecorder
+from dltips.train.spawn import PLACE
 from dltips.train.store import Store
 from dltips.train.summary import environment, parameters, report, summarize
 
@@ -57,19 +60,16 @@ class Session:
         return pictures == "all" or (pictures == "best" and not self.quiet)
 
 
-def train(composed: DictConfig, overrides: list[str], notes: list[str], said: set[str]) -> int:
-    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind.
-
-    Of the notes, those that the person has heard go to run.log alone; the others are added to what was said.
-    """
+def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
+    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind."""
     folder.check_writable()
     if composed.get("resume") is not None:
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        code, _ = run_once(resumed.config, resumed, Session(typed_keys(overrides), [*notes, *resumed.notes], said))
+        code, _ = run_once(resumed.config, resumed, Session(typed_keys(overrides), [*notes, *resumed.notes], set()))
     else:
-        code, _ = run_once(validate(composed), None, Session(typed_keys(overrides), notes, said))
+        code, _ = run_once(validate(composed), None, Session(typed_keys(overrides), notes, set()))
     return code
 
 
@@ -85,7 +85,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
 
         run.notes = [*run.notes, *share_out(run, group)]
         if group.rank:
-            with _stop_on_signals(run.training):
+            with _stop_on_signals(run.training, group):
                 return follow(run, resumed, group)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
@@ -115,11 +115,12 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
             _freeze()
             gc.enable()
             devices.keep_freed_memory()
-            with _stop_on_signals(run.training):
+            with contextlib.ExitStack() as listening:
+                listening.enter_context(_stop_on_signals(run.training, group))
                 result = fit(run, recorder, resume=snapshot, records=records)
-            display.leave()
-            # of several processes another one may have heard the signal first
-            with _stop_on_signals(run.training) if group.size > 1 else contextlib.nullcontext():
+                if group.size == 1:  # of several processes another one may have heard the signal first
+                    listening.close()
+                display.leave()
                 code = _end(run, recorder, result, path, display, session)
                 group.part()
             return code, path
@@ -150,7 +151,7 @@ def _until(deadline: float | None) -> list[Callable[[Any], bool]]:
 
 def reason(error: BaseException) -> str:
     """Why a run failed, in one line."""
-    if isinstance(error, ConfigError):
+    if isinstance(error, (ConfigError, Lost)):
         return redact(str(error))
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text):
@@ -220,14 +221,26 @@ def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
+# of several processes each may hear it from the scheduler, and then from whoever started them
+SAME = 3.0  # seconds in which a second signal is the first one again
+
+
 @contextlib.contextmanager
-def _stop_on_signals(training: Training) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once."""
+def _stop_on_signals(training: Training, group: Group) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once.
+
+    Processes that dltips has started leave the second one to it.
+    """
+    told, same = -math.inf, SAME if group.size > 1 else 0.0
+    if group.size > 1 and PLACE in os.environ:
+        same = math.inf
 
     def stop(number: int, frame: Any) -> None:
-        if training.stop_requested:
+        nonlocal told
+        if not training.stop_requested:
+            training.stop_requested, told = True, time.monotonic()
+        elif time.monotonic() - told >= same:
             raise KeyboardInterrupt
-        training.stop_requested = True
 
     if threading.current_thread() is not threading.main_thread():
         yield

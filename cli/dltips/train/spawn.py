@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from dltips.registry import ConfigError
 PLACE = "DLTIPS_PROCESSES"  # a folder of the starting process: each rank's pid, exit code, what it said, the run folder
 LOST = "lost"  # in place of an exit code: another process went first
 FEW = 4  # so many processes may share a CPU with fewer cores, to try things out
-GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
+GRACE = 10.0  # seconds, in which processes that were killed are gone
+TAIL = 40  # lines of what a process said last
 
 
 @dataclass(frozen=True)
@@ -107,41 +107,56 @@ def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[s
     devices = _asked(composed, overrides)
     if devices == 1:
         return one_run()
-    if composed.get("resume") is None:
-        from dltips.config import validate
+    with _Stop() as stop:
+        if composed.get("resume") is None:
+            from dltips.config import validate
 
-        settings = validate(composed).settings
-        check_devices(devices, settings.device)
-        from dltips.train.distributed import check_batch_size
+            settings = validate(composed).settings
+            check_devices(devices, settings.device)
+            from dltips.train.distributed import check_batch_size
 
-        check_batch_size(settings.batch_size, devices)
-    else:
-        check_devices(devices, str(composed.get("device")))
-    return start(devices, arguments)
+            check_batch_size(settings.batch_size, devices)
+        else:
+            check_devices(devices, str(_kept(composed, overrides, "device", "auto")))
+        return _start(devices, arguments, stop)
 
 
 def _asked(composed: DictConfig, overrides: list[str]) -> int:
     """How many devices: as typed; of a run that goes on, as it had. Errors: ConfigError."""
     from dltips.registry import Size, check_value
 
-    devices: Any = composed.get("devices")
-    if composed.get("resume") is not None and "devices" not in typed_keys(overrides):
-        from dltips.train import folder
+    return int(check_value("devices", _kept(composed, overrides, "devices", 1), Size))
 
-        devices = folder.read_config(folder.find(str(composed.resume), to_resume=True)).get("devices", 1)
-    count: int = check_value("devices", devices, Size)
-    return count
+
+def _kept(composed: DictConfig, overrides: list[str], key: str, default: object) -> Any:
+    """As typed; of a run that goes on, as it had. Errors: ConfigError."""
+    if composed.get("resume") is None or key in typed_keys(overrides):
+        return composed.get(key)
+    from dltips.train import folder
+
+    return folder.read_config(folder.find(str(composed.resume), to_resume=True)).get(key, default)
+
+
+def check_device(devices: int, device: str) -> None:
+    """Errors: ConfigError for a device of which there is one, if so many are wanted."""
+    import torch
+
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"device: {device} is one device, and devices is {devices}; write device=auto or leave devices out"
+            " (CUDA_VISIBLE_DEVICES says which GPUs are meant)"
+        )
+    if device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available():
+        device = "mps"
+    if device.startswith("mps"):
+        raise ConfigError(f"device: {device} is one device, and devices is {devices}; write device=cpu")
 
 
 def check_devices(devices: int, device: str) -> None:
     """Whether this machine has so many. Errors: ConfigError."""
     import torch
 
-    if device == "mps" or ":" in device:
-        raise ConfigError(
-            f"device: {device} is one device, and devices is {devices}; write device=auto or leave devices out"
-            + (" (CUDA_VISIBLE_DEVICES says which GPUs are meant)" if device.startswith("cuda") else "")
-        )
+    check_device(devices, device)
     if device == "cpu" or not torch.cuda.is_available():
         cores = os.cpu_count() or 1
         if devices > max(cores, FEW):
@@ -153,50 +168,107 @@ def check_devices(devices: int, device: str) -> None:
         raise ConfigError(f"devices: {devices} are wanted and there is {gpus}; lower it, or write device=cpu")
 
 
-def start(devices: int, arguments: list[str]) -> int:
+def _start(devices: int, arguments: list[str], stop: _Stop) -> int:
     """Run `dltips train` with these arguments in so many processes, which end before this does; the exit code."""
     import logging
 
-    from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    logging.disable(logging.CRITICAL)  # what torch says of an end is said here, in one line
     failed: tuple[int, int] | None = None  # the rank that went first, and its exit status
-    stopped = False
     with tempfile.TemporaryDirectory(prefix="dltips-") as name, _surroundings(devices, name):
         place = Path(name)
-        flags = ["--standalone", "--nproc-per-node", str(devices), "--log-dir", name]
+        logging.disable(logging.CRITICAL)  # what torch says of an end is said here, in one line
         try:
-            parsed = torchrun.parse_args([*flags, "-m", "dltips.train.rank", *arguments])  # type: ignore[no-untyped-call]
-            torchrun.run(parsed)  # type: ignore[no-untyped-call]
-        except SignalException:
-            stopped = True
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            failed = rank, failure.exitcode
+            if not stop.asked:
+                failed = _supervise(devices, place, arguments, stop)
         finally:
             logging.disable(logging.NOTSET)
             _end_all(place)
-        return _conclude(place, devices, failed, stopped=stopped)
+        return _conclude(place, devices, failed, stopped=stop.asked > 0)
+
+
+class _Stop:
+    """Within, signals are counted: the first one is for the processes, so that they save, a second one for this one.
+
+    A scheduler says SIGUSR1. One that comes right after another is the same word: whoever ends a process and its group
+    signals twice.
+    """
+
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
+    SAME = 0.5  # seconds
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.at = 0.0
+        self.theirs: dict[int, Any] = {}
+
+    def hear(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if not self.asked or now - self.at > self.SAME:
+            self.asked, self.at = self.asked + 1, now
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            # what nohup has switched off stays off
+            numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+            self.theirs = {number: signal.signal(number, self.hear) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.theirs.items():
+            signal.signal(number, handler)
+
+
+def _supervise(devices: int, place: Path, arguments: list[str], stop: _Stop) -> tuple[int, int] | None:
+    """Start the processes and wait for their end; the rank that failed first, if any, and its exit status.
+
+    Torch's supervisor gets a thread, in which it leaves signals alone: else it would kill 30 s after the first.
+    """
+    ended: list[BaseException | None] = []
+
+    def supervise() -> None:
+        from torch.distributed import run as torchrun
+
+        flags = ["--standalone", "--nproc-per-node", str(devices), "--log-dir", str(place)]
+        try:
+            parsed = torchrun.parse_args([*flags, "-m", "dltips.train.rank", *arguments])  # type: ignore[no-untyped-call]
+            torchrun.run(parsed)  # type: ignore[no-untyped-call]
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=supervise, daemon=True)
+    thread.start()
+    told: set[Path] = set()
+    while thread.is_alive() and stop.asked < 2:
+        thread.join(0.1)
+        for file in set(place.glob("pid-*")) - told if stop.asked else ():
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGTERM)
+                told.add(file)
+    until = time.monotonic() + GRACE
+    while thread.is_alive() and time.monotonic() < until:
+        _end_all(place)  # also those that begin only now
+        thread.join(0.1)
+    if ended and ended[0] is not None:
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+        if not isinstance(ended[0], ChildFailedError):
+            raise ended[0]
+        rank, failure = ended[0].get_first_failure()
+        return rank, failure.exitcode
+    return None
 
 
 @contextlib.contextmanager
 def _surroundings(devices: int, place: str) -> Iterator[None]:
-    """What the processes inherit; and SIGUSR1 is a scheduler's word for stop, as SIGTERM is."""
-    environment, names = dict(os.environ), ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
-    # torch takes over all but the last
-    theirs = {number: signal.getsignal(number) for number in (getattr(signal, name, None) for name in names) if number}
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    """What the processes inherit."""
+    environment = dict(os.environ)
     os.environ |= {PLACE: place, "TMPDIR": place}  # what a process leaves that is killed goes with the folder
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # each process would tell of the others' end
     try:
         yield
     finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)
         os.environ.clear()
         os.environ.update(environment)
 
@@ -213,21 +285,40 @@ def _conclude(place: Path, devices: int, failed: tuple[int, int] | None, *, stop
     told = {rank: _read(place / f"code-{rank}") for rank in range(devices)}
     if told[0].isdigit():  # it has said why
         return int(told[0])
-    for rank, code in told.items():
-        said = _read(place / f"said-{rank}").splitlines()
-        if code.isdigit() and int(code) != EXIT_OK and said:
-            reason = re.sub(r"^(\[rank\d+\]: ?|dltips: )", "", said[-1])  # torch's mark on a traceback, or ours
-            return fail(f"process {rank + 1} of {devices}: {reason}", int(code))
-    if stopped:
-        return fail("interrupted", EXIT_INTERRUPTED)
-    rank, status = failed or (0, EXIT_INTERNAL)
-    how = f"ended with status {status}"
-    if status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
-        how += " (memory may have run out)" if -status == signal.SIGKILL else ""
     path = _read(place / "folder")
-    remedy = f"; dltips train resume={path} goes on from its last checkpoint" if path else "; nothing was trained yet"
-    return fail(f"process {rank + 1} of {devices} {how}, and the others with it{remedy}", EXIT_INTERNAL)
+    for rank, code in told.items():
+        why = _read(place / f"why-{rank}")
+        if code.isdigit() and int(code) != EXIT_OK and why:
+            _keep(place, rank, path)
+            return fail(f"process {rank + 1} of {devices}: {why}", int(code))
+    if stopped:
+        return fail(f"interrupted{' at once, without saving' if path else ''}; {_remedy(path)}", EXIT_INTERRUPTED)
+    rank, status = failed or (0, EXIT_INTERNAL)
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    how += " (memory may have run out)" if -status == signal.SIGKILL else ""
+    _keep(place, rank, path)
+    return fail(f"process {rank + 1} of {devices} {how}, and the others with it; {_remedy(path)}", EXIT_INTERNAL)
+
+
+def _remedy(path: str) -> str:
+    """How to go on with a run that could not save; `path` is its folder, if it got that far."""
+    from dltips.train import checkpoint
+
+    if not path:
+        return "nothing was trained yet"
+    if not any((Path(path) / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
+        return f"no checkpoint was saved yet in {path}: start again"
+    return f"dltips train resume={path} goes on from its last checkpoint"
+
+
+def _keep(place: Path, rank: int, path: str) -> None:
+    """The end of what a process said, a traceback for instance, goes to run.log: the first one has said its own."""
+    said = _read(place / f"said-{rank}").splitlines()[-TAIL:]
+    if rank and said and path:
+        from dltips.train import folder
+
+        with contextlib.suppress(OSError), (Path(path) / folder.LOG).open("a", encoding="utf-8") as log:
+            log.writelines(f"process {rank + 1}: {line}\n" for line in said)
 
 
 def _read(file: Path) -> str:
@@ -242,117 +333,46 @@ def _read(file: Path) -> str:
 
 def _as_one_of(place: World, composed: DictConfig, overrides: list[str], one_run: Callable[[], int]) -> int:
     """The run, as one of its processes."""
+    heard = os.dup(2)
+    if place.rank:
+        _silence(place.rank)
     if "devices" in typed_keys(overrides) and composed.devices != place.size:
         raise ConfigError(
             f"devices: {composed.devices} are wanted, and {place.size} processes were started; leave devices out"
         )
     composed.devices = place.size
-    heard = os.dup(2)
-    if place.rank:
-        _silence(place.rank)
-    with _connected(place, str(composed.get("device"))) as first:
-        from dltips.train.group import Lost
+    from dltips.train.group import Lost, connected
 
-        try:
+    first: int | None = None
+    try:
+        with connected(place, str(_kept(composed, overrides, "device", "auto"))) as first:
             return one_run()
-        except Lost:
-            tell(f"code-{place.rank}", LOST)
-            if PLACE not in os.environ and place.rank == 0:
-                fail("another process of this run is gone, which ends the run")
-            return EXIT_INTERNAL
-        except ConfigError as error:
-            if place.rank and PLACE not in os.environ and not _goes(first):
-                os.write(heard, f"dltips: process {place.rank + 1} of {place.size}: {error}\n".encode())
-            raise
-        except Exception as error:
-            if place.rank and PLACE not in os.environ:
-                text = f"dltips: process {place.rank + 1} of {place.size}: {type(error).__name__}: {error}"
-                os.write(heard, f"{' '.join(text.split())}\n".encode())
-            raise
+    except Lost:
+        tell(f"code-{place.rank}", LOST)
+        if PLACE not in os.environ and place.rank == 0:
+            fail("another process of this run is gone, which ends the run")
+        return EXIT_INTERNAL
+    except Exception as error:
+        from dltips.train.run import reason
+
+        if place.rank:
+            tell(f"why-{place.rank}", reason(error))
+            # what is wrong in all processes the first one says
+            if PLACE not in os.environ and not (isinstance(error, ConfigError) and _goes(first)):
+                os.write(heard, f"dltips: process {place.rank + 1} of {place.size}: {reason(error)}\n".encode())
+        raise
 
 
 def _goes(first: int | None) -> bool:
-    """Whether process 0 ends, too: what is wrong in all processes that one says."""
-    until = time.monotonic() + 2 * GRACE
+    """Whether process 0 ends, too."""
+    from dltips.train.group import is_alive
+
+    until = time.monotonic() + GRACE
     while time.monotonic() < until:
-        if first is None or not _is_alive(first):
+        if first is None or not is_alive(first):
             return True
         time.sleep(0.1)
     return False
-
-
-@contextlib.contextmanager
-def _connected(place: World, device: str) -> Iterator[int | None]:
-    """Within, torch.distributed connects the processes. Yields process 0's pid, if it is on this machine."""
-    import datetime
-
-    import torch
-    from torch import distributed
-
-    gpu = device in ("auto", "cuda") and torch.cuda.is_available()
-    if gpu:
-        check_devices(place.local_size, device)
-        torch.cuda.set_device(place.local_rank)
-    os.environ |= {
-        "MASTER_ADDR": place.address,
-        "MASTER_PORT": str(place.port),
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.size),
-        "LOCAL_RANK": str(place.local_rank),
-        "LOCAL_WORLD_SIZE": str(place.local_size),
-    }
-    try:
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo",
-            timeout=datetime.timedelta(minutes=30),  # the first process may draw, save or download meanwhile
-            device_id=torch.device("cuda", place.local_rank) if gpu else None,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"devices: the {place.size} processes do not find each other at {place.address}:{place.port}"
-            f" ({' '.join(str(error).split())[:120]})"
-        ) from error
-    here = _on_this_machine()
-    threading.Thread(target=_watch, args=(list(here.values()),), daemon=True).start()
-    yield here.get(0)
-    distributed.destroy_process_group()  # not behind an error: it would wait for those that are gone
-
-
-def _on_this_machine() -> dict[int, int]:
-    """The pid of each rank that runs here."""
-    from dltips.train.group import group
-
-    peers = group().gather([platform.node(), os.getpid()])
-    return {rank: pid for rank, (node, pid) in enumerate(peers) if node == platform.node()}
-
-
-def _watch(peers: Sequence[int]) -> None:
-    """End this process soon after another one is gone, even while it waits for a GPU or a message that never comes."""
-    from torch import distributed
-
-    from dltips.train.group import OVER
-
-    parent = os.getppid() if PLACE in os.environ else None
-    while not OVER.wait(1.0):
-        if parent is not None and os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)  # nobody is there to be told: save, and end
-            return
-        if not all(map(_is_alive, peers)):
-            if not OVER.wait(GRACE):
-                tell(f"code-{distributed.get_rank()}", LOST)
-                os._exit(EXIT_INTERNAL)
-            return
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        # one that has ended and was not waited for yet
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
 
 
 def _silence(rank: int) -> None:
@@ -363,6 +383,13 @@ def _silence(rank: int) -> None:
     with open(name, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
+
+def told_why() -> str:
+    """What another process of this machine has told of its end; "" where none has."""
+    files = sorted(Path(os.environ[PLACE]).glob("why-*")) if PLACE in os.environ else []
+    reasons = [f"process {int(file.name.removeprefix('why-')) + 1}: {_read(file)}" for file in files]
+    return next(iter(reasons), "")
 
 
 def tell(name: str, text: object) -> None:
