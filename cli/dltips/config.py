@@ -98,14 +98,21 @@ class Config:
 RESUMABLE = ("epochs", "device", "devices", "log", "checkpoint", "name", "resume")
 
 
-def validate(composed: DictConfig) -> Config:
-    """Check every key of a composed config over all families. Errors: ConfigError, one line with the remedy."""
-    plain = to_plain(composed)
+def validate(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """Check every key of a composed config, or of one as plain data, over all families.
+
+    Errors: ConfigError, one line with the remedy.
+    """
+    plain: dict[str, Any] = (
+        to_plain(composed) if isinstance(composed, DictConfig) else {str(key): value for key, value in composed.items()}
+    )
     _refuse_code("", plain)
-    try:
-        resolved = to_plain(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+    resolved = plain
+    if _interpolates(plain):  # a pass through OmegaConf takes as long as all that follows
+        try:
+            resolved = to_plain(OmegaConf.create(plain), resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(" ".join(str(error).split())) from error
     known = [field.name for field in fields(Settings)]
     for key in resolved:
         if key not in (*known, *SECTIONS, *FAMILIES):
@@ -136,6 +143,12 @@ def _refuse_code(key: str, value: Any) -> None:
             _refuse_code(f"{key}[{index}]", inner)
     elif isinstance(value, str):
         refuse_resolvers(key, value, ENVIRONMENT)
+
+
+def _interpolates(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_interpolates, value.values()))
+    return any(map(_interpolates, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
 
 
 def to_plain(config: Any, *, resolve: bool = False) -> dict[str, Any]:
@@ -286,18 +299,30 @@ SECRET_VALUE = re.compile(
 
 def redact(text: str) -> str:
     """The text without what looks like a secret, or equals an environment variable whose name says so."""
-    for name, value in os.environ.items():
-        if SECRET_KEY.search(name) and len(value) >= 6:
-            text = text.replace(value, "[redacted]")
+    return _without(_secrets(), text)
+
+
+def redacted(tree: Any) -> Any:
+    """A config tree with every secret-looking value replaced; unresolved interpolations stay."""
+    return _redacted(tree, "", _secrets())
+
+
+def _secrets() -> list[str]:
+    return [value for name, value in os.environ.items() if len(value) >= 6 and SECRET_KEY.search(name)]
+
+
+def _without(secrets: list[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "[redacted]")
     return SECRET_VALUE.sub("[redacted]", text)
 
 
-def redacted(tree: Any, key: str = "") -> Any:
-    """A config tree with every secret-looking value replaced; unresolved interpolations stay."""
+def _redacted(tree: Any, key: str, secrets: list[str]) -> Any:
     if isinstance(tree, Mapping):
-        return {name: redacted(value, str(name)) for name, value in tree.items()}
+        return {name: _redacted(value, str(name), secrets) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [redacted(value, key) for value in tree]
+        return [_redacted(value, key, secrets) for value in tree]
     if isinstance(tree, str):
-        return "[redacted]" if SECRET_KEY.search(key) and not tree.startswith("${") else redact(tree)
+        hidden = SECRET_KEY.search(key) and not tree.startswith("${")
+        return "[redacted]" if hidden else _without(secrets, tree)
     return tree

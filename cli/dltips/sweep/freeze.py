@@ -116,28 +116,33 @@ class _Composer:
 
     def __init__(self, loader: Loader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
-        self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+        self._composed: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, str]]] = {}
         self.notes: dict[str, None] = {}  # what recipes set for options that are not chosen, each once
 
-    def __call__(self, job: list[str]) -> DictConfig:
-        """The config of one trial. Errors: ConfigError."""
+    def __call__(self, job: list[str]) -> Mapping[str, Any]:
+        """The config of one trial, as plain data. Errors: ConfigError."""
         parsed = parse(job)
         options = tuple(line for line, override in zip(job, parsed, strict=True) if _chooses(override))
         lines = {override.key_or_group: line for line, override in zip(job, parsed, strict=True)}
         found = self._composed.get(options)
         if found is not None:
-            config, before = found
-            changed = [override for override in parsed if before[override.key_or_group] != lines[override.key_or_group]]
-            if not any(isinstance(override.value(), dict) for override in changed):
-                config = config.copy()
-                for override in changed:
-                    OmegaConf.update(config, override.key_or_group, override.value(), merge=False, force_add=True)
-                return config
+            plain, before = found
+            for override in parsed:
+                if before[override.key_or_group] != lines[override.key_or_group]:
+                    plain = with_value(plain, override.key_or_group, override.value())
+            return plain
         whole = self._loader.load_sweep_config(self._master, job)
         self.notes |= dict.fromkeys(self._loader.left_out)
-        config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        self._composed[options] = config, lines
-        return config.copy()
+        plain = to_plain(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
+        self._composed[options] = plain, lines
+        return plain
+
+
+def with_value(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The tree with another value under a dotted key; the rest is shared."""
+    head, _, rest = key.partition(".")
+    inner = tree.get(head)
+    return {**tree, head: with_value(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
 def _chooses(override: Override) -> bool:
@@ -145,9 +150,9 @@ def _chooses(override: Override) -> bool:
     return override.key_or_group in (*FAMILIES, GROUP) or isinstance(override.value(), dict)
 
 
-def _cell(composed: DictConfig, job: list[str], swept: Mapping[str, Override]) -> Cell:
+def _cell(plain: Mapping[str, Any], job: list[str], swept: Mapping[str, Override]) -> Cell:
     varied = {override.key_or_group: override.value() for override in parse(job) if override.key_or_group in swept}
-    return Cell(validate(composed), varied)
+    return Cell(validate(plain), varied)
 
 
 def _refuse_other_sweepers(parsed: Sequence[Override]) -> None:

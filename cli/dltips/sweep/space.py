@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
-from omegaconf import OmegaConf
 
 from dltips import catalog
 from dltips.compose import compose
@@ -161,7 +160,7 @@ class Space:
         for dimension in self.dimensions:
             for value in dimension.extremes():
                 try:
-                    config = validate(OmegaConf.create(self.plain(self.first() | {dimension.key: value})))
+                    config = validate(self.plain(self.first() | {dimension.key: value}))
                     look(config)
                 except ConfigError as error:
                     raise self._with_remedy(dimension, error) from error

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
 from dltips.config import Config, validate
 from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED
 from dltips.registry import ConfigError
@@ -40,7 +38,7 @@ class Trial:
 
     @property
     def config(self) -> Config:
-        return validate(OmegaConf.create(dict(self.plain)))
+        return validate(self.plain)
 
 
 @dataclass(frozen=True)
