@@ -35,7 +35,8 @@ BASE = {
     "epochs": "2",
     "batch_size": "32",
     "device": "cpu",
-    **{f"log.{part}": "false" for part in ("layers", "images", "tensorboard", "picture")},
+    **{f"log.{part}": "false" for part in ("layers", "images", "tensorboard")},
+    "log.pictures": "none",
 }
 # Under DLTIPS_TEST_DATA: what is there of the sets that others have to fetch
 FETCHED = {

@@ -86,6 +86,7 @@ def state(run: Path, name: str) -> dict[str, object]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(KILLS)], cwd=tmp_path, capture_output=True, text=True, check=False
