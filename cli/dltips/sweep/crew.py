@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,13 +23,12 @@ from dltips.sweep.objective import Runs
 from dltips.sweep.storage import DatabaseGone, in_one_line, opened
 from dltips.sweep.study import Study, open_study
 from dltips.sweep.trial import Surroundings
-from dltips.sweep.workers import settle
+from dltips.sweep.workers import SIGNALS, held, interrupt, settle
 from dltips.train.store import Store
 
 if TYPE_CHECKING:
     from dltips.sweep.search import Plan
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MOST_REPLACED = 20  # deaths in one command: a machine that kills so many has no memory for the sweep
 
 
@@ -109,7 +108,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
 
     def start(slot: int) -> None:
         process: Any = context.Process(target=_serve, args=(work, slot, count, os.getpid()))  # type: ignore[attr-defined]
-        with _held():
+        with held():
             process.start()
             crew[slot] = process
         if stopping:  # another thread may have heard it, while this one held it off
@@ -157,16 +156,6 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
     return EXIT_INTERRUPTED if stopping else max(codes, default=EXIT_INTERNAL)
 
 
-@contextlib.contextmanager
-def _held() -> Iterator[None]:
-    """Within, signals wait: a process that starts has our handler until it sets its own, and is in no list yet."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(work: Callable[[int], int], slot: int, count: int, parent: int) -> None:
     settle(slot, count, parent)
     os._exit(_guarded(work, slot))
@@ -189,8 +178,3 @@ def _guarded(work: Callable[[int], int], slot: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return code
-
-
-def interrupt(number: int, frame: object) -> None:
-    """A handler that makes a signal a ctrl-C."""
-    raise KeyboardInterrupt

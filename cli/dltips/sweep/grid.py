@@ -24,6 +24,7 @@ from dltips.sweep.freeze import Frozen, freeze
 from dltips.sweep.launchers import Launcher, here, launcher_for
 from dltips.sweep.table import label, report
 from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, folder_name, outcome_of
+from dltips.sweep.workers import interrupt
 from dltips.train import folder
 from dltips.train.check import Checker
 from dltips.train.identity import code_hash
@@ -119,11 +120,7 @@ def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str
 @contextlib.contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
     """Within, SIGTERM between two trials is a ctrl-C; a trial that runs hears it itself."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    theirs = signal.signal(signal.SIGTERM, stop)
+    theirs = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

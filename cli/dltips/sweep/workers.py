@@ -21,6 +21,7 @@ from dltips.registry import ConfigError
 from dltips.sweep.trial import Outcome, Surroundings, Trial, run_trial
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Worker:
@@ -40,7 +41,8 @@ class Worker:
         inherited = [] if beside_gpu else [self.connection, *others]
         arguments = (theirs, inherited, slot, count, place, shared, os.getpid())
         self.process: Any = context.Process(target=_serve, args=arguments)
-        self.process.start()
+        with held():
+            self.process.start()
         theirs.close()
 
     def give(self, trial: Trial) -> None:
@@ -68,7 +70,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 os.kill(worker.process.pid, signal.SIGTERM)
 
     # before the first fork: what Python raises within one is lost
-    theirs = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    theirs = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         for slot in range(count):
             if not stopping:
@@ -130,6 +132,7 @@ def _serve(
     for end in inherited:
         end.close()
     settle(slot, count, parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what has come since the start is heard here
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             trial = connection.recv()
@@ -138,6 +141,21 @@ def _serve(
             except ConfigError as error:
                 outcome = Outcome(trial.number, "failed", place / trial.folder, str(error))
             connection.send(outcome)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within, signals wait: a process that starts has our handler until it sets its own, and is in no list yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A handler that makes a signal a ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def settle(slot: int, count: int, parent: int) -> None:
