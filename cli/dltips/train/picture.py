@@ -16,6 +16,12 @@ TRAIN, VAL, RATE = "#1f77b4", "#e6550d", "#555555"
 FEW = 40  # epochs up to which each one is marked by a dot
 
 
+def prepare() -> None:
+    """Import what `curves` needs, which takes longer than the drawing."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+
+
 def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
     """Draw the records of metrics.jsonl, with a star at val's best; `path` is replaced whole or not at all.
 
@@ -26,11 +32,13 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 3.9), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13, 3.9), dpi=110)
     canvas = FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title if len(title) <= 120 else f"{title[:60]} … {title[-57:]}", fontsize=11, parse_math=False)
-    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
+    # a layout engine would lay out and draw everything twice; there are no labels beside the axes but their numbers
+    margins = {"left": 0.055, "right": 0.99, "bottom": 0.13, "top": 0.83 if title else 0.91, "wspace": 0.22}
+    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3), gridspec_kw=margins)
     epochs = [float(record.get("epoch", n)) for n, record in enumerate(records, 1)]
     for axes, quantity, best in ((loss, "loss", min), (accuracy, "accuracy", max)):
         lines = {split: _values(records, f"{split}/{quantity}") for split in ("train", "val")}
