@@ -72,6 +72,26 @@ def test_the_gradient_norm_is_that_of_the_probe_batch() -> None:
     assert found["layers/head/gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-5)
 
 
+class Partly(nn.Module):
+    """Has a layer that its forward pass leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.unused = nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(inputs)
+        return outputs
+
+
+def test_a_layer_that_takes_no_part_has_a_gradient_of_0() -> None:
+    net = Net(Partly())
+    statistics = LayerStatistics(torch.randn(6, 5), torch.zeros(6).long(), net.module, contextlib.nullcontext)
+    found = statistics.measure(net)
+    assert found["layers/unused/gradient_norm"] == 0.0 < found["layers/head/gradient_norm"]
+    assert "layers/unused/mean" not in found
+
+
 def test_the_update_ratio_is_that_of_the_last_step() -> None:
     net, statistics, _, _ = watched(nn.ReLU())
     assert "layers/head/update_ratio" not in statistics.measure(net)
