@@ -110,7 +110,7 @@ def _seconds_per_step(training: Training, net: Net) -> float:
     begin = time.perf_counter()
     for inputs, targets in batches(training, 0):
         started = time.perf_counter()
-        train_step(training, inputs, targets, meter)
+        train_step(training, inputs, targets, meter, training.forward)
         torch.stack([loss for loss, _, _ in meter.pending]).sum().item()  # a GPU is done when its result is there
         times.append(time.perf_counter() - started)
         if len(times) > STEPS or time.perf_counter() - begin > SECONDS:

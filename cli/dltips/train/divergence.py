@@ -40,7 +40,7 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
                 where = "a step from here on (stopped while looking)"
                 break
             meter = Meter(group)
-            train_step(training, inputs, targets, meter)
+            train_step(training, inputs, targets, meter, training.forward)
             training.step += 1
             try:
                 meter.means()
