@@ -1,7 +1,5 @@
 """python -m dltips."""
 
-import sys
+from dltips.main import command
 
-from dltips.main import main
-
-sys.exit(main())
+command()
