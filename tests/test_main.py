@@ -207,3 +207,17 @@ def test_repeated_calls_in_one_process_do_not_disturb_each_other(
     assert printed[0] == printed[3] != printed[1] and printed[2] == ""
     assert sys.argv == arguments
     assert {name for name in os.environ if os.environ[name] != before.get(name)} <= {"HYDRA_FULL_ERROR"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes file descriptors as a POSIX shell does")
+@pytest.mark.parametrize("verb", ["ls", "train +recipe=quickstart epochs=1"])
+def test_stdout_and_stderr_may_be_closed(verb: str, tmp_path: Path) -> None:
+    done = subprocess.run(["sh", "-c", f"exec '{sys.executable}' -m dltips {verb} >&- 2>&-"], cwd=tmp_path)
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "dltips", "ls"], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, b"dltips: no space left on the device\n")

@@ -85,7 +85,7 @@ def run(overrides: list[str], options: Options) -> int:
     grid.name = None if "name" in frozen.varied else grid.trials[0].config.settings.name
     grid.place = places.find(grid.identity) or places.make(grid.identity, grid.name)
     with places.alone(grid.place):
-        return _run(grid, frozen, launcher, surroundings, options)
+        return _run(grid, frozen, launcher, surroundings, retry=options.retry)
 
 
 def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
@@ -127,8 +127,8 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, theirs)
 
 
-def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundings, options: Options) -> int:
-    left = _left_to_run(grid, retry=options.retry)
+def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundings, *, retry: bool) -> int:
+    left = _left_to_run(grid, retry=retry)
     _describe(grid, frozen)
     done = len(grid.trials) - len(left)
     _say(f"{grid.place}: {len(grid.trials)} trials" + (f", {done} of them done before" if done else ""))
@@ -142,8 +142,6 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundi
                 progress.ended(outcome)
                 # a worker that was killed says why; a person who stops a trial stops the grid
                 interrupted = interrupted or (outcome.status == "interrupted" and outcome.error is None)
-                if 0 < progress.rest < options.workers:  # a worker is done, and its core free
-                    _prepare_to_draw(grid)
     except KeyboardInterrupt:
         interrupted = True
     best = grid.best
@@ -196,13 +194,6 @@ def _describe(grid: Grid, frozen: Frozen) -> None:
     places.write(grid.place, content)
 
 
-def _prepare_to_draw(grid: Grid) -> None:
-    if grid.trials[0].config.log.pictures == "best":
-        from dltips.train.picture import prepare
-
-        prepare()
-
-
 def _draw_best(grid: Grid, best: Outcome | None) -> None:
     """curves.png of the best run: those of the others would take longer than many a run."""
     if best is None:
@@ -229,11 +220,6 @@ class Progress:
         self.started = self.shown = time.perf_counter()
         self.show("")
 
-    @property
-    def rest(self) -> int:
-        """How many trials have not ended."""
-        return len(self.order) - self.ended_count
-
     def show(self, state: str) -> None:
         """The trial at hand, on a line that the next one overwrites."""
         if self.live and self.ended_count < len(self.order):
@@ -258,8 +244,9 @@ class Progress:
             text += f"{self.metric} {outcome.score:.4f}  {outcome.seconds:.1f} s"
         else:
             text += outcome.status + (f": {outcome.error}" if outcome.error else "")
-        seconds_left = (time.perf_counter() - self.started) / self.ended_count * self.rest
-        if self.rest and seconds_left >= 10 and outcome.status != "interrupted":
+        rest = len(self.order) - self.ended_count
+        seconds_left = (time.perf_counter() - self.started) / self.ended_count * rest
+        if rest and seconds_left >= 10 and outcome.status != "interrupted":
             from dltips.train.display import clock
 
             text += f"  {clock(seconds_left)} left"

@@ -19,6 +19,7 @@ import torch
 
 from dltips.registry import ConfigError
 from dltips.sweep.trial import Outcome, Surroundings, Trial, run_trial
+from dltips.train.picture import prepare as prepare_to_draw
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -80,6 +81,8 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 worker.give(pending.popleft())
         if stopping:
             raise KeyboardInterrupt
+        if trials[0].config.log.pictures == "best":
+            prepare_to_draw()  # at the end nobody else would be at work
         while busy := [worker for worker in workers if worker.trial is not None]:
             ready = wait([part for worker in busy for part in (worker.connection, worker.process.sentinel)])
             for worker in busy:
@@ -88,7 +91,6 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 outcome = _heard(worker, place)
                 if stopping and outcome.status == "interrupted":
                     outcome = replace(outcome, error=None)  # it ended as it was told to
-                yield outcome
                 worker.trial = None
                 if not worker.process.is_alive() and pending and not stopping:
                     worker.close()
@@ -96,6 +98,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                     workers[workers.index(worker)] = worker = Worker(worker.slot, count, place, surroundings, ends)
                 if pending and not stopping:
                     worker.give(pending.popleft())
+                yield outcome
     finally:
         for number, handler in theirs.items():
             signal.signal(number, handler)
