@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import os
 import shutil
 import struct
@@ -302,6 +303,24 @@ def test_resume_without_a_value_says_what_to_give(refused: Refused) -> None:
 
 def test_resume_last_without_runs_names_the_folder(refused: Refused, tmp_path: Path) -> None:
     assert refused("train", "resume=last") == f"resume: last finds no unfinished run under {tmp_path / 'outputs'}"
+
+
+def test_resuming_a_grid_is_left_to_its_own_command(refused: Refused, tmp_path: Path) -> None:
+    command = "dltips train -m 'seed=range(2)'"
+    grid = Path("outputs/2026-grid")
+    for number, status in enumerate(("finished", "interrupted")):
+        folder = grid / f"00{number}-x"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps({"status": status}))
+    trials = [{"number": number, "folder": f"00{number}-x"} for number in (0, 1)]
+    (grid / "sweep.json").write_text(json.dumps({"kind": "grid", "command": command, "trials": trials}))
+    message = f"resume: {grid} holds many runs, which their own command goes on with: {command}"
+    assert refused("train", "resume=last") == message
+    assert refused("train", f"resume={grid}") == message
+    (grid / "001-x" / "summary.json").write_text(json.dumps({"status": "diverged"}))
+    assert refused("train", "resume=last") == f"resume: last finds no unfinished run under {tmp_path / 'outputs'}"
+    (grid / "000-x" / "summary.json").unlink()
+    assert refused("train", "resume=last") == message
 
 
 def test_mps_is_refused_where_there_is_none(refused: Refused) -> None:

@@ -134,7 +134,8 @@ def test_a_person_reads_the_same_numbers(run: str, monkeypatch: pytest.MonkeyPat
     assert main(["evaluate", run]) == 0
     out, err = capsys.readouterr()
     assert err == "" and "\x1b" not in out
-    first, *lines, last = out.splitlines()
+    where, first, *lines, last = out.splitlines()
+    assert where == run
     numbers = [f"{found[name]:.4f}" for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1")]
     expected = "test loss {}  accuracy {}  balanced {}  macro F1 {}  (180 samples, best checkpoint of epoch {})"
     assert first == expected.format(*numbers, found["epoch"])

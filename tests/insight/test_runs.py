@@ -192,6 +192,18 @@ def test_a_run_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     write(tmp_path / "outputs" / "2026-b" / "000-x", summary())
     assert runs.find("last").path == Path("outputs/2026-b/000-x")
     assert runs.find("outputs/2026-a").path == Path("outputs/2026-a")
+    sweep = Path("outputs/2026-b")
+    (sweep / "sweep.json").write_text("{}")
+    for number, score in enumerate((0.5, 0.7, 0.7, 0.9)):
+        status = "finished" if number < 3 else "diverged"
+        write(sweep / f"00{number}-y", summary(status=status, best={"val/accuracy": score}, metric="val/accuracy"))
+    assert runs.find("last").path == runs.find("outputs/2026-b").path == sweep / "001-y"
+    write(tmp_path / "outputs" / "2026-c", summary())
+    assert runs.find("last").path == Path("outputs/2026-c")
+    (tmp_path / "outputs" / "2026-d").mkdir()
+    (tmp_path / "outputs" / "2026-d" / "sweep.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"^outputs/2026-d: none of its runs is finished; give one of the folders in"):
+        runs.find("outputs/2026-d")
     for name, message in {
         "outputs": "outputs: is no run folder: it has no config.yaml; give one of the folders under outputs",
         "gone": "gone: does not exist; give one of the folders under outputs",

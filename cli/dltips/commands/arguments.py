@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from dltips.registry import ConfigError
 
+RUN = "a run's folder, or of a grid or search that of its best run; `last` is the newest under ./outputs"
+
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:

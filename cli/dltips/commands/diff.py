@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dltips.commands.arguments import Parser
+from dltips.commands.arguments import RUN, Parser
 from dltips.main import EXIT_OK
 from dltips.registry import ConfigError
 
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         prog="dltips diff", description="Show the settings in which two runs differ, their results, and their versions."
     )
-    parser.add_argument("first", metavar="RUN", help="a run's folder, or `last`, the newest under ./outputs")
+    parser.add_argument("first", metavar="RUN", help=RUN)
     parser.add_argument("second", metavar="RUN", help="the run to compare it with")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dltips.commands.arguments import Parser
+from dltips.commands.arguments import RUN, Parser
 from dltips.main import EXIT_OK
 
 
 def run(arguments: list[str]) -> int:
     parser = Parser(prog="dltips evaluate", description="Test-set scores of a run's best checkpoint.")
-    parser.add_argument("run", help="a run folder")
+    parser.add_argument("run", help=RUN)
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -32,6 +32,7 @@ def _show(scores: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
+    console.print(escape(scores["run"]), soft_wrap=True)
     console.print(
         f"test loss {scores['loss']:.4f}  accuracy {scores['accuracy']:.4f}  balanced {scores['balanced_accuracy']:.4f}"
         f"  macro F1 {scores['macro_f1']:.4f}  ({scores['samples']:,} samples,"

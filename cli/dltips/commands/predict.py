@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from dltips.commands.arguments import Parser
+from dltips.commands.arguments import RUN, Parser
 from dltips.main import EXIT_OK
 from dltips.registry import ConfigError
 
 
 def run(arguments: list[str]) -> int:
     parser = Parser(prog="dltips predict", description="The likeliest classes of new files, by a run's net.")
-    parser.add_argument("run", help="a run folder")
+    parser.add_argument("run", help=RUN)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, a sound, a npz or csv file, or a folder")
     parser.add_argument("--top", type=int, metavar="K", help="classes for each sample (default: 3)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
@@ -27,6 +28,8 @@ def run(arguments: list[str]) -> int:
     from dltips.train.predict import predict
 
     found = predict(chosen.run, chosen.paths, chosen.top, chosen.checkpoint, chosen.device)
+    if found["run"] != chosen.run:
+        print(f"by {found['run']}", file=sys.stderr)
     if chosen.csv is not None:
         _write_csv(chosen.csv, found["predictions"])
     print(json.dumps(found, indent=2) if chosen.json else _table(found["predictions"]))

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from dltips import paths
+from dltips.metrics import is_better
 from dltips.registry import ConfigError
 
 METRICS, SUMMARY, CONFIG, SWEEP = "metrics.jsonl", "summary.json", "config.yaml", "sweep.json"
+ENDED = ("finished", "pruned")
 DEEPEST = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
 
 
@@ -64,17 +66,61 @@ def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
 
 
 def find(chosen: str) -> PastRun:
-    """The run that is named; `last` is the newest under ./outputs. Errors: ConfigError."""
+    """As `locate`, read."""
+    return read(locate(chosen))
+
+
+def locate(chosen: str) -> Path:
+    """The run that is named, or the best one of a grid or search; `last` is the newest under ./outputs.
+
+    Errors: ConfigError.
+    """
     if chosen == "last" and not os.path.lexists(chosen):
         folders = list(_run_folders(paths.OUTPUTS))
         if not folders:
             raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
-        return read(max(folders))
+        newest = max(folders)
+        return best_of(newest.parent) if is_sweep(newest.parent) else newest
     folder = Path(os.path.expanduser(chosen))
+    if chosen.strip() and is_sweep(folder):
+        return best_of(folder)
     if not is_run(folder) or not chosen.strip():
         why = "is no run folder: it has no config.yaml" if os.path.lexists(folder) else "does not exist"
         raise ConfigError(f"{chosen or repr(chosen)}: {why}; give one of the folders under {paths.OUTPUTS}")
-    return read(folder)
+    return folder
+
+
+def best_of(sweep: Path) -> Path:
+    """The run of a grid or search that is best in the metric that decides; the first of equals. Errors: ConfigError."""
+    best: tuple[Path, float] | None = None
+    for folder in sorted(_run_folders(sweep)):
+        run = read(folder)
+        metric = run.summary.get("metric")
+        value = run.value(metric) if run.status in ENDED and isinstance(metric, str) else None
+        if value is not None and (best is None or is_better(str(metric), value, best[1])):
+            best = folder, value
+    if best is None:
+        raise ConfigError(f"{sweep}: none of its runs is finished; give one of the folders in it")
+    return best[0]
+
+
+def cut_off(sweep: Path) -> str | None:
+    """The command that goes on with a grid or search, if one of its trials is not over."""
+    trials = (_json(sweep / SWEEP) or {}).get("trials")
+    names = [trial.get("folder") for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
+    folders = {sweep / name for name in names if isinstance(name, str)} | {*_run_folders(sweep)}
+    is_open = any(read(folder).status in ("unfinished", "interrupted") for folder in folders)
+    return command_of(sweep) if is_open else None
+
+
+def command_of(sweep: Path) -> str:
+    """As it was typed; the same one goes on with what is left."""
+    return str((_json(sweep / SWEEP) or {}).get("command", "the one that began it"))
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a grid's or a search's."""
+    return os.path.isfile(f"{folder}/{SWEEP}")
 
 
 def is_run(folder: Path) -> bool:

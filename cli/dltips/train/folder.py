@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from dltips import paths
 from dltips.config import completed, redact, redacted
+from dltips.insight import runs
 from dltips.registry import ConfigError
 
 METRICS, SUMMARY, CONFIG, ENVIRONMENT, LOG = (
@@ -132,22 +133,41 @@ def test_reads(summary: Mapping[str, Any]) -> int:
     return reads if type(reads) is int else 0
 
 
-def find(chosen: str, *, to_resume: bool = False) -> Path:
-    """The folder that is named; `last` is the newest, or to resume the newest unfinished one. Errors: ConfigError."""
+def find(chosen: str) -> Path:
+    """The folder that is named, of a grid or search that of its best run; `last` is the newest. Errors: ConfigError."""
+    _check_named(chosen, "run")
+    folder = runs.locate(chosen)
+    return _with_config(folder, chosen)
+
+
+def find_to_resume(chosen: str) -> Path:
+    """The folder that is named; `last` is the newest unfinished run. Errors: ConfigError, also for a grid or search."""
+    _check_named(chosen, "resume")
     if chosen == "last":
-        runs = [path.parent for path in paths.OUTPUTS.glob(f"*/{CONFIG}")]
-        if not to_resume:
-            if not runs:
-                raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
-            return max(runs)
-        open_runs = [run for run in sorted(runs) if (read_summary(run) or {"status": "failed"})["status"] in UNFINISHED]
-        if not open_runs:
-            raise ConfigError(f"resume: last finds no unfinished run under {paths.OUTPUTS.absolute()}")
-        return open_runs[-1]
-    if not chosen.strip():
-        key = "resume" if to_resume else "run"
-        raise ConfigError(f"{key}: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
+        found = [path.parent for name in (CONFIG, runs.SWEEP) for path in paths.OUTPUTS.glob(f"*/{name}")]
+        for folder in sorted(found, reverse=True):
+            if runs.is_sweep(folder):
+                _refuse_sweep(folder, runs.cut_off(folder))
+            elif (read_summary(folder) or {"status": "failed"})["status"] in UNFINISHED:
+                return folder
+        raise ConfigError(f"resume: last finds no unfinished run under {paths.OUTPUTS.absolute()}")
     folder = Path(chosen).expanduser()
+    if runs.is_sweep(folder):
+        _refuse_sweep(folder, runs.command_of(folder))
+    return _with_config(folder, chosen)
+
+
+def _check_named(chosen: str, key: str) -> None:
+    if not chosen.strip():
+        raise ConfigError(f"{key}: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
+
+
+def _refuse_sweep(folder: Path, command: str | None) -> None:
+    if command is not None:
+        raise ConfigError(f"resume: {folder} holds many runs, which their own command goes on with: {command}")
+
+
+def _with_config(folder: Path, chosen: str) -> Path:
     if not (folder / CONFIG).is_file():
         why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"
         raise ConfigError(f"{chosen}: {why}; give one of the folders under {paths.OUTPUTS}")

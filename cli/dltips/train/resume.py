@@ -68,7 +68,7 @@ class Continuation:
 
 def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
     """What `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
-    path = folder.find(str(composed.resume), to_resume=True)
+    path = folder.find_to_resume(str(composed.resume))
     stored = folder.read_config(path)
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)

@@ -134,7 +134,7 @@ def _kept(composed: DictConfig, overrides: list[str], key: str, default: object)
         return composed.get(key)
     from dltips.train import folder
 
-    return folder.read_config(folder.find(str(composed.resume), to_resume=True)).get(key, default)
+    return folder.read_config(folder.find_to_resume(str(composed.resume))).get(key, default)
 
 
 def check_device(devices: int, device: str) -> None:
