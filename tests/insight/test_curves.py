@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_repeats_of_one_seed_are_one_value(tmp_path: Path) -> None:
     (point,) = mean_curve(Group("all", {}, runs), "val/loss")
     assert (point.n, point.mean) == (2, 2.25)
     assert point.high == pytest.approx(spread([1.5, 3.0]).high)
+
+
+def test_a_seed_that_was_lost_does_not_bend_the_curve_of_those_that_finished(tmp_path: Path) -> None:
+    whole = [write(tmp_path / "a", 0, losses(1.0, 0.5)), write(tmp_path / "b", 1, losses(3.0, 0.7))]
+    lost = replace(write(tmp_path / "c", 2, losses(99.0)), status="diverged")
+    running = replace(write(tmp_path / "d", 3, losses(50.0)), status="unfinished")
+    assert mean_curve(Group("all", {}, [*whole, lost, running]), "val/loss") == mean_curve(
+        Group("all", {}, whole), "val/loss"
+    )
+    assert [point.mean for point in mean_curve(Group("all", {}, [lost, running]), "val/loss")] == [74.5]
 
 
 def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:

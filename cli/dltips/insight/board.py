@@ -265,7 +265,7 @@ class Board:
 
     def _average(self, written: _Written, group: Group, metrics: Sequence[str]) -> None:
         runs = [self._read(run, metrics) for run in group.runs]
-        seen = [(run.path, self._records[run.path][0]) for run in runs]
+        seen = [(run.path, run.status, self._records[run.path][0]) for run in runs]
         if seen == written.seen:
             return
         written.seen = seen

@@ -19,7 +19,7 @@ from typing import Any
 
 from dltips.insight import compare_notes
 from dltips.insight.groups import ALL, Group, differing, groups, text
-from dltips.insight.runs import PastRun, is_run
+from dltips.insight.runs import USED, PastRun, is_run
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
 from dltips.metrics import higher_is_better
 from dltips.registry import ConfigError, suggest
@@ -33,7 +33,6 @@ FIGURES = {
     "parameters": False,
     "flops_per_sample": False,
 }
-USED = "finished"  # the only runs that are averaged
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import NamedTuple
 
 from dltips.insight.groups import Group
-from dltips.insight.runs import is_number
+from dltips.insight.runs import USED, is_number
 from dltips.insight.statistics import mean, spread
 
 
@@ -23,10 +24,12 @@ class Point(NamedTuple):
 def mean_curve(group: Group, metric: str) -> list[Point]:
     """The mean and interval of a metric over the seeds that have that epoch, by epoch.
 
-    Repeats of one seed are averaged first; what is no finite number is left out.
+    Over the finished runs alone, as in the table of `compare`, as soon as one is finished: a seed that was lost would
+    make the curve jump where it ends. Repeats of one seed are averaged first; what is no finite number is left out.
     """
+    finished = [run for run in group.runs if run.status == USED]
     values: dict[int, list[float]] = defaultdict(list)
-    for runs in group.seeds().values():
+    for runs in replace(group, runs=finished or group.runs).seeds().values():
         of_seed: dict[int, list[float]] = defaultdict(list)
         for run in runs:
             for record in run.records():

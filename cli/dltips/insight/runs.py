@@ -15,7 +15,8 @@ from dltips.metrics import is_better
 from dltips.registry import ConfigError
 
 METRICS, SUMMARY, CONFIG, SWEEP = "metrics.jsonl", "summary.json", "config.yaml", "sweep.json"
-ENDED = ("finished", "pruned")
+USED = "finished"  # the only runs that are averaged
+ENDED = (USED, "pruned")
 DEEPEST = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
 
 
