@@ -166,6 +166,25 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_to_the_same_end(signal_
     )
 
 
+@pytest.mark.skipif(os.name != "posix", reason="run folders are locked by flock")
+def test_a_run_that_is_being_written_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "dltips", "train", *SHORT, "epochs=100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("epoch "))
+        (folder,) = Path("outputs").iterdir()
+        for chosen in ("last", folder):
+            assert main(["train", f"resume={chosen}"]) == 2
+            _, err = capsys.readouterr()
+            assert err == f"dltips: resume: {folder} is being written by another process; wait for it, or stop it\n"
+        process.terminate()
+        process.stderr.read()
+        assert process.wait() == 130
+    done = epochs(folder)
+    assert done == list(range(1, len(done) + 1))
+    assert main(["train", f"resume={folder}", f"epochs={done[-1] + 1}"]) == 0
+
+
 DISK_FULL = """
 import resource, sys, threading
 from pathlib import Path

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,43 @@ def _with_config(folder: Path, chosen: str) -> Path:
         why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"
         raise ConfigError(f"{chosen}: {why}; give one of the folders under {paths.OUTPUTS}")
     return folder
+
+
+@contextlib.contextmanager
+def alive(folder: Path) -> Iterator[None]:
+    """Within, the run is being written, which `alone` tells others on this machine; it ends with the process, too."""
+    with _locked(folder, shared=True):
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within, nobody else on this machine goes on with the run. Errors: ConfigError if it is being written already."""
+    with _locked(folder, shared=False) as got:
+        if not got:
+            raise ConfigError(f"resume: {folder} is being written by another process; wait for it, or stop it")
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, shared: bool) -> Iterator[bool]:
+    """Whether the lock was to be had, which it is where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    handle, got = os.open(folder, os.O_RDONLY), True
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            got = False
+        except OSError:  # a file system without locks
+            pass
+        yield got
+    finally:
+        os.close(handle)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        code, _ = run_once(resumed.config, resumed, Session(typed_keys(overrides), [*notes, *resumed.notes], set()))
+        session = Session(typed_keys(overrides), [*notes, *resumed.notes], set())
+        with folder.alone(resumed.path) if several().rank == 0 else contextlib.nullcontext():
+            code, _ = run_once(resumed.config, resumed, session)
     else:
         code, _ = run_once(validate(composed), None, Session(typed_keys(overrides), notes, set()))
     return code
@@ -106,7 +108,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
             shutil.rmtree(path, ignore_errors=True)
         raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
     group.first([str(path), snapshot is not None and snapshot.stopped])
-    with contextlib.closing(display), contextlib.closing(recorder):
+    with folder.alive(path), contextlib.closing(display), contextlib.closing(recorder):
         for note in (*session.notes, *run.notes):
             display.note(note, heard=note in session.said)
             session.said.add(note)
