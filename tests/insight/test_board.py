@@ -236,13 +236,48 @@ def test_the_mean_follows_the_runs(outputs, board):
     board.refresh()
     watching = read(board, "init=he/mean")
     append(outputs / "000", [1.0], first=3)
-    make(outputs / "004", [0.0, 0.0], init="he", seed=2)
+    append(outputs / "001", [0.5], first=3)
+    make(outputs / "004", [0.0, 0.0, 0.0], init="he", seed=2)
     layout = board.refresh()
     assert "init=he/seed 2" in layout.runs
-    wanted = [(1, pytest.approx(1.25 / 3)), (2, 0.5), (3, 1.0)]
+    wanted = [(1, pytest.approx(1.25 / 3)), (2, 0.5), (3, 0.5)]
     assert curve(board, "init=he/mean") == wanted
     watching.Reload()  # a TensorBoard that has been open all the time
     assert [(event.step, event.value) for event in watching.Scalars("val/accuracy")] == wanted
+
+
+def test_the_mean_ends_with_the_first_seed_that_ends(outputs, board):
+    two_groups(outputs)
+    append(outputs / "000", [1.0], first=3)
+    board.refresh()
+    assert curve(board, "init=he/mean") == [(1, 0.625), (2, 0.75)]
+
+
+def test_a_seed_that_finishes_joins_the_mean_and_one_that_is_lost_leaves_it(outputs, board):
+    two_groups(outputs)
+    make(outputs / "004", [0.0, 0.0], status=None, init="he", seed=2)
+    board.refresh()
+    assert curve(board, "init=he/mean") == [(1, 0.625), (2, 0.75)]
+    make(outputs / "004", [], init="he", seed=2)
+    board.refresh()
+    assert curve(board, "init=he/mean") == [(1, pytest.approx(1.25 / 3)), (2, 0.5)]
+    make(outputs / "004", [], status="diverged", init="he", seed=2)
+    board.refresh()
+    assert curve(board, "init=he/mean") == [(1, 0.625), (2, 0.75)]
+
+
+def test_what_no_run_writes_costs_no_board(outputs, board):
+    two_groups(outputs)
+    odd = make(outputs / "004", [], events=False, **{"batch_size": 10**400, "odd\ud800": "\ud800x"})
+    (odd / "metrics.jsonl").write_text('{"epoch": 1, "val/accuracy": "x", "val/loss": [1], "train/loss": true}\n')
+    append(odd, [0.25], first=2)
+    with (odd / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"epoch": {10**400}, "val/accuracy": 0.5}}\n')
+    layout = board.refresh()
+    (name,) = (name for name, run in layout.runs.items() if run.path == odd)
+    (first, second) = curve(board, name)
+    assert first[0] == 1 and first[1] != first[1] and second == (2, 0.25)
+    assert hparams(board, name, "session_start_info").hparams["odd"].string_value == "x"
 
 
 def test_nothing_is_written_where_nothing_has_changed(outputs, board):

@@ -1,5 +1,6 @@
 """The picture of a comparison: which curves are in it, and that a bad target is refused before anything is drawn."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
     counted = Image.open(target).convert("RGB").getcolors(10**6)
     area = sum(n for n, pixel in counted if max(abs(a - b) for a, b in zip(pixel, blended, strict=True)) <= 1.5)
     assert area > 2000
+
+
+def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_named(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "he", 0, [0.5] * 20), run(tmp_path, "he", 1, [0.5] * 4), run(tmp_path, "zeros", 0, [])]
+    target = tmp_path / "curves.png"
+    assert plot.draw(compare(runs), target) == [
+        f"picture   {target}",
+        "no curve of init=zeros: metrics.jsonl has no val/accuracy there",
+        "dashed is the mean over the seeds that go on when others have stopped early",
+    ]
+    image = Image.open(target).convert("RGB")
+    blue = tuple(bytes.fromhex(plot.COLORS[0][1:]))
+    rows = [[x for x in range(image.width) if image.getpixel((x, y)) == blue] for y in range(image.height)]
+    line = max(rows, key=len)  # the mean is level
+    gaps = [after for before, after in itertools.pairwise(line) if after - before > 1]
+    # whole up to the fourth of twenty epochs, dashed from there on
+    assert len(gaps) > 10 and line[0] + 3 / 19 * (line[-1] - line[0]) == pytest.approx(gaps[0], abs=15)
 
 
 def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(

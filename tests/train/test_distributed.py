@@ -190,6 +190,14 @@ def test_what_batch_norm_changes_is_said(pairs: dict[str, list[dict[str, Any]]])
     ]
 
 
+def test_what_dropout_changes_is_said(pairs: dict[str, list[dict[str, Any]]]) -> None:
+    assert pairs["dropout"][0]["notes"] == [
+        "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
+        " one device"
+    ]
+    assert pairs["plain"][0]["notes"] == []
+
+
 def test_a_loss_that_is_not_finite_ends_all_at_the_step_at_which_it_ends_one(
     pairs: dict[str, list[dict[str, Any]]],
 ) -> None:

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
         print(compare_table.as_csv(found), end="")
         notes = [*compare_table.below(found), *notes]
     else:
-        width = max(compare_table.WIDTH, shutil.get_terminal_size().columns if sys.stdout.isatty() else 0)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else compare_table.WIDTH
         _print(compare_table.table(found, width), compare_table.below(found))
     sys.stdout.flush()  # so that the notes come below the table
     for note in notes:

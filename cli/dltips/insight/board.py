@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections import defaultdict
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dltips.insight.curves import Point, mean_curve
+from dltips.insight.curves import Point, mean_curve, shared
 from dltips.insight.events import EventFile, Setting, trial_name
 from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, Group, differing, groups, text
-from dltips.insight.runs import CONFIG, METRICS, SWEEP, PastRun, runs_in
+from dltips.insight.runs import CONFIG, METRICS, SWEEP, PastRun, is_number, runs_in
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 BANDS = "mean and 95 % interval over seeds"  # the heading in the Custom Scalars tab
@@ -117,20 +118,17 @@ def hyperparameters(runs: Sequence[PastRun]) -> tuple[dict[str, Setting], list[d
 
     A key whose values are of more than one type is text.
     """
+    # what text() makes of a key and a text, TensorBoard can read, whoever wrote them
+    settings = [{text(key): value for key, value in run.settings.items() if value is not None} for run in runs]
     kinds: dict[str, set[type]] = defaultdict(set)
-    for run in runs:
-        for key, value in run.settings.items():
-            if value is not None:
-                kinds[key].add(_kind(value))
+    for one in settings:
+        for key, value in one.items():
+            kinds[key].add(_kind(value))
     kind_of = {key: next(iter(kinds[key])) if len(kinds[key]) == 1 else str for key in sorted(kinds)}
     columns: dict[str, Setting] = {key: kind() for key, kind in kind_of.items()}
     values = [
-        {
-            key: text(value) if kind_of[key] is str else kind_of[key](value)
-            for key, value in run.settings.items()
-            if value is not None
-        }
-        for run in runs
+        {key: text(value) if kind_of[key] is str else kind_of[key](value) for key, value in one.items()}
+        for one in settings
     ]
     seeds = ["seed"] if len({run.seed for run in runs}) > 1 else []
     return columns, values, [*differing(runs), *seeds]
@@ -139,7 +137,7 @@ def hyperparameters(runs: Sequence[PastRun]) -> tuple[dict[str, Setting], list[d
 def _kind(value: Any) -> type:
     if isinstance(value, bool):
         return bool
-    return float if isinstance(value, int | float) else str
+    return float if is_number(value) or isinstance(value, float) else str
 
 
 def lacks_events(run: PastRun) -> bool:
@@ -271,7 +269,7 @@ class Board:
         written.seen = seen
         points: dict[int, dict[str, float]] = defaultdict(dict)
         for metric in metrics:
-            for point in mean_curve(Group(group.label, group.settings, runs), metric):
+            for point in shared(mean_curve(Group(group.label, group.settings, runs), metric)):
                 points[point.epoch] |= _values(metric, point)
         _update(written, points)
 
@@ -313,7 +311,8 @@ def _values(metric: str, point: Point) -> dict[str, float]:
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    return {key: float("nan") if value is None else value for key, value in record.items() if key != "epoch"}
+    """Numbers; null, which stands for one that is not finite, and whatever else somebody wrote there, are NaN."""
+    return {key: float(value) if is_number(value) else math.nan for key, value in record.items() if key != "epoch"}
 
 
 def _began(run: PastRun) -> float | None:

@@ -60,6 +60,8 @@ def of_rows(rows: Sequence[Row], by: Sequence[str] | None, made: Sequence[Group]
             f"{', '.join(inside)} {'differs' if len(inside) == 1 else 'differ'} within groups: the runs of one seed"
             " were averaged; --by tells them apart"
         )
+    if len({_settings(row.used, inside) for row in rows if row.spread}) > 1:
+        notes.append(f"groups were run with other values of {', '.join(inside)}: their differences are of these, too")
     repeated = [row for row in rows if len(row.used) > len(row.by_seed)]
     if repeated and not inside:
         notes.append(
@@ -67,6 +69,10 @@ def of_rows(rows: Sequence[Row], by: Sequence[str] | None, made: Sequence[Group]
             " n counts seeds, repeats were averaged"
         )
     return notes + _pair_notes([row for row in rows if row.spread])
+
+
+def _settings(runs: Iterable[PastRun], keys: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(text(run.settings.get(key)) for key in keys) for run in runs)
 
 
 def _pair_notes(rows: Sequence[Row]) -> list[str]:

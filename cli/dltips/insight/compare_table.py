@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dltips.insight.comparison import Comparison, Row, record
 from dltips.insight.groups import text, wrapped
 
-WIDTH, NARROWEST = 100, 24  # of the table, where the terminal is no wider; of its first column
+WIDTH, NARROWEST = 100, 24  # of the table where it goes to no terminal; of its first column
+SPARED = ("MB", "seconds", "sd")  # columns that a narrow terminal does without, in this order
 NOTHING, PRUNED = "-", "pruned"
 LONGEST = 12  # letters of what became of a group's runs; ours are shorter
 MOST = 50  # rows in a terminal: who wants more reads the CSV
@@ -30,6 +31,14 @@ def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
     said = [column for column in range(len(head)) if not cells or any(line[column] != NOTHING for line in cells)]
     head, cells = [head[column] for column in said], [[line[column] for column in said] for line in cells]
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    dropped = []
+    for name in SPARED:
+        if name in head and NARROWEST + sum(widths) + 2 * len(widths) > width:
+            at = head.index(name)
+            dropped.append(name)
+            del widths[at]
+            for line in (head, *cells):
+                del line[at]
     room = max(NARROWEST, width - sum(widths) - 2 * len(widths))
     first = min(room, max([len("group"), *(len(row.group.label) for row in rows)]))
     lines = [(_line("group", head, first, widths), True)]
@@ -37,6 +46,8 @@ def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
         label, *more = wrapped(row.group.label, first, "  ")
         lines.append((_line(label, line, first, widths), row.reference))
         lines += [(part, row.reference) for part in more]
+    if dropped:
+        lines.append((f"the terminal is too narrow for {' and '.join(dropped)}; --csv FILE has all", False))
     if len(there) > MOST:
         lines.append((f"... and {len(there) - MOST} more groups; --csv FILE has them all", False))
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -38,6 +39,12 @@ def mean_curve(group: Group, metric: str) -> list[Point]:
         for epoch, repeats in of_seed.items():
             values[epoch].append(mean(repeats))
     return [_point(epoch, values[epoch]) for epoch in sorted(values)]
+
+
+def shared(points: Sequence[Point]) -> Sequence[Point]:
+    """The curve up to the last epoch that all its seeds have; early stopping ends some of them before the others."""
+    most = max((point.n for point in points), default=0)
+    return points[: max((number for number, point in enumerate(points, 1) if point.n == most), default=0)]
 
 
 def _point(epoch: int, values: list[float]) -> Point:

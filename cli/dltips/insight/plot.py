@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from dltips.insight.comparison import FIGURES, Comparison
-from dltips.insight.curves import Point, mean_curve
+from dltips.insight.curves import Point, mean_curve, shared
 from dltips.insight.groups import Group, wrapped
 from dltips.registry import ConfigError
 
@@ -56,6 +56,7 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
         )
         for row in wanted
     ]
+    without = [row.group.label for row, (_, points) in zip(wanted, curves, strict=True) if not points]
     curves = [(label, points) for label, points in curves if points]
     if not curves:
         raise ConfigError(
@@ -63,6 +64,10 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
         )
     cut = _picture(curves, comparison.metric, path.expanduser())
     notes = [f"picture   {path}"]
+    if without:
+        notes.append(f"no curve of {', '.join(without)}: metrics.jsonl has no {comparison.metric} there")
+    if any(len(shared(points)) < len(points) for _, points in curves):
+        notes.append("dashed is the mean over the seeds that go on when others have stopped early")
     if cut:
         notes.append("an interval that is far wider than the rest is cut at the edge of the picture")
     if len(finished) > MOST:
@@ -82,14 +87,17 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     for (label, points), color, order in zip(curves, COLORS, range(MOST), strict=False):
-        epochs = [point.epoch for point in points]
-        marker = "o" if len(points) == 1 else ""
-        means = [point.mean for point in points]
-        axes.plot(epochs, means, color=color, label=_wrapped(label), marker=marker, zorder=3 - order / MOST)
+        whole = shared(points)
+        for part, style, name in ((whole, "-", _wrapped(label)), (points[len(whole) - 1 :], "--", "")):
+            if name or len(part) > 1:
+                marker = "o" if len(part) == 1 else ""
+                means = [point.mean for point in part]
+                place = 3 - order / MOST
+                axes.plot(_epochs(part), means, style, color=color, label=name, marker=marker, zorder=place)
         axes.fill_between(
-            epochs,
-            [point.low for point in points],
-            [point.high for point in points],
+            _epochs(whole),
+            [point.low for point in whole],
+            [point.high for point in whole],
             color=color,
             alpha=0.15,
             linewidth=0,
@@ -114,6 +122,10 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
     finally:
         temporary.unlink(missing_ok=True)
     return cut
+
+
+def _epochs(points: Sequence[Point]) -> list[int]:
+    return [point.epoch for point in points]
 
 
 def _wrapped(label: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from dltips.feed.batches import Batch, Feed, batch_sizes
 from dltips.main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
@@ -61,13 +62,28 @@ def share_out(run: Run, group: Group) -> list[str]:
     training.end_epoch = [*training.end_epoch, lambda net: group.take_first(_state(run))]
     if group.rank:
         run.statistics = None
+    notes = []
+    if any(map(_draws, run.training.net.module.modules())):
+        notes.append(
+            "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
+            " one device"
+        )
     if not norms or together:
-        return []
+        return notes
     return [
+        *notes,
         f"devices: batch norm takes its statistics from each process's {settings.batch_size // group.size} of the"
         f" {settings.batch_size} samples in a batch, so that the curve is not that of one device; with model.norm=none,"
-        " layer or group it would be"
+        " layer or group it would be",
     ]
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether it draws while training: dropout of any kind, recurrent layers', residual blocks', timm's DropPath."""
+    if isinstance(module, (_DropoutNd, nn.RReLU)):
+        return getattr(module, "p", 1) > 0
+    shares = (getattr(module, name, None) for name in ("drop", "dropout", "drop_prob"))
+    return any(isinstance(share, float) and share > 0 for share in shares)
 
 
 def follow(run: Run, resumed: Continuation | None, group: Group) -> tuple[int, Path]:

@@ -106,7 +106,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except json.JSONDecodeError:
             break
-        if not isinstance(record, dict) or type(record.get("epoch")) is not int:
+        epoch = record.get("epoch") if isinstance(record, dict) else None
+        if type(epoch) is not int or not 0 <= epoch < 2**53:
             break
         records.append(record)
     return records

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from dltips.train.spawn import LOST, PLACE, World, check_device, check_devices, 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+PATIENCE = 10.0  # seconds until a process says that it waits for others to come
 GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
 
 
@@ -196,6 +198,11 @@ def connected(place: World, device: str) -> Iterator[int | None]:
     }
     gpu = gpu_of(place, device)
     timeout = datetime.timedelta(minutes=30)  # the first process may draw, save or download meanwhile
+    where = f"{place.address}:{place.port}"
+    say = f"dltips: process {place.rank} of {place.size} waits for the others at {where}"
+    waiting = threading.Timer(PATIENCE, lambda: print(say, file=sys.stderr, flush=True))
+    waiting.daemon = True
+    waiting.start()
     try:
         store, _, _ = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
@@ -212,9 +219,11 @@ def connected(place: World, device: str) -> Iterator[int | None]:
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"devices: the {place.size} processes do not find each other at {place.address}:{place.port}"
+            f"devices: the {place.size} processes do not find each other at {where}"
             f" ({' '.join(str(error).split())[:120]})"
         ) from error
+    finally:
+        waiting.cancel()
     here = _on_this_machine()
     threading.Thread(target=_watch, args=(list(here.values()),), daemon=True).start()
     yield here.get(0)
