@@ -32,6 +32,15 @@ def test_mean_and_variance_are_those_of_the_output_in_eval_mode() -> None:
     assert found["layers/first/variance"] == pytest.approx(float(first.var(correction=0)), rel=1e-5)
 
 
+def test_the_variance_of_a_large_layer_is_right_to_five_digits() -> None:
+    torch.manual_seed(1)
+    net = Net(nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 32, 1), flatten=nn.Flatten())))
+    inputs = torch.randn(16, 1, 128, 128)
+    statistics = LayerStatistics(inputs, torch.zeros(16).long(), net.module, contextlib.nullcontext)
+    exact = net.module.get_submodule("conv")(inputs).detach().double().var(correction=0)
+    assert statistics.measure(net)["layers/conv/variance"] == pytest.approx(float(exact), rel=1e-5)
+
+
 def test_dead_is_the_share_of_units_that_are_zero_for_every_sample() -> None:
     net, statistics, _, _ = watched(nn.ReLU())
     with torch.no_grad():
