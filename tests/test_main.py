@@ -173,6 +173,20 @@ def test_a_reader_that_closes_the_pipe_is_no_error(arguments: str, tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_fails_on_the_way_out_of_an_interruption_is_one(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    import dltips.commands.ls
+
+    def interrupted(arguments: list[str]) -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("'NoneType' object has no attribute 'flags'")
+
+    monkeypatch.setattr(dltips.commands.ls, "run", interrupted)
+    assert main(["ls"]) == 130
+    assert capsys.readouterr().err == "dltips: interrupted\n"
+
+
 def test_an_interruption_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     import dltips.commands.ls
 

@@ -57,9 +57,11 @@ def command() -> None:
 def _leave(code: int) -> None:
     """End at once: to take everything apart, module by module, takes 0.6 s beside torch. Not while a thread is left."""
     import atexit
+    import signal
     import threading
 
     if threading.active_count() == 1:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -83,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
+        if _interrupted(error):
+            return fail("interrupted", EXIT_INTERRUPTED)
         if type(error).__name__ == "ConfigError":
             return fail(str(error))
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # stdout is a file, too
@@ -92,6 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
         gc.unfreeze()
         if collected:
             gc.enable()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it came of a ctrl-C: what is left half-done, OmegaConf's flags for one, may fail on the way out."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _main(arguments: list[str]) -> int:

@@ -48,6 +48,7 @@ def test_zipped_lists_go_in_step() -> None:
     ("zipped", "message"),
     [
         (["init", "epochs"], "--zip: lists that go in step are equally long, but init has 2, epochs has 3 values"),
+        (["init=he,zeros"], "--zip: 'init=he,zeros' is no key; write --zip=init,activation, and their lists after it"),
         (["init", "sed"], "--zip: sed has no list of values here; did you mean seed?"),
         (["init", "batch_size"], "--zip: batch_size has no list of values here; there is: epochs, init, seed"),
     ],

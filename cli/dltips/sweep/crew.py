@@ -50,7 +50,9 @@ class Work:
             with in_one_line(self.url), opened(self.url, patience) as storage:
                 study = open_study(storage, self.plan.study)
                 loop = self.loop(storage, study)
-                ended = loop.run(self.objective(loop, study, slot))
+                objective = self.objective(loop, study, slot)
+                loop.stopped = lambda: objective.surroundings.stop.asked
+                ended = loop.run(objective)
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         except (DatabaseGone, ConfigError) as error:

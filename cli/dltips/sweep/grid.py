@@ -24,7 +24,7 @@ from dltips.sweep.freeze import Frozen, freeze
 from dltips.sweep.launchers import Launcher, here, launcher_for
 from dltips.sweep.table import label, report
 from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, folder_name, outcome_of
-from dltips.sweep.workers import interrupt
+from dltips.sweep.workers import SIGNALS, interrupt
 from dltips.train import folder
 from dltips.train.check import Checker
 from dltips.train.identity import code_hash
@@ -118,25 +118,27 @@ def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Within, SIGTERM between two trials is a ctrl-C; a trial that runs hears it itself."""
-    theirs = signal.signal(signal.SIGTERM, interrupt)
+def _heard(handler: Any) -> Iterator[None]:
+    """Within, SIGTERM and SIGUSR1 go to the handler; a trial that runs hears them itself."""
+    theirs = {number: signal.signal(number, handler) for number in SIGNALS[1:]}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, theirs)
+        for number, before in theirs.items():
+            signal.signal(number, before)
 
 
 def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundings, *, retry: bool) -> int:
     left = _left_to_run(grid, retry=retry)
     _describe(grid, frozen)
     done = len(grid.trials) - len(left)
-    _say(f"{grid.place}: {len(grid.trials)} trials" + (f", {done} of them done before" if done else ""))
+    count = "1 trial" if len(grid.trials) == 1 else f"{len(grid.trials)} trials"
+    _say(f"{grid.place}: {count}" + (f", {done} of them done before" if done else ""))
     progress = Progress(grid, left, live=launcher is here and sys.stderr.isatty())
     surroundings.after_epoch = [progress.epoch] if progress.live else []
     interrupted = False
     try:
-        with _stopped_by_sigterm():
+        with _heard(interrupt):
             for outcome in launcher(left, grid.place, surroundings) if left else ():
                 grid.outcomes[outcome.number] = outcome
                 progress.ended(outcome)
@@ -145,8 +147,10 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: Surroundi
     except KeyboardInterrupt:
         interrupted = True
     best = grid.best
-    _draw_best(grid, best)
-    print(report(grid.trials, grid.outcomes, grid.metric, best, grid.place), flush=True)
+    with _heard(signal.SIG_IGN):  # it ends anyway, and the table is what it was for
+        _draw_best(grid, best)
+        with contextlib.suppress(OSError):  # nobody reads it
+            print(report(grid.trials, grid.outcomes, grid.metric, best, grid.place), flush=True)
     if interrupted:
         return EXIT_INTERRUPTED
     whole = all(number in grid.outcomes and grid.outcomes[number].status in ENDED for number in range(len(grid.trials)))
@@ -258,4 +262,5 @@ class Progress:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it; the trials go on
+        print(text, file=sys.stderr, flush=True)

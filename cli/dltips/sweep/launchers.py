@@ -29,12 +29,14 @@ LAUNCHERS = {
 
 
 def here(trials: Sequence[Trial], place: Path, surroundings: Surroundings) -> Iterator[Outcome]:
-    """In this process, one after another, until someone stops one."""
-    for trial in trials:
+    """In this process, one after another, until someone stops one. Errors: KeyboardInterrupt, where it had finished."""
+    for number, trial in enumerate(trials, 1):
         outcome = run_trial(trial, place, surroundings)
         yield outcome
         if outcome.status == "interrupted":
             return
+        if surroundings.stop.asked and number < len(trials):
+            raise KeyboardInterrupt
         gc.collect()  # a net and its hooks hold one another; what was there before the first trial is frozen
 
 

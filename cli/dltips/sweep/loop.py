@@ -77,6 +77,7 @@ class Loop:
     after: Callable[[Claim, Mapping[str, Any], Told], None] = lambda claim, values, told: None
     me: Worker = field(default_factory=this_worker)
     away: float = float("-inf")  # when the database could not be reached last, by time.monotonic()
+    stopped: Callable[[], bool] = lambda: False  # whether someone asked to stop when a trial was all but over
     lost: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +100,9 @@ class Loop:
                 pause = min(2 * pause, POLL[1])
                 continue
             pause = POLL[0]
+            if self.stopped():
+                self.ask(lambda claim=claim: self.study.release(claim))  # type: ignore[misc]
+                return "interrupted"
             if self.one(claim, objective) is None and not self.lost and not self.is_over():
                 return "interrupted"
         return "timeout"

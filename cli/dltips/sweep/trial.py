@@ -17,7 +17,7 @@ from dltips.registry import ConfigError
 from dltips.train import checkpoint, folder
 from dltips.train.identity import code_hash
 from dltips.train.resume import reopen
-from dltips.train.run import Session, reason, run_once
+from dltips.train.run import Session, Stop, reason, run_once
 from dltips.train.store import Store
 from dltips.train.summary import failed_early
 
@@ -61,6 +61,7 @@ class Surroundings:
     typed: Sequence[str] = ()
     said: set[str] = field(default_factory=set)
     store: Store = field(default_factory=Store)
+    stop: Stop = field(default_factory=Stop)
     after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
     ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
 
@@ -72,6 +73,7 @@ class Surroundings:
             path=path,
             quiet=True,
             store=self.store,
+            stop=self.stop,
             after_epoch=self.after_epoch,
             ended_as=self.ended_as,
         )

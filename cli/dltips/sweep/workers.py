@@ -22,7 +22,8 @@ from dltips.sweep.trial import Outcome, Surroundings, Trial, run_trial
 from dltips.train.picture import prepare as prepare_to_draw
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGUSR1 is how schedulers say beforehand that the time is over
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class Worker:
@@ -99,6 +100,8 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 if pending and not stopping:
                     worker.give(pending.popleft())
                 yield outcome
+        if stopping and pending:  # the trials at hand had finished all the same
+            raise KeyboardInterrupt
     finally:
         for number, handler in theirs.items():
             signal.signal(number, handler)
@@ -169,7 +172,8 @@ def settle(slot: int, count: int, parent: int) -> None:
         if os.getppid() != parent:  # it died before that
             os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # between two trials; within one, it is saved first
+    for number in SIGNALS[1:]:
+        signal.signal(number, lambda *_: os._exit(0))  # between two trials; within one, it is saved first
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Stop:
+    """Whether someone asked to stop, if only when a run was all but over, and finished: others shall not begin."""
+
+    asked: bool = False
+
+
+@dataclass
 class Session:
     """What surrounds a run: what was typed and said, where it lies, what it shares, who may end it."""
 
@@ -52,6 +59,7 @@ class Session:
     deadline: float | None = None  # of time.perf_counter(): no epoch begins after it, and the end is not reported
     quiet: bool = False  # one of many: its epochs go to run.log alone, its pictures wait until it is the best
     store: Store | None = None
+    stop: Stop = field(default_factory=Stop)
     # each gets an epoch's line of metrics.jsonl, and ends the run with True, as what `ended_as` then says
     after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
     ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
@@ -122,6 +130,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
                 result = fit(run, recorder, resume=snapshot, records=records)
                 if group.size == 1:  # of several processes another one may have heard the signal first
                     listening.close()
+                session.stop.asked = session.stop.asked or run.training.stop_requested
                 display.leave()
                 code = _end(run, recorder, result, path, display, session)
                 group.part()
