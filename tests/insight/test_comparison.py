@@ -240,6 +240,30 @@ def test_settings_that_are_not_asked_for_are_said_and_averaged_over() -> None:
     ]
 
 
+def test_groups_that_were_run_with_other_values_are_no_clean_comparison() -> None:
+    some = [
+        run(init, seed, 0.5 + seed / 70 + 0.1 * (init == "he"), optimizer__lr=lr)
+        for init, rates in (("he", (0.1, 0.2)), ("zeros", (0.1,)))
+        for lr in rates
+        for seed in (0, 1)
+    ]
+    assert (
+        "groups were run with other values of optimizer.lr: their differences are of these, too"
+        in compare(some, by=["init"]).notes
+    )
+
+
+def test_a_narrow_terminal_does_without_some_columns_and_says_so() -> None:
+    some = [run(init, seed, 0.5 + seed / 70) for init in ("he", "xavier_fc_gaussian_conv") for seed in (0, 1)]
+    gone: dict[int, list[str]] = {100: [], 80: ["MB"], 74: ["MB", "seconds"], 66: ["MB", "seconds", "sd"]}
+    for width, names in gone.items():
+        head, *rows = [line for line, _ in table(compare(some), width)]
+        said = f"the terminal is too narrow for {' and '.join(names)}; --csv FILE has all"
+        assert (said == rows[-1]) is bool(names)
+        assert max(map(len, [head, *(rows[:-1] if names else rows)])) <= width
+        assert [name for name in ("MB", "seconds", "sd") if name not in head.split()] == names
+
+
 def test_a_baseline_by_its_label_a_part_of_it_its_settings_or_a_folder(tmp_path: Path) -> None:
     some = [
         run(init, seed, 0.5 + lr + seed / 70, optimizer__lr=lr)

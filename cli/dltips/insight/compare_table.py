@@ -31,16 +31,17 @@ def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
     said = [column for column in range(len(head)) if not cells or any(line[column] != NOTHING for line in cells)]
     head, cells = [head[column] for column in said], [[line[column] for column in said] for line in cells]
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    longest = max([len("group"), *(len(row.group.label) for row in rows)])
     dropped = []
     for name in SPARED:
-        if name in head and NARROWEST + sum(widths) + 2 * len(widths) > width:
+        if name in head and min(longest, NARROWEST) + sum(widths) + 2 * len(widths) > width:
             at = head.index(name)
             dropped.append(name)
             del widths[at]
             for line in (head, *cells):
                 del line[at]
     room = max(NARROWEST, width - sum(widths) - 2 * len(widths))
-    first = min(room, max([len("group"), *(len(row.group.label) for row in rows)]))
+    first = min(room, longest)
     lines = [(_line("group", head, first, widths), True)]
     for row, line in zip(rows, cells, strict=True):
         label, *more = wrapped(row.group.label, first, "  ")
