@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,11 +21,12 @@ from dltips.registry import family
 from dltips.tips.regularization.base import Regularization
 
 regularization = family("regularization")
+FROM_ABOVE = {"ctrl-C": signal.SIGINT, "its death": signal.SIGKILL}
 
 
 @regularization.named("strike")
 class Strike(Regularization):
-    """After epoch `at`, and once in all, a signal: to this process, or a ctrl-C to the one that gave the command."""
+    """After epoch `at`, and once in all, a signal: to this process, or to the one that gave the command."""
 
     def __init__(self, *, at: int, signal: str) -> None:
         super().__init__()
@@ -33,14 +35,14 @@ class Strike(Regularization):
     def after_epoch(self, metrics) -> bool:
         self.seen += 1
         if self.seen == self.at and not Path("struck").exists():
-            Path("struck").touch()
-            if self.signal != "ctrl-C":
+            Path("struck").write_text(str(os.getpid()))
+            if self.signal not in FROM_ABOVE:
                 os.kill(os.getpid(), getattr(signal, self.signal))
             else:
                 ear, mouth = os.pipe()
                 os.set_blocking(mouth, False)
                 signal.set_wakeup_fd(mouth)
-                os.kill(int(Path("driver").read_text()), signal.SIGINT)
+                os.kill(int(Path("driver").read_text()), FROM_ABOVE[self.signal])
                 os.read(ear, 1)  # until we are told to stop
                 signal.set_wakeup_fd(-1)
         return False
@@ -71,6 +73,7 @@ def command(tmp_path: Path) -> Callable[..., tuple[int, str]]:
             capture_output=True,
             text=True,
             check=False,
+            timeout=100,  # the pipes are open as long as any process lives
         )
         return done.returncode, done.stderr
 
@@ -105,6 +108,18 @@ def test_joblib_what_is_cut_off_goes_on(command: Any, strikes: str, code: int, w
     ended, said = command("joblib", strikes, "hydra.launcher.n_jobs=2", "checkpoint.interval=0")
     assert (ended, words in said, "Traceback" in said) == (code, True, False), said
     ended, said = command("joblib", strikes, "hydra.launcher.n_jobs=2", "checkpoint.interval=0")
+    assert ended == 0 and whole_and_equal(), said
+
+
+def test_joblib_no_process_outlives_the_command(command: Any) -> None:
+    """It is killed while a trial runs, which hears of that, saves and ends, and its process with it."""
+    try:
+        ended, _ = command("joblib", "its death", "hydra.launcher.n_jobs=1", "checkpoint.interval=0")
+    except subprocess.TimeoutExpired:
+        os.kill(int(Path("struck").read_text()), signal.SIGKILL)
+        raise
+    assert ended == -signal.SIGKILL and Path("struck").exists() and statuses() == ["finished", "interrupted"]
+    ended, said = command("joblib", "its death", "hydra.launcher.n_jobs=1", "checkpoint.interval=0")
     assert ended == 0 and whole_and_equal(), said
 
 

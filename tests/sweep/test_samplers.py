@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from dltips.registry import ConfigError
 from dltips.sweep import samplers
-from dltips.sweep.samplers import CmaEs, check, from_unit, make_pruner, make_sampler, seed_of, to_unit
+from dltips.sweep.samplers import CmaEs, check, check_pruner, from_unit, make_pruner, make_sampler, seed_of, to_unit
 
 NUMBERS: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -146,6 +146,13 @@ def test_pruners_by_epochs() -> None:
     assert isinstance(make_pruner("hyperband", 30, 3, None), HyperbandPruner)
     assert isinstance(make_pruner("median", 30, 3, None), MedianPruner)
     assert isinstance(make_pruner("none", 30, 3, None), NopPruner)
+
+
+@pytest.mark.parametrize(("name", "first", "epochs"), [("asha", 2, 3), ("none", 9, 3), ("asha", None, 1)])
+def test_a_pruner_that_looks_before_the_end_or_by_default_is_taken(name: str, first: int | None, epochs: int) -> None:
+    check_pruner(name, epochs, first)
+    with pytest.raises(ConfigError, match=r"^min_epochs: "):
+        check_pruner("asha", epochs, epochs)
 
 
 def test_asha_stops_who_is_behind_at_a_rung() -> None:

@@ -24,6 +24,7 @@ from dltips.main import EXIT_INTERRUPTED, EXIT_PARTLY, main
 from dltips.sweep import ending
 from dltips.sweep.crew import Work
 from dltips.sweep.ending import at_the_edge
+from dltips.sweep.importance import ENOUGH
 from dltips.sweep.objective import Runs
 from dltips.sweep.plots import log_ticks
 from dltips.sweep.samplers import from_unit
@@ -188,6 +189,14 @@ def test_two_objectives_give_a_front(capsys: pytest.CaptureFixture[str]) -> None
     assert out.count(" front\n") == beaten.count(False)
 
 
+def test_where_seconds_are_an_objective_one_column_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *QUICK, "epochs=1", LR, "trials=2", "objective=[val/accuracy,seconds]"]) == 0
+    head, *rows = [line for line in capsys.readouterr().out.splitlines() if line][:3]
+    assert head.split() == ["trial", "optimizer.lr", "val/accuracy", "seconds"]
+    seconds = {f"{summary['seconds']:.4f}" for summary in summaries()}
+    assert {row.split()[3] for row in rows} == seconds and head.index("seconds") < rows[0].index("front")
+
+
 def test_no_trial_begins_when_the_time_is_over(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *QUICK, "epochs=1", LR, "trials=3", "timeout=0.000001"]) == 0
     out = capsys.readouterr().out
@@ -207,6 +216,11 @@ def test_importance_finds_what_matters(capsys: pytest.CaptureFixture[str]) -> No
     assert shares[0].split()[0] == "init" and float(shares[0].split()[1].rstrip("%")) > 90
     names = {"search-history.png", "search-slices.png", "search-importance.png"}
     assert {path.name for path in place().glob("*.png")} == names
+
+
+def test_the_readme_says_how_many_trials_importance_takes() -> None:
+    text = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert f"how much each parameter matters (from {ENOUGH} complete trials on: those that were pruned" in text
 
 
 def planned(*typed: str, **settings: Any) -> Plan:

@@ -94,13 +94,30 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
          " 'regularization=[dropout]'"),
         (("optimizer.lr=interval(1,0.1)",), "optimizer.lr: interval(1,0.1) begins above its end; write"
          " 'optimizer.lr=interval(0.1,1)'"),
+        (("hydra/launcher=joblib", LR), "hydra/launcher=joblib: is refused; the workers of a search are --workers N, or"
+         " the same command elsewhere with storage=ADDRESS"),
+        (("hydra.launcher.n_jobs=2", LR), "hydra.launcher.n_jobs=2: is refused; the workers of a search are --workers"
+         " N, or the same command elsewhere with storage=ADDRESS"),
+        (("hydra.sweeper.n_trials=5", LR), "hydra.sweeper.n_trials=5: is refused; a search has its own: sampler=tpe,"
+         " trials=20"),
+        (("hydra.sweep.dir=x", LR), "hydra.sweep.dir=x: is refused; runs lie under ./outputs, and name=NAME shows in"
+         " their folder's name"),
+        (("epochs=3", "min_epochs=10", "pruner=asha", LR), "min_epochs: 10 is not before a run's last epoch, 3"
+         " at the most: asha would never end one; write min_epochs=1"),
+        (("epochs=60", "min_epochs=60", "pruner=median", LR), "min_epochs: 60 is not before a run's last epoch, 60"
+         " at the most: median would never end one; write min_epochs=2"),
+        (("epochs=3,5", "min_epochs=5", "pruner=hyperband"), "min_epochs: 5 is not before a run's last epoch, 5"
+         " at the most: hyperband would never end one; write min_epochs=1"),
+        (("min_epochs=1", "pruner=asha", LR), "min_epochs: 1 is not before a run's last epoch, 1"
+         " at the most: asha would never end one; write pruner=none"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(refused: Refused, typed: tuple[str, ...], message: str) -> None:
     if typed[0] == "--workers":
         typed = ("--workers", "two", LR)
         message = "workers: 'two' is not a whole number"
-    assert refused(*QUICK, *typed) == message if "resume" not in typed[0] else refused(*typed) == message
+    quick = [each for each in QUICK if not (each.startswith("epochs=") and typed[0].startswith("epochs="))]
+    assert refused(*quick, *typed) == message if "resume" not in typed[0] else refused(*typed) == message
 
 
 def test_what_only_data_can_say_is_said_before_the_first_trial(refused: Refused) -> None:

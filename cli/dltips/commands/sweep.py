@@ -9,7 +9,7 @@ HELP = """\
 dltips sweep: search for the settings that give the best score
 
   dltips sweep +recipe=quickstart 'optimizer.lr=tag(log,interval(1e-4,1))' init=he,xavier trials=50
-  dltips sweep +recipe=fashion_cnn 'model.dropout=interval(0,0.5)' batch_size=64,128,256 pruner=asha timeout=2h
+  dltips sweep +recipe=fashion_cnn 'optimizer.momentum=interval(0.5,0.99)' batch_size=64,128,256 pruner=asha timeout=2h
   dltips sweep +recipe=quickstart 'epochs=int(interval(5,60))' 'objective=[val/accuracy,seconds]'
   dltips sweep resume=last trials=100
 
@@ -53,11 +53,13 @@ def run(arguments: list[str]) -> int:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    # from here on SIGTERM is a ctrl-C; during a trial the run itself listens
-    theirs = signal.signal(signal.SIGTERM, interrupt)
+    # from here on SIGTERM and SIGUSR1 are a ctrl-C; during a trial the run itself listens
+    stopping = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    theirs = {number: signal.signal(number, interrupt) for number in stopping}
     try:
         from dltips.sweep import search
 
         return search.run(arguments)
     finally:
-        signal.signal(signal.SIGTERM, theirs)
+        for number, handler in theirs.items():
+            signal.signal(number, handler)

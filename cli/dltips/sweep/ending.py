@@ -130,7 +130,8 @@ def _rows(plan: Plan, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial
     keys = [dimension.key for dimension in plan.space.dimensions]
     several = plan.settings.seeds > 1
     front = {trial.number for trial in pareto(plan, order)} if len(plan.objectives) > 1 else set()
-    rows = [["trial", *keys, *plan.objectives, *(["sd"] if several else []), "seconds", ""]]
+    timed = ["seconds"] if "seconds" not in plan.objectives else []  # no two columns of one name
+    rows = [["trial", *keys, *plan.objectives, *(["sd"] if several else []), *timed, ""]]
     for trial in order[:SHOWN]:
         varied = plan.space.varied(trial.params)
         scores = trial.user_attrs.get(SCORES) or []
@@ -141,7 +142,7 @@ def _rows(plan: Plan, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial
                 *(text(varied[key]) for key in keys),
                 *(number(value) for value in trial.values),
                 *spread,
-                f"{trial.user_attrs.get(SECONDS, 0):.1f}",
+                *(f"{trial.user_attrs.get(SECONDS, 0):.1f}" for _ in timed),
                 "front" if trial.number in front else "",
             ]
         )

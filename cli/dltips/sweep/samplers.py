@@ -53,6 +53,17 @@ def check(sampler: str, distributions: Mapping[str, BaseDistribution], objective
     return [f"sampler: cmaes searches over numbers; {', '.join(choices)} is drawn at random"] if choices else []
 
 
+def check_pruner(name: str, epochs: int, first: int | None) -> None:
+    """Errors: ConfigError if it may look at a trial only when that has ended anyway."""
+    if name == "none" or first is None or first < epochs:
+        return
+    remedy = f"write min_epochs={_least(epochs)}" if epochs > 1 else "write pruner=none"
+    raise ConfigError(
+        f"min_epochs: {first} is not before a run's last epoch, {epochs} at the most: {name} would never end one;"
+        f" {remedy}"
+    )
+
+
 def make_sampler(name: str, distributions: Mapping[str, BaseDistribution], seed: int, number: int) -> BaseSampler:
     """The sampler of one trial."""
     if name == "random":
@@ -70,7 +81,7 @@ def make_sampler(name: str, distributions: Mapping[str, BaseDistribution], seed:
 
 def make_pruner(name: str, epochs: int, reduction: int, first: int | None) -> BasePruner:
     """The pruner for trials of at most so many epochs, looked at from `first` on."""
-    least = first if first is not None else max(1, round(epochs / RUNGS))
+    least = first if first is not None else _least(epochs)
     if name == "median":
         # like Google Vizier: not before five trials are whole
         return MedianPruner(n_startup_trials=5, n_warmup_steps=least)
@@ -80,6 +91,10 @@ def make_pruner(name: str, epochs: int, reduction: int, first: int | None) -> Ba
         return HyperbandPruner(min_resource=least, max_resource=epochs, reduction_factor=reduction)
     assert name == "none"
     return NopPruner()
+
+
+def _least(epochs: int) -> int:
+    return max(1, round(epochs / RUNGS))
 
 
 def _experimental() -> type[Warning]:

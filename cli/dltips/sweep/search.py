@@ -121,6 +121,7 @@ def _planned(settings: SearchSettings, overrides: Sequence[str], store: Store) -
         origin.look(config)
 
     config = space.check(look)
+    samplers.check_pruner(settings.pruner, space.most("epochs"), settings.min_epochs)
     names = names or [config.settings.metric]
     for note in (*space.notes, *samplers.check(settings.sampler, space.distributions(), len(names))):
         say(note)

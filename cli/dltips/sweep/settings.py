@@ -65,6 +65,11 @@ class SearchSettings:
 # What two commands of one study may differ in.
 FREE = ("trials", "timeout", "workers", "storage", "name", "resume", "patience", "grace")
 FLAGS = ("workers",)  # which may be written --workers 4 as well
+# What of Hydra's own places and draws the runs of a grid, and what a search has instead.
+OF_A_GRID = {
+    "launcher": "the workers of a search are --workers N, or the same command elsewhere with storage=ADDRESS",
+    "sweeper": "a search has its own: sampler=tpe, trials=20",
+}
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -83,11 +88,19 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             own.append(line.lstrip("+"))
         elif key in ("study/name", "study.name", "study", "study_name"):
             raise ConfigError(f"{key}: there is no such key; a study's name is name=NAME")
+        elif (instead := _instead(key)) is not None:
+            raise ConfigError(f"{line}: is refused; {instead}")
         elif "." not in key and key not in (*of_a_run, *FAMILIES, GROUP) and not override.is_hydra_override():
             raise ConfigError(f"{key}: there is no such key{suggest(key, [*known, *of_a_run, *FAMILIES])}")
         else:
             rest.append(line)
     return own, rest
+
+
+def _instead(key: str) -> str | None:
+    """Of hydra/launcher, hydra.launcher.KNOB and their like: what a search has instead."""
+    head, name, *_ = [*re.split(r"[./]", key), ""]
+    return OF_A_GRID.get(name) if head == "hydra" else None
 
 
 def _without_flags(arguments: Sequence[str]) -> list[str]:

@@ -125,7 +125,19 @@ class Hands:
             errand = self._waiting.popleft()
             hand.errand = replace(errand, trial=on_own_device(errand.trial, hand.slot))
             with deaf():
-                hand.future = hand.pool.submit(carry_out, hand.errand)
+                hand.future = hand.pool.submit(carry_out_for, os.getpid(), hand.errand)
+
+
+def carry_out_for(parent: int, errand: Errand) -> Reply:
+    """In a process of the pool: run the trial, and end with whoever gave it to us.
+
+    A parent that is killed sends a SIGTERM (see `settle`), which a trial hears as its own: it saves and returns. Then
+    loky would wait for the next one for ever.
+    """
+    reply = carry_out(errand)
+    if os.getppid() != parent:
+        os._exit(0)
+    return reply
 
 
 def how_it_died(message: str) -> str:
