@@ -131,7 +131,8 @@ def _rows(plan: Plan, trials: Sequence[FrozenTrial], order: Sequence[FrozenTrial
     several = plan.settings.seeds > 1
     front = {trial.number for trial in pareto(plan, order)} if len(plan.objectives) > 1 else set()
     timed = ["seconds"] if "seconds" not in plan.objectives else []  # no two columns of one name
-    rows = [["trial", *keys, *plan.objectives, *(["sd"] if several else []), *timed, ""]]
+    spread_of = "sd" if len(plan.objectives) == 1 else f"sd of {plan.objectives[0]}"
+    rows = [["trial", *keys, *plan.objectives, *([spread_of] if several else []), *timed, ""]]
     for trial in order[:SHOWN]:
         varied = plan.space.varied(trial.params)
         scores = trial.user_attrs.get(SCORES) or []

@@ -106,7 +106,9 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
         # who only watches stops this session, not the training: a checkpoint knows nothing of it
+        watched = time.perf_counter()
         enough = [hear(record) for hear in run.watchers]
+        clock.before -= time.perf_counter() - watched  # a search's database may be waited for
         if training.group.first(any(enough)) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)

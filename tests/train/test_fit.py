@@ -1,0 +1,30 @@
+"""fit: what counts as training time."""
+
+import time
+
+import pytest
+
+from dltips.compose import compose
+from dltips.config import validate
+from dltips.train import fit
+from dltips.train.prepare import prepare
+
+
+def test_what_watchers_wait_for_is_no_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search tells its database of each epoch there, which may be away for minutes."""
+    waited = 0.0
+    clock = time.perf_counter
+    monkeypatch.setattr(fit.time, "perf_counter", lambda: clock() + waited)
+
+    def wait(record: object) -> bool:
+        nonlocal waited
+        waited += 10_000
+        return False
+
+    config = ["device=cpu", "data.subset=150", "epochs=3", "log.layers=false"]
+    run = prepare(validate(compose(config)[0]))
+    run.watchers = [wait]
+    result = fit.fit(run)
+    seconds = [record["seconds"] for record in result.records]
+    assert waited == 30_000 and 0 < seconds[0] < seconds[1] < seconds[2] < 10_000
+    assert result.snapshot.seconds < 10_000
