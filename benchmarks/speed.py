@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -166,13 +167,16 @@ def acquire(task: Task, data: Path) -> None:
         subprocess.run([sys.executable, str(HERE / "data.py"), task.name, "--data", str(data)], check=True)
 
 
-def contender_names(text: str) -> list[str]:
-    """The names in a comma-separated list, the reference always first among them."""
-    names = text.split(",")
-    for name in names:
-        if name not in CONTENDERS:
-            raise argparse.ArgumentTypeError(f"{name}: no contender; there are {', '.join(CONTENDERS)}")
-    return list(dict.fromkeys([REFERENCE, *names]))
+def names_among(contenders: Collection[str]) -> Callable[[str], list[str]]:
+    """Reads the names in a comma-separated list, the reference always first among them."""
+
+    def names(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in contenders:
+                raise argparse.ArgumentTypeError(f"{name}: no contender; there are {', '.join(contenders)}")
+        return list(dict.fromkeys([REFERENCE, *text.split(",")]))
+
+    return names
 
 
 def main() -> None:
@@ -187,7 +191,7 @@ def main() -> None:
     )
     options.add_argument(
         "--peers",
-        type=contender_names,
+        type=names_among(CONTENDERS),
         default=list(CONTENDERS),
         help=f"comma-separated contenders (default: {','.join(CONTENDERS)})",
     )

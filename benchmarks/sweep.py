@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from speed import acquire, one_thread, spread
+from speed import acquire, names_among, one_thread, spread
 from task import DIGITS, Run
 
 HERE = Path(__file__).resolve().parent
@@ -171,21 +171,12 @@ def print_table(names: list[str], results: dict[str, list[Measurement]]) -> None
             print(f"\nwall of {name} / wall of ours: {spread([one.wall / ours.wall for one, ours in pairs], 2)}")
 
 
-def contender_names(text: str) -> list[str]:
-    """The names in a comma-separated list, the reference always first among them."""
-    names = text.split(",")
-    for name in names:
-        if name not in CONTENDERS:
-            raise argparse.ArgumentTypeError(f"{name}: no contender; there are {', '.join(CONTENDERS)}")
-    return list(dict.fromkeys([REFERENCE, *names]))
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3, help="sweeps of each contender (default: 3)")
     options.add_argument(
         "--only",
-        type=contender_names,
+        type=names_among(CONTENDERS),
         default=list(CONTENDERS),
         help=f"comma-separated contenders (default: {','.join(CONTENDERS)})",
     )

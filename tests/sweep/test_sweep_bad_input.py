@@ -108,6 +108,8 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
          " at the most: median would never end one; write min_epochs=2"),
         (("epochs=3,5", "min_epochs=5", "pruner=hyperband"), "min_epochs: 5 is not before a run's last epoch, 5"
          " at the most: hyperband would never end one; write min_epochs=1"),
+        (("min_epochs=1", LR), "min_epochs: pruner=none looks at no trial; write pruner=asha, or leave it out"),
+        (("reduction=2", "pruner=median", LR), "reduction: pruner=median has none; write pruner=asha, or leave it out"),
         (("min_epochs=1", "pruner=asha", LR), "min_epochs: 1 is not before a run's last epoch, 1"
          " at the most: asha would never end one; write pruner=none"),
     ],

@@ -146,6 +146,10 @@ def read(own: Sequence[str]) -> SearchSettings:
         raise ConfigError(f"trials: {settings.trials} is too many; there are at most {MOST_TRIALS:,} in a study")
     if settings.reduction < 2:
         raise ConfigError("reduction: 1 would let every trial go on; write reduction=3")
+    if settings.reduction != SearchSettings.reduction and settings.pruner not in ("asha", "hyperband"):
+        raise ConfigError(f"reduction: pruner={settings.pruner} has none; write pruner=asha, or leave it out")
+    if settings.min_epochs is not None and settings.pruner == "none":
+        raise ConfigError("min_epochs: pruner=none looks at no trial; write pruner=asha, or leave it out")
     seconds(settings.timeout)
     names = objectives(settings)
     if settings.pruner != "none" and len(names) > 1:
