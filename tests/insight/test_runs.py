@@ -198,7 +198,9 @@ def test_a_run_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         status = "finished" if number < 3 else "diverged"
         write(sweep / f"00{number}-y", summary(status=status, best={"val/accuracy": score}, metric="val/accuracy"))
     assert runs.find("last").path == runs.find("outputs/2026-b").path == sweep / "001-y"
+    assert found("last") == ["000-x", "000-y", "001-y", "002-y", "003-y"]
     write(tmp_path / "outputs" / "2026-c", summary())
+    assert found("last") == ["2026-c"]
     assert runs.find("last").path == Path("outputs/2026-c")
     (tmp_path / "outputs" / "2026-d").mkdir()
     (tmp_path / "outputs" / "2026-d" / "sweep.json").write_text("{}")

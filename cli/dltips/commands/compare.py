@@ -21,6 +21,7 @@ failed, and such a group stands below the complete ones. Settings that only some
 difference. Long numbers are shown with 6 digits where these tell the groups apart.
 
   dltips compare                                        all runs under ./outputs
+  dltips compare last                                   those of the newest grid or search
   dltips compare outputs/SWEEP --by init --metric val/loss
   dltips compare 'outputs/2026*' --baseline init=xavier --csv table.csv --plot curves.png
 """

@@ -53,6 +53,8 @@ class PastRun:
 def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
     """The runs of run folders, sweeps' folders, folders of both and glob patterns; none given: ./outputs.
 
+    `last` is the newest run, or all runs of the grid or search that it belongs to.
+
     Sorted by path; a run that is reached twice is there once. Errors: ConfigError for a place that does not exist, a
     pattern that matches nothing, and where there is no run at all.
     """
@@ -76,19 +78,26 @@ def locate(chosen: str) -> Path:
 
     Errors: ConfigError.
     """
-    if chosen == "last" and not os.path.lexists(chosen):
-        folders = list(_run_folders(paths.OUTPUTS))
-        if not folders:
-            raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
-        newest = max(folders)
-        return best_of(newest.parent) if is_sweep(newest.parent) else newest
-    folder = Path(os.path.expanduser(chosen))
+    folder = _newest() if _is_last(chosen) else Path(os.path.expanduser(chosen))
     if chosen.strip() and is_sweep(folder):
         return best_of(folder)
     if not is_run(folder) or not chosen.strip():
         why = "is no run folder: it has no config.yaml" if os.path.lexists(folder) else "does not exist"
         raise ConfigError(f"{chosen or repr(chosen)}: {why}; give one of the folders under {paths.OUTPUTS}")
     return folder
+
+
+def _is_last(chosen: str) -> bool:
+    return chosen == "last" and not os.path.lexists(chosen)
+
+
+def _newest() -> Path:
+    """The folder of the newest run under ./outputs, or of the grid or search that it is in. Errors: ConfigError."""
+    folders = list(_run_folders(paths.OUTPUTS))
+    if not folders:
+        raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
+    newest = max(folders)
+    return newest.parent if is_sweep(newest.parent) else newest
 
 
 def best_of(sweep: Path) -> Path:
@@ -146,7 +155,7 @@ def _starts(place: str) -> list[Path]:
     """The folders that a place names: itself, or what it matches as a pattern. Errors: ConfigError."""
     if not place.strip():
         raise ConfigError(f"'' is no folder; give one of those under {paths.OUTPUTS}, or none for all of them")
-    start = Path(os.path.expanduser(place))
+    start = _newest() if _is_last(place) else Path(os.path.expanduser(place))
     if start.is_dir():
         return [start]
     if os.path.lexists(start):
