@@ -194,11 +194,11 @@ def test_a_run_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert runs.find("outputs/2026-a").path == Path("outputs/2026-a")
     sweep = Path("outputs/2026-b")
     (sweep / "sweep.json").write_text("{}")
-    for number, score in enumerate((0.5, 0.7, 0.7, 0.9)):
-        status = "finished" if number < 3 else "diverged"
+    ended = [(0.5, "finished"), (0.7, "finished"), (0.7, "finished"), (0.9, "diverged"), (0.8, "pruned")]
+    for number, (score, status) in enumerate(ended):
         write(sweep / f"00{number}-y", summary(status=status, best={"val/accuracy": score}, metric="val/accuracy"))
     assert runs.find("last").path == runs.find("outputs/2026-b").path == sweep / "001-y"
-    assert found("last") == ["000-x", "000-y", "001-y", "002-y", "003-y"]
+    assert found("last") == ["000-x", "000-y", "001-y", "002-y", "003-y", "004-y"]
     write(tmp_path / "outputs" / "2026-c", summary())
     assert found("last") == ["2026-c"]
     assert runs.find("last").path == Path("outputs/2026-c")

@@ -16,7 +16,6 @@ from dltips.registry import ConfigError
 
 METRICS, SUMMARY, CONFIG, SWEEP = "metrics.jsonl", "summary.json", "config.yaml", "sweep.json"
 USED = "finished"  # the only runs that are averaged
-ENDED = (USED, "pruned")
 DEEPEST = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
 
 
@@ -106,7 +105,7 @@ def best_of(sweep: Path) -> Path:
     for folder in sorted(_run_folders(sweep)):
         run = read(folder)
         metric = run.summary.get("metric")
-        value = run.value(metric) if run.status in ENDED and isinstance(metric, str) else None
+        value = run.value(metric) if run.status == USED and isinstance(metric, str) else None
         if value is not None and (best is None or is_better(str(metric), value, best[1])):
             best = folder, value
     if best is None:

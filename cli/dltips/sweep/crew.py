@@ -23,7 +23,8 @@ from dltips.sweep.objective import Runs
 from dltips.sweep.storage import DatabaseGone, in_one_line, opened
 from dltips.sweep.study import Study, open_study
 from dltips.sweep.trial import Surroundings
-from dltips.sweep.workers import SIGNALS, held, interrupt, settle
+from dltips.sweep.workers import held, interrupt, settle
+from dltips.train.run import STOPPING
 from dltips.train.store import Store
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
         for process in list(crew.values()):
             end(process)
 
-    theirs = {number: signal.signal(number, stop) for number in SIGNALS}
+    theirs = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         for slot in range(count):
             if not stopping:
@@ -170,7 +171,7 @@ def _guarded(work: Callable[[int], int], slot: int) -> int:
     code = EXIT_INTERNAL
     try:
         signal.signal(signal.SIGTERM, interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what has come since the start is heard here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
         code = work(slot)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED

@@ -24,10 +24,11 @@ from dltips.sweep.freeze import Frozen, freeze
 from dltips.sweep.launchers import Launcher, here, launcher_for
 from dltips.sweep.table import label, report
 from dltips.sweep.trial import ENDED, FAILED, Outcome, Surroundings, Trial, folder_name, outcome_of
-from dltips.sweep.workers import SIGNALS, interrupt
+from dltips.sweep.workers import interrupt
 from dltips.train import folder
 from dltips.train.check import Checker
 from dltips.train.identity import code_hash
+from dltips.train.run import STOPPING
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str
 @contextlib.contextmanager
 def _heard(handler: Any) -> Iterator[None]:
     """Within, SIGTERM and SIGUSR1 go to the handler; a trial that runs hears them itself."""
-    theirs = {number: signal.signal(number, handler) for number in SIGNALS[1:]}
+    theirs = {number: signal.signal(number, handler) for number in STOPPING[1:]}
     try:
         yield
     finally:

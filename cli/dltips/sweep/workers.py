@@ -20,10 +20,9 @@ import torch
 from dltips.registry import ConfigError
 from dltips.sweep.trial import Outcome, Surroundings, Trial, run_trial
 from dltips.train.picture import prepare as prepare_to_draw
+from dltips.train.run import STOPPING
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
-# SIGUSR1 is how schedulers say beforehand that the time is over
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class Worker:
@@ -72,7 +71,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 os.kill(worker.process.pid, signal.SIGTERM)
 
     # before the first fork: what Python raises within one is lost
-    theirs = {number: signal.signal(number, stop) for number in SIGNALS}
+    theirs = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         for slot in range(count):
             if not stopping:
@@ -138,7 +137,7 @@ def _serve(
     for end in inherited:
         end.close()
     settle(slot, count, parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what has come since the start is heard here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             trial = connection.recv()
@@ -152,7 +151,7 @@ def _serve(
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Within, signals wait: a process that starts has our handler until it sets its own, and is in no list yet."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -172,7 +171,7 @@ def settle(slot: int, count: int, parent: int) -> None:
         if os.getppid() != parent:  # it died before that
             os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in SIGNALS[1:]:
+    for number in STOPPING[1:]:
         signal.signal(number, lambda *_: os._exit(0))  # between two trials; within one, it is saved first
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))

@@ -228,8 +228,8 @@ def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
     return EXIT_INTERNAL
 
 
-# SIGUSR1 is how schedulers say beforehand that the time is over
-_STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# what ends a run; SIGUSR1 is how schedulers say beforehand that the time is over
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 # of several processes each may hear it from the scheduler, and then from whoever started them
@@ -256,7 +256,7 @@ def _stop_on_signals(training: Training, group: Group) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    theirs = {number: signal.signal(number, stop) for number in _STOPPING}
+    theirs = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
     finally:
