@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from dltips.compose import compose
 from dltips.config import to_plain
 from dltips.main import EXIT_INTERRUPTED, EXIT_PARTLY, main
-from dltips.sweep import ending
+from dltips.sweep import ending, plots
 from dltips.sweep.crew import Work
 from dltips.sweep.ending import at_the_edge
 from dltips.sweep.importance import ENOUGH
@@ -216,6 +216,12 @@ def test_importance_finds_what_matters(capsys: pytest.CaptureFixture[str]) -> No
     assert shares[0].split()[0] == "init" and float(shares[0].split()[1].rstrip("%")) > 90
     names = {"search-history.png", "search-slices.png", "search-importance.png"}
     assert {path.name for path in place().glob("*.png")} == names
+
+
+def test_the_axis_of_few_trials_has_whole_numbers() -> None:
+    plan = planned(LR)
+    (axes,) = plots._history(plan, told(plan, [0.5, 0.7, 0.6]), [], 0).axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_the_readme_says_how_many_trials_importance_takes() -> None:

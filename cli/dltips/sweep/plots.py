@@ -48,6 +48,8 @@ def draw(plan: Plan, trials: Sequence[FrozenTrial], place: Path) -> None:
 
 
 def _history(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = _figure(7.0, 3.6, 1)
     higher = plan.directions[0] == "maximize"
     best: list[float] = []
@@ -74,12 +76,15 @@ def _history(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTr
     if failed:
         axes.plot([], [], linestyle="none", label=f"{failed} failed, not shown")
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel(_objective(plan, 0))
     _legend(axes)
     return figure
 
 
 def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     """The first objective over each parameter; later trials are darker."""
     dimensions = plan.space.dimensions
     columns = min(COLUMNS, len(dimensions))
@@ -121,7 +126,7 @@ def _slices(plan: Plan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTri
     for axes in panels[len(dimensions) :]:
         axes.set_axis_off()
     if points is not None:
-        bar = figure.colorbar(points, ax=list(panels), shrink=0.8, pad=0.01)
+        bar = figure.colorbar(points, ax=list(panels), shrink=0.8, pad=0.01, ticks=MaxNLocator(integer=True))
         bar.set_label("trial", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         bar.ax.set_ylim(0, max(trial.number for trial in whole))
