@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.compose import compose
-from dltips.config import Config, validate
+from dltips.config.composition import compose
+from dltips.config.validation import Config, validate
 from dltips.feed.batches import to_float
-from dltips.train import transfer
+from dltips.train.build import build_model, initialize, prepare
 from dltips.train.data import Data, prepare_data
 from dltips.train.device import keep_freed_memory
+from dltips.train.finetuning import transfer
 from dltips.train.fit import fit
 from dltips.train.loop import evaluation_batch
-from dltips.train.prepare import build_model, initialize, prepare
 
 CPU = torch.device("cpu")
 

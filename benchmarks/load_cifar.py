@@ -22,11 +22,11 @@ def main() -> None:
     from dltips.feed.load import load
     from dltips.feed.placement import place
     from dltips.feed.splits import split
-    from dltips.tips.data import Common
+    from dltips.tips.data import DataKnobs
     from dltips.tips.data.torchvision_sets import cifar10
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    common = Common(
+    common = DataKnobs(
         split_seed=0,
         val_fraction=0.1,
         test_fraction=0.1,

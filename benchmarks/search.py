@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dltips.main import main as dltips
-from dltips.train import folder
+from dltips.runs import folder
 
 SPACE = (
     "optimizer.lr=tag(log,interval(1e-4,1))",

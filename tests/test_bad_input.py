@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dltips import catalog, recipe
+from dltips.catalog import descriptions
+from dltips.config import recipes
 from dltips.main import VERBS, main
 
 Refused = Callable[..., str]
@@ -44,14 +45,16 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def options(family: str) -> str:
-    return ", ".join(sorted(catalog.options(family)))
+    return ", ".join(sorted(descriptions.options(family)))
 
 
 def owners(family: str, knob: str) -> str:
-    return ", ".join(name for name in catalog.options(family) if f"\n{knob}:" in catalog.yaml_of(family, name))
+    return ", ".join(
+        name for name in descriptions.options(family) if f"\n{knob}:" in descriptions.yaml_of(family, name)
+    )
 
 
-RECIPES = ", ".join(sorted(recipe.names()))
+RECIPES = ", ".join(sorted(recipes.names()))
 
 EXACT = [
     ("tarin", "'tarin' is no verb; did you mean train?"),

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dltips import registry
-from dltips.card import card_of
-from dltips.compose import compose
-from dltips.config import validate
+from dltips.catalog import registry
+from dltips.catalog.cards import card_of
+from dltips.catalog.registry import FAMILIES
+from dltips.config.composition import compose
+from dltips.config.validation import validate
 from dltips.main import main
-from dltips.registry import FAMILIES
+from dltips.train.build import prepare
 from dltips.train.fit import fit
-from dltips.train.prepare import prepare
 
 REGISTRIES = registry.load()
 OPTIONS = [(family, name) for family in FAMILIES for name in REGISTRIES[family].tips]

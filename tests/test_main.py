@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from dltips import __version__
-from dltips.config import validate
+from dltips.config.validation import validate
 from dltips.main import HELP, VERBS, main
 
 Output = pytest.CaptureFixture[str]
@@ -152,7 +152,7 @@ def test_help_imports_nothing_but_the_table_of_verbs(tmp_path: Path) -> None:
         "print(*sorted(name for name in sys.modules if name.startswith(('dltips', 'hydra', 'omegaconf'))),"
         " file=sys.stderr)"
     )
-    assert run(code, cwd=tmp_path).stderr == "dltips dltips.main\n"
+    assert run(code, cwd=tmp_path).stderr == "dltips dltips.exit_codes dltips.main\n"
 
 
 @pytest.mark.parametrize("arguments", ["ls", "cat quickstart", "", "--version", "ls --help", "train --cfg job"])

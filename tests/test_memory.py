@@ -1,13 +1,13 @@
 import pytest
 
 from dltips import memory
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 
 def test_what_cannot_be_had_is_refused_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 10**6 < memory.available() < 10**16
-    memory.check("data.expand", memory.available() // 2)
+    memory.require_memory("data.expand", memory.available() // 2)
     monkeypatch.setattr(memory, "available", lambda: 2_000_000_000)
-    memory.check("data.expand", 2_000_000_000)
+    memory.require_memory("data.expand", 2_000_000_000)
     with pytest.raises(ConfigError, match=r"^data.expand: takes 3.5 GB, but 2.0 GB are free; lower it$"):
-        memory.check("data.expand", 3_500_000_000)
+        memory.require_memory("data.expand", 3_500_000_000)

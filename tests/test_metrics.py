@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from dltips.feed.splits import split
 from dltips.main import main
-from dltips.metrics import Progress, Score, class_scores, higher_is_better, is_better
-from dltips.train import checkpoint, trained
+from dltips.metrics import PatienceCounter, Score, class_scores, higher_is_better, is_better
+from dltips.runs import checkpoint
+from dltips.use import inference
 
 
 def test_losses_fall_and_the_other_scores_rise() -> None:
@@ -63,8 +64,8 @@ def test_what_a_run_logs_are_scikit_learn_s_scores_of_the_same_predictions(
     assert main(["train", *quick, "optimizer.lr=0.01"]) == 0
     (path,) = Path("outputs").iterdir()
     (record,) = (json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines())
-    config, payload = trained.read(path, checkpoint.LAST)
-    model, preprocess = trained.load_net(config, payload)
+    config, payload = inference.read(path, checkpoint.LAST)
+    model, preprocess = inference.load_net(config, payload)
     val = split(config.tip("data")(), config.common["data"]()).val.taken()
     with torch.no_grad():
         outputs = model.eval()(preprocess(val.inputs.float() / 255))
@@ -97,7 +98,7 @@ def test_better_is_higher_for_accuracy_and_lower_for_loss(
 
 
 def test_progress_counts_the_epochs_since_the_best() -> None:
-    progress = Progress("val/loss", 0.0)
+    progress = PatienceCounter("val/loss", 0.0)
     scores = [3.0, 2.0, 2.0, 2.5, 1.0, math.nan, 1.5]
     assert [progress.epochs_without({"val/loss": score, "val/accuracy": 0.0}) for score in scores] == [
         0,
@@ -113,11 +114,11 @@ def test_progress_counts_the_epochs_since_the_best() -> None:
 
 def test_small_gains_do_not_add_up_to_an_improvement_by_being_forgotten() -> None:
     # the best is what last improved by min_delta: a slow climb arrives there in the end
-    progress = Progress("val/accuracy", 0.1)
+    progress = PatienceCounter("val/accuracy", 0.1)
     scores = [0.5, 0.55, 0.59, 0.61, 0.65]
     assert [progress.epochs_without({"val/accuracy": score}) for score in scores] == [0, 1, 2, 0, 1]
 
 
 def test_an_epoch_of_nan_first_is_improved_on_by_any_number() -> None:
-    progress = Progress("val/accuracy", 0.0)
+    progress = PatienceCounter("val/accuracy", 0.0)
     assert [progress.epochs_without({"val/accuracy": score}) for score in (math.nan, math.nan, 0.1)] == [1, 2, 0]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dltips import paths, registry
+from dltips import paths
+from dltips.catalog import registry
 from dltips.main import main
 
 Output = pytest.CaptureFixture[str]
@@ -120,7 +121,7 @@ def test_two_files_of_one_name(own: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (other / "configs" / "activation").mkdir(parents=True)
     (other / "configs" / "activation" / "square.yaml").write_text("name: square\n")
     (other / "own.py").write_text(
-        "import torch\nfrom dltips.registry import family\nactivation = family('activation')\n"
+        "import torch\nfrom dltips.catalog.registry import family\nactivation = family('activation')\n"
         "class Square(torch.nn.Module):\n    def forward(self, inputs):\n        return inputs.square()\n"
         "@activation\ndef square():\n    '''x squared.'''\n    return Square()\n"
     )

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dltips import paths, recipe
-from dltips.config import validate
+from dltips import paths
+from dltips.config import recipes
+from dltips.config.validation import validate
 from dltips.main import main
 
 NAMES = sorted(file.stem for file in paths.shipped("recipes").glob("*.yaml"))
 
 
 def header(name: str) -> str:
-    lines = recipe.text_of(name).splitlines()
+    lines = recipes.text_of(name).splitlines()
     end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     return "\n".join(lines[:end])
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 from dltips import __version__
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
 
 VERBS = {
     "train": "train a net: one run, or a grid of runs with -m",
@@ -39,8 +40,6 @@ verbs:
 
 `dltips VERB --help` says more about one. Keys and options are Hydra's: FAMILY=OPTION, FAMILY.KNOB=VALUE.
 """
-
-EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 4, 5, 130
 
 
 def command() -> None:
@@ -120,10 +119,4 @@ def _main(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(VERBS)}"
         return fail(f"{verb!r} is no verb; {hint}")
     code: int = importlib.import_module(f"dltips.commands.{verb}").run(rest)
-    return code
-
-
-def fail(message: str, code: int = EXIT_USAGE) -> int:
-    """One line on stderr; the exit code."""
-    print(f"dltips: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 
 def available() -> int:
@@ -21,7 +21,7 @@ def available() -> int:
     return 8 * 2**30  # a machine that does not tell
 
 
-def check(key: str, needed: int) -> None:
+def require_memory(key: str, needed: int) -> None:
     """Errors: ConfigError, naming the key, if so many bytes cannot be had: an allocation alone would not tell."""
     free = available()
     if needed > free:

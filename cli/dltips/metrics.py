@@ -31,7 +31,7 @@ def is_better(metric: str, new: float, old: float, min_delta: float = 0.0) -> bo
     return new > old + min_delta if higher_is_better(metric) else new < old - min_delta
 
 
-class Progress:
+class PatienceCounter:
     """How long a score has not improved; its memory is a plain mapping, to be saved with the checkpoint."""
 
     def __init__(self, metric: str, min_delta: float) -> None:

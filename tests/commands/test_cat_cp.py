@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from dltips import paths, recipe
+from dltips import paths
+from dltips.config import recipes
 from dltips.main import main
 
-RECIPES = ", ".join(sorted(recipe.names()))
+RECIPES = ", ".join(sorted(recipes.names()))
 
 Output = pytest.CaptureFixture[str]
 SHIPPED = (paths.shipped("recipes") / "quickstart.yaml").read_text()

@@ -10,12 +10,12 @@ import torch
 from sklearn import metrics
 from torch import Tensor
 
-from dltips.config import validate
+from dltips.config.validation import validate
 from dltips.feed.splits import split
 from dltips.main import main
-from dltips.train import checkpoint, folder
-from dltips.train.evaluate import scores
-from dltips.train.trained import load_net
+from dltips.runs import checkpoint, folder
+from dltips.use.evaluate import scores
+from dltips.use.inference import load_net
 
 Output = pytest.CaptureFixture[str]
 

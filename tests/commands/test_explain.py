@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from dltips import catalog, paths, registry, seed
-from dltips.card import card_of
-from dltips.compose import compose
+from dltips import paths
+from dltips.catalog import claims as claims_of_articles
+from dltips.catalog import descriptions, registry
+from dltips.catalog.cards import card_of
+from dltips.catalog.registry import FAMILIES
+from dltips.config.composition import compose
 from dltips.main import main
-from dltips.registry import FAMILIES
 
 Output = pytest.CaptureFixture[str]
-OPTIONS = [(family, name) for family in FAMILIES for name in catalog.options(family)]
+OPTIONS = [(family, name) for family in FAMILIES for name in descriptions.options(family)]
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def test_what_is_shown_is_what_the_function_has(family: str, name: str, capsys: 
     assert card is not None
     for said in (card.when, card.formula, card.source, card.costs, card.recommends, *card.avoid.values()):
         assert words(said) in text
-    for knob in catalog.knobs(family, name):
+    for knob in descriptions.knobs(family, name):
         assert f"{knob.key}={knob.written.replace(', ', ',')}" in text and words(knob.comment) in text
     found = as_json(capsys, f"{family}={name}")
     assert (found["when"], found["formula"], found["costs"]) == (card.when, card.formula, card.costs)
@@ -89,7 +91,7 @@ def test_a_terminal_gets_colours(capsys: Output, monkeypatch: pytest.MonkeyPatch
     assert "\x1b[" in coloured and re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
 
-@pytest.mark.parametrize(("family", "name"), [option for option in OPTIONS if catalog.entry(*option).at_home])
+@pytest.mark.parametrize(("family", "name"), [option for option in OPTIONS if descriptions.entry(*option).at_home])
 def test_the_command_to_try_is_one(family: str, name: str, capsys: Output) -> None:
     typed = shlex.split(as_json(capsys, f"{family}={name}")["try"])
     assert typed[:3] == ["dltips", "train", "+recipe=quickstart"]
@@ -106,10 +108,10 @@ def test_a_warning_is_shown_on_both_sides(capsys: Output, tmp_path: Path, monkey
 
 def test_the_articles_behind_the_letters_are_named_and_claims_can_be_settled(capsys: Output) -> None:
     text = words(explained(capsys, "flip"))
-    assert f"S: {seed.SOURCES['S']}" in text and "K: " not in text
-    claims = as_json(capsys, "lstm" if "lstm" in catalog.options("model") else "cnn")["claims"]
+    assert f"S: {claims_of_articles.SOURCES['S']}" in text and "K: " not in text
+    claims = as_json(capsys, "lstm" if "lstm" in descriptions.options("model") else "cnn")["claims"]
     assert all(command.startswith("dltips train -m +recipe=quickstart ") for command in claims.values())
-    row = seed.row("init_decides")
+    row = claims_of_articles.row("init_decides")
     assert row is not None
     assert as_json(capsys, "init=he")["claims"][row.says] == row.command
     assert row.says not in as_json(capsys, "activation=relu")["claims"]
@@ -117,16 +119,16 @@ def test_the_articles_behind_the_letters_are_named_and_claims_can_be_settled(cap
 
 def test_a_family_shows_its_options_and_what_they_share(capsys: Output) -> None:
     text = words(explained(capsys, "optimizer"))
-    for name, line in catalog.options("optimizer").items():
+    for name, line in descriptions.options("optimizer").items():
         assert f"{name} {words(line)}" in text
     assert "optimizer.reduction=mean" in text
-    assert list(as_json(capsys, "init")["options"]) == list(catalog.options("init"))
+    assert list(as_json(capsys, "init")["options"]) == list(descriptions.options("init"))
 
 
 def test_what_the_articles_call_by_a_name_of_its_own_is_found(capsys: Output) -> None:
     found = as_json(capsys, "small_filters")
     assert (found["switch"], found["state"]) == ("model.kernel_size=3", "available")
-    assert found["articles"] == {"K": seed.SOURCES["K"]}
+    assert found["articles"] == {"K": claims_of_articles.SOURCES["K"]}
     assert found["try"] == "dltips train +recipe=quickstart model=cnn model.kernel_size=3"
     assert "init_decides" in explained(capsys, "init_decides")
     assert "not yet" in explained(capsys, "ensemble_cv")
@@ -136,7 +138,7 @@ def test_a_knob_is_shown_in_each_option_that_has_it(capsys: Output) -> None:
     for typed in ("model.norm", "model.norm=lrn"):
         found = as_json(capsys, typed)
         assert found["options"]["mlp"]["default"] == "batch" and "svm" not in found["options"]
-        row = seed.row("no_lrn")
+        row = claims_of_articles.row("no_lrn")
         assert row is not None and found["tips"][row.says] == row.command
     assert "mlp model.norm=batch" in words(explained(capsys, "model.norm"))
     assert "every option data.subset=null" in words(explained(capsys, "data.subset"))

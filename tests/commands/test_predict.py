@@ -18,10 +18,12 @@ from torch import Tensor
 
 from dltips.feed.splits import Split, split
 from dltips.main import main
+from dltips.runs import checkpoint
 from dltips.tips.data.reading import read_samples
-from dltips.train import checkpoint, device, trained
+from dltips.train import device
+from dltips.train.build import prepare
 from dltips.train.loop import predictions
-from dltips.train.prepare import prepare
+from dltips.use import inference
 
 Output = pytest.CaptureFixture[str]
 QUICK = ["log.tensorboard=false", "log.pictures=none", "log.layers=false"]
@@ -52,7 +54,7 @@ def run(trained_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def splits(run: str) -> tuple[Split, Split]:
     """The validation and the test split of the run."""
-    config, _ = trained.read(Path(run), "last.pt")
+    config, _ = inference.read(Path(run), "last.pt")
     parts = split(config.tip("data")(), config.common["data"]())
     return parts.val.taken(), parts.test.taken()
 
@@ -80,10 +82,10 @@ def accuracy(found: list[dict[str, Any]], targets: Tensor) -> float:
 
 def test_pictures_of_the_validation_samples_get_the_bits_that_validation_saw(run: str) -> None:
     val, _ = splits(run)
-    config, payload = trained.read(Path(run), checkpoint.LAST)
+    config, payload = inference.read(Path(run), checkpoint.LAST)
     samples, names = read_samples(json.loads(payload["reader"]), (1, 8, 8), save_images(val.inputs, Path("images")))
     assert torch.equal(samples, val.inputs) and len(names) == len(val) == 180
-    outputs, _ = trained.load(config, payload, "cpu").outputs(Split(samples, torch.zeros(180, dtype=torch.int64)))
+    outputs, _ = inference.load(config, payload, "cpu").outputs(Split(samples, torch.zeros(180, dtype=torch.int64)))
 
     again = prepare(config)
     training = again.training

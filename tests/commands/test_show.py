@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from dltips.compose import compose
-from dltips.config import validate
+from dltips.config.composition import compose
+from dltips.config.validation import validate
 from dltips.feed.augmentations import Augmentations
 from dltips.main import main
+from dltips.plots.sample_grid import GAP, SampleRow
 from dltips.tips.augmentation import Batch
-from dltips.train import seeds, show
-from dltips.train.grid import GAP, Row
+from dltips.train import seeds
+from dltips.train.build import prepare
 from dltips.train.loop import batches
-from dltips.train.prepare import prepare
+from dltips.use import show
 
 Output = pytest.CaptureFixture[str]
 CROP_FLIP = ["augmentation=[crop,flip]", "augmentation.crop.padding=3"]
@@ -162,7 +163,7 @@ def test_an_existing_picture_is_replaced_and_that_is_said(capsys: Output) -> Non
 
 
 def test_flags_may_stand_anywhere_and_waveforms_are_drawn(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Sequence[Row]] = []
+    drawn: list[Sequence[SampleRow]] = []
     monkeypatch.setattr(show, "grid", lambda rows, file, title: drawn.append(rows))
     monkeypatch.setattr(Augmentations, "build", lambda tips, samples: Augmentations(["crop"], [brighter], []))
     wave = ["data=synthetic", "data.kind=waveform", "augmentation=crop"]

@@ -8,8 +8,8 @@ import pytest
 
 from dltips.commands.sweep import HELP
 from dltips.main import main
-from dltips.sweep import search
-from dltips.sweep.settings import read, split
+from dltips.sweep.search import run_search
+from dltips.sweep.search.search_settings import read, split
 
 EXAMPLES = [line.strip() for line in HELP.splitlines() if line.startswith("  dltips sweep ")]
 
@@ -33,11 +33,11 @@ def fashion(folder: Path) -> None:
 @pytest.mark.parametrize("example", [line for line in EXAMPLES if "resume=" not in line])
 def test_the_examples_of_the_help_are_valid(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is looked at before the first trial: every choice and end, on data and with a net."""
-    planned: list[search.Plan] = []
+    planned: list[run_search.SearchPlan] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DLTIPS_DATA", str(tmp_path))
     fashion(tmp_path / "FashionMNIST/raw")
-    monkeypatch.setattr(search, "_searched", lambda plan, *rest: planned.append(plan) or 0)
+    monkeypatch.setattr(run_search, "_searched", lambda plan, *rest: planned.append(plan) or 0)
     assert main(shlex.split(example)[1:]) == 0
     (plan,) = planned
     assert len(plan.space.dimensions) >= 1 and not plan.space.notes

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from dltips.catalog.registry import Tip
+from dltips.errors import ConfigError
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.splits import Split
-from dltips.registry import ConfigError, Tip
 from dltips.tips.augmentation import Samples
 
 SPLIT = Split(torch.arange(48, dtype=torch.uint8).reshape(12, 1, 2, 2), torch.arange(12) % 3)

@@ -7,8 +7,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from dltips.errors import ConfigError
 from dltips.feed.balance import balanced_order, check, class_weights, weighted_loss
-from dltips.registry import ConfigError
 
 COUNTS = (600, 30, 300, 70)
 

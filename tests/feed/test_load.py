@@ -11,15 +11,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from dltips.catalog.registry import Tip
+from dltips.errors import ConfigError
 from dltips.feed.load import Wanted, load
 from dltips.feed.splits import split
-from dltips.registry import ConfigError, Tip
-from dltips.tips.data import Common, Source
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.image_folder import image_folder
 from dltips.tips.data.pictures import Form, luminance, resize
 
 
-def common(image_size: int | None = None, **knobs: Any) -> Common:
+def common(image_size: int | None = None, **knobs: Any) -> DataKnobs:
     usual = {
         "split_seed": 0,
         "val_fraction": 0.1,
@@ -34,7 +35,7 @@ def common(image_size: int | None = None, **knobs: Any) -> Common:
         "expand": 0,
         "placement": "auto",
     }
-    return Common(**{**usual, **knobs})
+    return DataKnobs(**{**usual, **knobs})
 
 
 def images(count: int = 5, channels: int = 3, height: int = 12, width: int = 9) -> Tensor:

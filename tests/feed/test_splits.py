@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
+from dltips.errors import ConfigError
 from dltips.feed.splits import Split, Splits, split
-from dltips.registry import ConfigError
-from dltips.tips.data import Common, Source
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.pictures import Form
 
 
-def common(**knobs: Any) -> Common:
+def common(**knobs: Any) -> DataKnobs:
     usual = {
         "split_seed": 0,
         "val_fraction": 0.1,
@@ -26,7 +26,7 @@ def common(**knobs: Any) -> Common:
         "expand": 0,
         "placement": "auto",
     }
-    return Common(**{**usual, **knobs})
+    return DataKnobs(**{**usual, **knobs})
 
 
 def source(count: int = 100, official: int = 0, content: str = "x") -> Source:

@@ -10,10 +10,10 @@ import numpy
 import pytest
 import scipy.stats
 
+from dltips.errors import ConfigError
 from dltips.insight.compare_table import MOST, as_csv, below, table
 from dltips.insight.comparison import Comparison, as_json, compare
-from dltips.insight.runs import PastRun
-from dltips.registry import ConfigError
+from dltips.runs.past_runs import PastRun
 
 SCORES = {
     "he": [0.91, 0.93, 0.92, 0.95],

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from dltips.errors import ConfigError
 from dltips.insight.groups import differing, groups, text, wrapped
-from dltips.insight.runs import PastRun
-from dltips.registry import ConfigError
+from dltips.runs.past_runs import PastRun
 
 
 def run(seed: int | None = 0, name: str = "run", **settings: Any) -> PastRun:

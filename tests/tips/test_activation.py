@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.card import card_of
-from dltips.registry import ConfigError, knobs_of
+from dltips.catalog.cards import card_of
+from dltips.catalog.registry import knobs_of
+from dltips.errors import ConfigError
 from dltips.tips import activation
 
 INPUTS = torch.tensor([-100.0, -3.0, -1.0, -1e-3, 0.0, 1e-3, 0.5, 2.0, 100.0], dtype=torch.float64)

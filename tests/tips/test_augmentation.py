@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.augmentation import (
     Batch,
     Cutmix,

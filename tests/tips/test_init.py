@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.net import weighted_layers
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.flat import weighted_layers
 from dltips.tips import activation, init
 from dltips.tips.model import mlp
 from dltips.train import seeds

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.net import Net
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips import optimizer
-from dltips.tips.optimizer import Rule
+from dltips.tips.optimizer import Optimizer
 from dltips.train.snapshot import Snapshot
 
 STEPS = 20
@@ -52,7 +52,7 @@ class PapersLion(torch.optim.Optimizer):
                 m.copy_(second * m + (1 - second) * parameter.grad)
 
 
-RULES: dict[str, tuple[Callable[[Net], Rule], Callable[[Any], torch.optim.Optimizer]]] = {
+RULES: dict[str, tuple[Callable[[FlatModel], Optimizer], Callable[[Any], torch.optim.Optimizer]]] = {
     "sgd": (
         lambda net: optimizer.sgd(net, lr=RATE, momentum=0.0, nesterov=False),
         lambda parameters: torch.optim.SGD(parameters, lr=RATE),
@@ -113,16 +113,16 @@ CLASSES: dict[str, dict[str, Any]] = {
 }
 
 
-def torch_rule(cls: str, options: dict[str, Any]) -> Callable[[Net], Rule]:
+def torch_rule(cls: str, options: dict[str, Any]) -> Callable[[FlatModel], Optimizer]:
     return lambda net: optimizer.torch_class(net, cls=cls, lr=RATE, options=options)
 
 
-def training(net: Net, rule: Rule) -> Any:
+def training(net: FlatModel, rule: Optimizer) -> Any:
     """As much of a training as a snapshot looks at."""
     return SimpleNamespace(net=net, rule=rule, schedule=SimpleNamespace(state={}))
 
 
-def descend(net: Net, inputs: Tensor, targets: Tensor) -> None:
+def descend(net: FlatModel, inputs: Tensor, targets: Tensor) -> None:
     """The loop's part before a rule's step."""
     net.gradients.zero_()
     functional.cross_entropy(net.module(inputs), targets).backward()
@@ -134,7 +134,7 @@ def test_each_rule_is_torchs_step_by_step(name: str) -> None:
     ours, theirs = RULES[name]
     model = small_model()
     reference = copy.deepcopy(model)
-    net = Net(model)
+    net = FlatModel(model)
     rule, expected = ours(net), theirs(reference.parameters())
     assert rule.learning_rate == RATE
     for step, inputs, targets in batches():
@@ -151,7 +151,7 @@ def test_each_rule_is_torchs_step_by_step(name: str) -> None:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_class_of_torch_works_on_the_flat_buffer_as_on_a_tensor_of_its_own(cls: str) -> None:
-    net = Net(small_model())
+    net = FlatModel(small_model())
     start = net.parameters.clone()
     rule = torch_rule(cls, CLASSES[cls])(net)
     assert torch.equal(net.parameters, start)
@@ -168,7 +168,7 @@ def test_a_class_of_torch_works_on_the_flat_buffer_as_on_a_tensor_of_its_own(cls
 
 @pytest.mark.parametrize("cls", ["NAdam", "Adamax"])
 def test_a_class_of_torch_follows_the_schedule(cls: str) -> None:
-    net = Net(small_model())
+    net = FlatModel(small_model())
     rule = torch_rule(cls, {})(net)
     for step, inputs, targets in batches():
         descend(net, inputs, targets)
@@ -180,7 +180,7 @@ def test_a_class_of_torch_follows_the_schedule(cls: str) -> None:
 @pytest.mark.parametrize("name", [*RULES, *CLASSES])
 def test_a_rules_state_is_all_that_it_remembers(name: str) -> None:
     make = RULES[name][0] if name in RULES else torch_rule(name, CLASSES[name])
-    one, two = Net(small_model()), Net(small_model())
+    one, two = FlatModel(small_model()), FlatModel(small_model())
     rule, continued = make(one), make(two)
     for step, inputs, targets in batches():
         if step == STEPS // 2:
@@ -195,7 +195,7 @@ def test_a_rules_state_is_all_that_it_remembers(name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_gaps_between_parameters_stay_zero(name: str) -> None:
-    net = Net(small_model())
+    net = FlatModel(small_model())
     rule = RULES[name][0](net)
     for step, inputs, targets in batches():
         descend(net, inputs, targets)
@@ -211,7 +211,7 @@ def test_adamw_does_not_decay_what_got_no_gradient() -> None:
     model = small_model()
     model.register_module("unused", nn.Linear(2, 2).double())
     model.forward = nn.Sequential(*list(model)[:4]).forward
-    net = Net(model)
+    net = FlatModel(model)
     kept = model.get_parameter("unused.weight").detach().clone()
     rule = RULES["adamw"][0](net)
     for step, inputs, targets in batches():
@@ -225,7 +225,7 @@ def test_adamw_does_not_decay_what_got_no_gradient() -> None:
 )
 def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=rf"^optimizer.cls: {cls} cannot work on one flat parameter; {remedy}"):
-        torch_rule(cls, {})(Net(small_model()))
+        torch_rule(cls, {})(FlatModel(small_model()))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str, remedy: 
 )
 def test_what_is_no_optimizer_is_refused(cls: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        torch_rule(cls, {})(Net(small_model()))
+        torch_rule(cls, {})(FlatModel(small_model()))
 
 
 @pytest.mark.parametrize(
@@ -258,13 +258,13 @@ def test_what_is_no_optimizer_is_refused(cls: str, message: str) -> None:
 )
 def test_options_that_the_class_refuses_are_the_users_mistake(cls: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"^optimizer.options: {cls} refuses them: ") as caught:
-        torch_rule(cls, options)(Net(small_model()))
+        torch_rule(cls, options)(FlatModel(small_model()))
     assert "\n" not in str(caught.value)
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9$"):
-        optimizer.sgd(Net(small_model()), lr=RATE, momentum=0.0, nesterov=True)
+        optimizer.sgd(FlatModel(small_model()), lr=RATE, momentum=0.0, nesterov=True)
 
 
 @pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99, 0.999), (), (0.9, 1.0)])
@@ -276,4 +276,4 @@ def test_betas_are_two_numbers_below_1(betas: tuple[float, ...]) -> None:
         lambda net: optimizer.lion(net, lr=RATE, betas=betas),
     ):
         with pytest.raises(ConfigError, match=r"^optimizer.betas: \[.*\] is not two numbers below 1$"):
-            make(Net(small_model()))
+            make(FlatModel(small_model()))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dltips.errors import ConfigError
 from dltips.feed.batches import to_float
 from dltips.feed.splits import split
-from dltips.registry import ConfigError
-from dltips.tips.data import Common, Source
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.preprocessing import (
     Fill,
     mean_and_covariance,
@@ -113,7 +113,7 @@ def test_none_gives_the_raw_values_back() -> None:
 
 def test_the_statistics_are_the_training_splits_alone() -> None:
     raw, targets = images(100), torch.arange(100) % 10
-    common = Common(
+    common = DataKnobs(
         split_seed=0,
         val_fraction=0.2,
         test_fraction=0.2,

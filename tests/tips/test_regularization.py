@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dltips.net import Net
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips import optimizer
 from dltips.tips.regularization import (
     L1,
@@ -45,14 +45,14 @@ class Small(nn.Module):
 WEIGHTS = {"convolution.weight", "head.weight"}
 
 
-def small_net(dtype: torch.dtype = torch.float64) -> Net:
+def small_net(dtype: torch.dtype = torch.float64) -> FlatModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Small()
     # no parameter at a special value
     for parameter in model.parameters():
         parameter.data += 0.01
-    return Net(model.to(dtype))
+    return FlatModel(model.to(dtype))
 
 
 def loss_of(model: nn.Module, seed: int) -> Tensor:
@@ -62,13 +62,13 @@ def loss_of(model: nn.Module, seed: int) -> Tensor:
     return functional.cross_entropy(model(inputs), torch.randint(3, (16,), generator=generator))
 
 
-def backward(net: Net, seed: int = 0) -> None:
+def backward(net: FlatModel, seed: int = 0) -> None:
     net.gradients.zero_()
     loss_of(net.module, seed).backward()
     net.settle()
 
 
-def train(net: Net, regularizer: Any, steps: int, rate: float = 0.1) -> None:
+def train(net: FlatModel, regularizer: Any, steps: int, rate: float = 0.1) -> None:
     """The loop's steps with plain gradient descent."""
     rule = optimizer.sgd(net, lr=rate, momentum=0.0, nesterov=False)
     for step in range(steps):
@@ -216,7 +216,7 @@ def test_the_order_of_l2_and_weight_decay_is_that_of_the_list() -> None:
     assert not torch.equal(first.gradients, second.gradients)
 
 
-def unit_norms(net: Net) -> Tensor:
+def unit_norms(net: FlatModel) -> Tensor:
     return torch.cat(
         [p.detach().flatten(1).norm(dim=1) for name, p in net.module.named_parameters() if name in WEIGHTS]
     )
@@ -225,7 +225,7 @@ def unit_norms(net: Net) -> Tensor:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_max_norm_holds_after_each_of_many_steps(memory_format: torch.memory_format) -> None:
     module = small_net(torch.float32).module.to(memory_format=memory_format)
-    net, free = Net(copy.deepcopy(module)), Net(copy.deepcopy(module))
+    net, free = FlatModel(copy.deepcopy(module)), FlatModel(copy.deepcopy(module))
     bound = MaxNorm(limit=0.5)
     for _ in range(40):
         train(net, bound, 1, rate=2.0)
@@ -265,7 +265,7 @@ def test_max_norm_without_weights_to_bind_is_refused() -> None:
     bound.prepare(model := nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
     model.get_parameter("0.weight").requires_grad_(False)  # fine-tuning comes later
     with pytest.raises(ConfigError, match=r"^regularization.max_norm: this model trains no weights"):
-        bound.after_step(Net(model))
+        bound.after_step(FlatModel(model))
 
 
 def test_max_norm_takes_a_unit_of_zeros() -> None:

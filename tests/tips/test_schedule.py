@@ -5,20 +5,9 @@ from typing import Literal
 import pytest
 import torch
 
+from dltips.errors import ConfigError
 from dltips.metrics import Score
-from dltips.registry import ConfigError
-from dltips.tips.schedule import (
-    Schedule,
-    Steps,
-    constant,
-    cosine,
-    linear,
-    one_cycle,
-    plateau,
-    schedule,
-    step,
-    warm_up,
-)
+from dltips.tips.schedule import Schedule, Steps, constant, cosine, linear, one_cycle, plateau, schedule, step, warm_up
 
 STEPS = Steps(total=100, per_epoch=10)
 MAKE: dict[str, Callable[[], Schedule]] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dltips.compose import compose
-from dltips.config import validate
+from dltips.config.composition import compose
+from dltips.config.validation import validate
+from dltips.train.build import prepare
 from dltips.train.fit import fit
-from dltips.train.prepare import prepare
 
 WEIGHTS = "weights/mobilenet_v2_tflite_dequant_fp16.pth"
 

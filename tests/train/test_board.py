@@ -12,10 +12,10 @@ import sys
 
 import pytest
 
-from dltips.insight.curves import mean_curve
 from dltips.insight.groups import groups
-from dltips.insight.runs import runs_in
-from dltips.train.events import Events, cut
+from dltips.insight.mean_curves import mean_curve
+from dltips.runs.past_runs import runs_in
+from dltips.runs.tensor_events import Events, cut
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
 CHROMIUM = shutil.which("chromium")

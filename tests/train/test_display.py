@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dltips.train.display import Display, clock, counted, epoch_line
+from dltips.formatting import clock
+from dltips.train.display import Display, counted, epoch_line
 
 RECORD = {
     "epoch": 3, "train/loss": 0.5, "train/accuracy": 0.75, "val/loss": 0.25, "val/accuracy": 1.0, "lr": 0.1,

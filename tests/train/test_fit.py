@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from dltips.compose import compose
-from dltips.config import validate
+from dltips.config.composition import compose
+from dltips.config.validation import validate
 from dltips.train import fit
-from dltips.train.prepare import prepare
+from dltips.train.build import prepare
 
 
 def test_what_watchers_wait_for_is_no_training_time(monkeypatch: pytest.MonkeyPatch) -> None:

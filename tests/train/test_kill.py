@@ -17,7 +17,7 @@ DRIVER = """
 import os, select, signal, sys, time
 from pathlib import Path
 from dltips.main import main
-from dltips.registry import load
+from dltips.catalog.registry import load
 import dltips.commands.train, dltips.train.run
 load()
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.compose import compose
-from dltips.config import validate
-from dltips.net import Net
+from dltips.config.composition import compose
+from dltips.config.validation import validate
+from dltips.nets.flat import FlatModel
+from dltips.train.build import Run, prepare
 from dltips.train.fit import Result, fit
 from dltips.train.loop import parts_for
-from dltips.train.prepare import Run, prepare
 from dltips.train.snapshot import Snapshot
 
 SHORT = ["device=cpu", "data.subset=100", "batch_size=20", "model.widths=[16]", "log.layers=false"]
@@ -41,7 +41,7 @@ def gradient(accumulate: int, reduction: str, count: int) -> Tensor:
     inputs = torch.randn(count, 5, generator=generator, dtype=torch.float64)
     targets = torch.randint(3, (count,), generator=generator)
     torch.manual_seed(0)
-    net = Net(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double())
+    net = FlatModel(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double())
     seen = []
     for part, labels, weight in parts_for(accumulate, reduction)(inputs, targets):
         seen.append(part)

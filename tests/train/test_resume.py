@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dltips.main import main
-from dltips.train import checkpoint
+from dltips.runs import checkpoint
 
 SHORT = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=300"]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.weights.files import read
 
 

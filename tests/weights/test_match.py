@@ -8,11 +8,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dltips.compose import compose
-from dltips.config import Config, validate
-from dltips.registry import ConfigError
+from dltips.config.composition import compose
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
 from dltips.tips.preprocessing import Affine
-from dltips.train.prepare import build_model
+from dltips.train.build import build_model
 from dltips.weights.match import put
 from dltips.weights.source import Pretrained
 

@@ -13,12 +13,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from dltips.compose import compose
-from dltips.config import Config, validate
+from dltips.config.composition import compose
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
 from dltips.main import main
-from dltips.registry import ConfigError
 from dltips.tips.preprocessing import Affine, save
-from dltips.train.prepare import build_model
+from dltips.train.build import build_model
 from dltips.weights import timm_hub
 from dltips.weights.match import put
 from dltips.weights.source import Pretrained, find, fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 RUN = "a run's folder, or of a grid or search that of its best run; `last` is the newest under ./outputs"
 

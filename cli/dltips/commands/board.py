@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_INTERNAL, EXIT_OK, fail
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK, fail
 
 if TYPE_CHECKING:
-    from dltips.insight.board import Board, Layout
+    from dltips.insight.board_logdir import Board, BoardLayout
 
 REFRESH = 30.0  # seconds between two looks at the runs
 PATIENCE = 10.0  # seconds that TensorBoard has to end in
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     if not chosen.list:
         check_address(chosen.host, chosen.port)
 
-    from dltips.insight.board import Board
+    from dltips.insight.board_logdir import Board
 
     with _signals(), _folder() as folder:
         board = Board(chosen.places, folder)
@@ -97,7 +97,7 @@ def check_address(host: str, port: int | None) -> None:
         raise ConfigError(f"host: {host!r} is no address of this machine; give 127.0.0.1") from None
 
 
-def serve(board: Board, layout: Layout, host: str, port: int | None, *, open_browser: bool) -> int:
+def serve(board: Board, layout: BoardLayout, host: str, port: int | None, *, open_browser: bool) -> int:
     """Run TensorBoard until it is stopped, and follow the runs meanwhile; the exit code."""
     with _tensorboard(_command(board.logs, board.places, host, port)) as (process, said):
         while not said.address.wait(0.1) and process.poll() is None:
@@ -120,7 +120,7 @@ def serve(board: Board, layout: Layout, host: str, port: int | None, *, open_bro
                     board.refresh()
 
 
-def view(layout: Layout) -> str:
+def view(layout: BoardLayout) -> str:
     """The part of an address that sets TensorBoard up.
 
     No smoothing, which hides what happened, what decides on top, and a colour per group.
@@ -257,7 +257,7 @@ def _signals() -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-def _say(layout: Layout) -> None:
+def _say(layout: BoardLayout) -> None:
     means = {0: "", 1: ", 1 mean with its interval"}.get(
         len(layout.means), f", {len(layout.means)} means with their intervals"
     )
@@ -277,7 +277,7 @@ def _count(number: int) -> str:
     return "1 run" if number == 1 else f"{number} runs"
 
 
-def _list(layout: Layout) -> None:
+def _list(layout: BoardLayout) -> None:
     """A line per run and per mean, sorted by name: the name, and the folder or the number of runs."""
     lines = {name: os.path.relpath(run.path) for name, run in layout.runs.items()}
     lines |= {name: f"mean of {_count(len(group.runs))}" for name, group in layout.means.items()}

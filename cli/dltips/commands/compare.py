@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 EPILOG = """\
 Runs that differ in their seed alone make a group. Shown are n (seeds), mean, standard deviation and
@@ -30,7 +30,8 @@ difference. Long numbers are shown with 6 digits where these tell the groups apa
 def run(arguments: list[str]) -> int:
     chosen = _parser().parse_args(arguments)
     # late: `--help` needs none of it
-    from dltips.insight import compare_table, comparison, plot, runs
+    from dltips.insight import compare_table, comparison, comparison_plot
+    from dltips.runs import past_runs
 
     by = None if chosen.by is None else [key.strip() for key in chosen.by.split(",") if key.strip()]
     if by == []:
@@ -38,9 +39,9 @@ def run(arguments: list[str]) -> int:
     if chosen.json and chosen.csv == "-":
         raise ConfigError("csv: - and --json would both go to stdout; give --csv a file")
     if chosen.plot is not None:
-        plot.check_target(Path(chosen.plot))
-    found = comparison.compare(runs.runs_in(chosen.places), by, chosen.metric, chosen.baseline)
-    notes = plot.draw(found, Path(chosen.plot)) if chosen.plot is not None else []
+        comparison_plot.check_target(Path(chosen.plot))
+    found = comparison.compare(past_runs.runs_in(chosen.places), by, chosen.metric, chosen.baseline)
+    notes = comparison_plot.draw(found, Path(chosen.plot)) if chosen.plot is not None else []
     if chosen.csv not in (None, "-"):
         _write(chosen.csv, compare_table.as_csv(found))
         notes.append(f"table     {chosen.csv}")

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from dltips import paths
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK, VERBS
+from dltips.exit_codes import EXIT_OK
+from dltips.main import VERBS
 
 BASH = """\
 # dltips: add to ~/.bashrc:  eval "$(dltips completion bash)"
@@ -91,19 +92,19 @@ def words(line: str) -> list[str]:
 
 
 def _recipes() -> list[str]:
-    from dltips import recipe
+    from dltips.config import recipes
 
-    return recipe.names()
+    return recipes.names()
 
 
 def _explained() -> list[str]:
     """Options with and without their family, families, and the names of the articles' tips."""
-    from dltips import catalog, seed
-    from dltips.registry import FAMILIES
+    from dltips.catalog import claims, descriptions
+    from dltips.catalog.registry import FAMILIES
 
-    switches = list(catalog.tips())
+    switches = list(descriptions.tips())
     return list(
-        {*switches, *FAMILIES, *(switch.partition("=")[2] for switch in switches), *(row.id for row in seed.ROWS)}
+        {*switches, *FAMILIES, *(switch.partition("=")[2] for switch in switches), *(row.id for row in claims.ROWS)}
     )
 
 
@@ -126,7 +127,7 @@ def _train(typed: list[str], word: str) -> list[str]:
     from hydra.types import RunMode
     from omegaconf import ListConfig, OmegaConf
 
-    from dltips.compose import Loader, installed
+    from dltips.config.composition import Loader, installed
 
     version.setbase("1.3")
     with installed(), contextlib.redirect_stderr(io.StringIO()):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dltips import recipe
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.config import recipes
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 
 def run(arguments: list[str]) -> int:
@@ -15,10 +15,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("recipe", help="a name; `dltips ls recipes` lists them")
     parser.add_argument("dest", help="a new name (lands in ./recipes), or a path that ends in .yaml")
     chosen = parser.parse_args(arguments)
-    text = recipe.text_of(chosen.recipe)
+    text = recipes.text_of(chosen.recipe)
     if chosen.dest.endswith(".yaml"):
         target = Path(chosen.dest).expanduser()
-    elif recipe.NAME.fullmatch(chosen.dest):
+    elif recipes.NAME.fullmatch(chosen.dest):
         target = Path("recipes") / f"{chosen.dest}.yaml"
     else:
         raise ConfigError(

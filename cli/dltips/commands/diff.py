@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dltips.commands.arguments import RUN, Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,16 +26,17 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
     # late: `--help` needs none of it
-    from dltips.insight import comparison, difference, runs
+    from dltips.insight import comparison, difference
+    from dltips.runs import past_runs
 
-    first, second = (runs.find(name) for name in (chosen.first, chosen.second))
+    first, second = (past_runs.find(name) for name in (chosen.first, chosen.second))
     for one in (first, second):
         if not one.settings:
             raise ConfigError(f"{one.path}: its settings cannot be read; config.yaml and summary.json are damaged")
     found = {
         "settings": difference.settings(first, second),
         "results": difference.results(first, second),
-        "circumstances": difference.circumstances(first, second),
+        "circumstances": difference.provenance(first, second),
     }
     if chosen.json:
         names = ("first", "second")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dltips import __version__, paths
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
+from dltips.exit_codes import EXIT_OK
 
 PACKAGES = (
     "torch",
@@ -107,11 +107,12 @@ def _folder(path: Path) -> str:
 
 
 def _tips() -> dict[str, Any]:
-    from dltips import catalog, recipe
-    from dltips.registry import FAMILIES
+    from dltips.catalog import descriptions
+    from dltips.catalog.registry import FAMILIES
+    from dltips.config import recipes
 
-    found: dict[str, Any] = {family: len(catalog.options(family)) for family in FAMILIES}
-    found["recipes"] = len(recipe.names())
+    found: dict[str, Any] = {family: len(descriptions.options(family)) for family in FAMILIES}
+    found["recipes"] = len(recipes.names())
     for module in paths.user_modules():
         file = paths.module_file(module)
         found[f"your tips: {module}"] = str(file) if file else "NOT FOUND: neither a module nor a .py file"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dltips.commands.arguments import RUN, Parser
-from dltips.main import EXIT_OK
+from dltips.exit_codes import EXIT_OK
 
 
 def run(arguments: list[str]) -> int:
@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
-    from dltips.train.evaluate import evaluate
+    from dltips.use.evaluate import evaluate
 
     scores = evaluate(chosen.run, chosen.checkpoint, chosen.device)
     if chosen.json:

@@ -8,10 +8,12 @@ import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from dltips import catalog, paths, seed
+from dltips import paths
+from dltips.catalog import claims, descriptions
+from dltips.catalog.registry import FAMILIES, user_file
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import FAMILIES, ConfigError, suggest, user_file
+from dltips.errors import ConfigError, suggest
+from dltips.exit_codes import EXIT_OK
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +48,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
         return about_family(name), _show_family
     if name.partition(".")[0] in FAMILIES and "." in name:
         return about_knob(name.partition("=")[0]), _show_knob
-    options = {family: catalog.options(family) for family in FAMILIES}
+    options = {family: descriptions.options(family) for family in FAMILIES}
     family, separator, option = re.sub(r"[\[\]'\"]", "", name).replace("/", "=", 1).rpartition("=")
     if separator and family in FAMILIES:
         if option not in options[family]:
@@ -60,10 +62,10 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
         raise ConfigError(f"explain: {name!r} is an option of {len(owners)} families; say which: {ways}")
     if owners:
         return about_tip(owners[0], name), _show_tip
-    row = seed.row(name)
+    row = claims.row(name)
     if row is not None:
         return about_row(row), _show_row
-    known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in seed.ROWS)}
+    known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in claims.ROWS)}
     hint = suggest(name, known)
     raise ConfigError(f"explain: {name!r} is no tip{hint if 'did you' in hint else '; `dltips ls tips` lists them'}")
 
@@ -73,28 +75,28 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
 
 def about_tip(family: str, option: str) -> dict[str, Any]:
     """A tip's card and what goes with it, as plain data."""
-    entry = catalog.entry(family, option)
+    entry = descriptions.entry(family, option)
     card = entry.card
     found: dict[str, Any] = {"tip": entry.switch, "family": family, "what": entry.docstring}
     if card is not None:
         found |= {"when": card.when, "formula": card.formula, "recommends": card.recommends, "costs": card.costs}
-        found |= {"source": card.source, "articles": seed.cited(card.source), "avoid": dict(card.avoid)}
+        found |= {"source": card.source, "articles": claims.cited(card.source), "avoid": dict(card.avoid)}
     found["avoided_by"] = {
         f"{other}={name}": record.avoid[entry.switch]
         for other in FAMILIES
-        for name, record in catalog.cards(other).items()
+        for name, record in descriptions.cards(other).items()
         if record is not None and entry.switch in record.avoid
     }
     found["knobs"] = _knobs(family, option)
     found["shared_knobs"] = [knob["key"] for knob in _knobs(family, "_common")]
     found["try"] = f"dltips train +recipe=quickstart {shlex.join([entry.switch, *entry.at_home])}"
     found["claims"] = {
-        row.says: row.command for row in seed.ROWS if row.command.startswith("dltips train -m") and _names(row, entry)
+        row.says: row.command for row in claims.ROWS if row.command.startswith("dltips train -m") and _names(row, entry)
     }
     return found
 
 
-def _names(row: seed.Row, entry: catalog.Entry) -> bool:
+def _names(row: claims.ArticleTip, entry: descriptions.Entry) -> bool:
     """Whether a comparison has this option as one of its arms."""
     choices = dict(override.split("=", 1) for override in row.overrides)
     return entry.name in re.findall(r"\w+", choices.get(entry.family, "")) and "," in choices[entry.family]
@@ -103,8 +105,8 @@ def _names(row: seed.Row, entry: catalog.Entry) -> bool:
 def about_family(family: str) -> dict[str, Any]:
     return {
         "family": family,
-        "what": catalog.module_docstring(family),
-        "options": catalog.options(family),
+        "what": descriptions.module_docstring(family),
+        "options": descriptions.options(family),
         "shared_knobs": _knobs(family, "_common"),
     }
 
@@ -112,24 +114,24 @@ def about_family(family: str) -> dict[str, Any]:
 def about_knob(key: str) -> dict[str, Any]:
     """A knob in each option that has it. Errors: ConfigError."""
     family = key.partition(".")[0]
-    knobs = {option: _knobs(family, option) for option in [*catalog.options(family), "_common"]}
+    knobs = {option: _knobs(family, option) for option in [*descriptions.options(family), "_common"]}
     found = {option: knob for option, listed in knobs.items() for knob in listed if knob["key"] == key}
     if not found:
         known = {knob["key"] for listed in knobs.values() for knob in listed}
         hint = suggest(key, known)
         hint = hint if "did you" in hint else f"; `dltips explain {family}` lists its options"
         raise ConfigError(f"explain: {key!r} is no knob of {family}{hint}")
-    commands = {row.says: row.command for row in seed.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
+    commands = {row.says: row.command for row in claims.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
     return {"knob": key, "options": found, "tips": commands}
 
 
-def about_row(row: seed.Row) -> dict[str, Any]:
+def about_row(row: claims.ArticleTip) -> dict[str, Any]:
     """A tip of the articles that is no option of its own: a knob's value, a verb, a comparison."""
     found = {
         "tip": row.id,
         "what": row.says,
         "switch": row.switch,
-        "articles": {letter: seed.SOURCES[letter] for letter in row.letters},
+        "articles": {letter: claims.SOURCES[letter] for letter in row.letters},
     }
     return found | {"state": row.state, "try": row.command}
 
@@ -142,7 +144,7 @@ def _knobs(family: str, option: str) -> list[dict[str, Any]]:
             "override": f"{knob.key}={knob.written.replace(', ', ',')}",
             "comment": knob.comment,
         }
-        for knob in catalog.knobs(family, option)
+        for knob in descriptions.knobs(family, option)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 TAKE_A_VALUE = ("--zip", "--workers")
 SWITCHES = ("--retry", "--dry-run")
@@ -32,7 +32,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def options(flags: list[str]) -> dict[str, Any]:
-    """What the flags say, as keyword arguments of dltips.sweep.grid.Options. Errors: ConfigError."""
+    """What the flags say, as keyword arguments of dltips.sweep.grid.run_grid.Options. Errors: ConfigError."""
     found: dict[str, Any] = {"zipped": []}
     for flag in flags:
         name, _, value = flag.partition("=")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
-from dltips import catalog, paths
+from dltips import paths
+from dltips.catalog import descriptions
+from dltips.catalog.registry import FAMILIES, user_file
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import FAMILIES, ConfigError, suggest, user_file
+from dltips.errors import ConfigError, suggest
+from dltips.exit_codes import EXIT_OK
 
 WORDS = (*FAMILIES, "tips", "recipes", "stages")
 
@@ -50,24 +52,24 @@ def run(arguments: list[str]) -> int:
 
 def _listed(name: str) -> dict[str, str]:
     if name == "tips":
-        return catalog.tips()
-    return _recipes() if name == "recipes" else catalog.options(name)
+        return descriptions.tips()
+    return _recipes() if name == "recipes" else descriptions.options(name)
 
 
 def _seed(as_json: bool) -> int:
     """Every tip and claim of the articles, by its name, with what switches it on and whether that is there yet."""
-    from dltips import seed
+    from dltips.catalog import claims
 
     if as_json:
         listed = [
             {"id": row.id, "switch": row.switch, "claim": row.says, "state": row.state}
             | {"section": section, "articles": list(row.letters), "try": row.command}
-            for section, rows in seed.TABLE.items()
+            for section, rows in claims.TABLE.items()
             for row in rows
         ]
         print(json.dumps(listed, indent=2))
         return EXIT_OK
-    for section, rows in seed.TABLE.items():
+    for section, rows in claims.TABLE.items():
         print(f"\n{section}")
         # the wider column comes last
         columns = sorted(
@@ -83,12 +85,12 @@ def _seed(as_json: bool) -> int:
 
 def _recipes() -> dict[str, str]:
     """Each recipe with the first line of its header."""
-    from dltips import recipe
+    from dltips.config import recipes
 
     found = {}
-    for name in recipe.names():
+    for name in recipes.names():
         try:
-            lines = recipe.text_of(name).splitlines()
+            lines = recipes.text_of(name).splitlines()
         except ConfigError:
             lines = ["# cannot be read"]
         found[name] = next(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dltips.commands.arguments import RUN, Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 
 def run(arguments: list[str]) -> int:
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.csv is not None and chosen.csv.exists():
         raise ConfigError(f"--csv: {chosen.csv} exists already; choose another name, or remove it first")
-    from dltips.train.predict import predict
+    from dltips.use.predict import predict
 
     found = predict(chosen.run, chosen.paths, chosen.top, chosen.checkpoint, chosen.device)
     if found["run"] != chosen.run:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dltips import paths
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 EPILOG = "Everything else is as for dltips train: dltips show +recipe=NAME 'augmentation=[crop,flip]' seed=1"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -31,10 +31,10 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"--{name}: {getattr(chosen, name)} is too few; it is at least 1")
     file = chosen.out or paths.OUTPUTS / "show.png"
     replaced = _check(file)
-    from dltips.compose import compose
+    from dltips.config.composition import compose
 
     composed, left_out = compose(chosen.overrides)
-    from dltips.train.show import show  # torch comes with it: only now
+    from dltips.use.show import show  # torch comes with it: only now
 
     title, notes = show(composed, chosen.count, chosen.draws, file)
     for note in (*left_out, *notes):

@@ -7,15 +7,17 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dltips import catalog, paths
+from dltips import paths
+from dltips.catalog import descriptions
+from dltips.catalog.registry import user_file
 from dltips.commands.arguments import Parser
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError, suggest, user_file
+from dltips.errors import ConfigError, suggest
+from dltips.exit_codes import EXIT_OK
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from dltips.config import Config
+    from dltips.config.validation import Config
 
 EPILOG = """\
 examples:
@@ -65,9 +67,9 @@ def run(arguments: list[str]) -> int:
 def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The net and its stages as plain data, nothing trained or downloaded. Errors: ConfigError."""
     choice = _choice(model)
-    from dltips.compose import compose  # torch comes with what follows: only now
-    from dltips.config import validate
-    from dltips.overrides import typed_keys
+    from dltips.config.composition import compose  # torch comes with what follows: only now
+    from dltips.config.overrides import typed_keys
+    from dltips.config.validation import validate
 
     typed = list(overrides)
     composed, _ = compose([*choice, *typed])
@@ -76,8 +78,8 @@ def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     import torch
 
-    from dltips import stages
-    from dltips.train.prepare import build_model
+    from dltips.nets import stages
+    from dltips.train.build import build_model
 
     net = build_model(config, shape, classes, ())
     with torch.inference_mode():
@@ -106,7 +108,7 @@ def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
 def _choice(model: str) -> list[str]:
     """The overrides that choose the model. Errors: ConfigError, with the nearest name."""
     name = model.removeprefix("model=")
-    options = catalog.options("model")
+    options = descriptions.options("model")
     if name in options:
         return [f"model={name}"]
     timm = _timm()

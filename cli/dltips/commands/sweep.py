@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dltips.main import EXIT_OK
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK
 
 HELP = """\
 dltips sweep: search for the settings that give the best score
@@ -57,9 +57,9 @@ def run(arguments: list[str]) -> int:
     stopping = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     theirs = {number: signal.signal(number, interrupt) for number in stopping}
     try:
-        from dltips.sweep import search
+        from dltips.sweep.search import run_search
 
-        return search.run(arguments)
+        return run_search.run(arguments)
     finally:
         for number, handler in theirs.items():
             signal.signal(number, handler)

@@ -14,12 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dltips import paths
+from dltips.catalog.registry import user_file
 from dltips.commands import grid_flags
-from dltips.compose import Loader, errors_of_one_line, installed
-from dltips.main import EXIT_OK, EXIT_USAGE, fail
-from dltips.registry import ConfigError, user_file
-from dltips.train.spawn import run_on_devices, world
-from dltips.weights.reach import refuse_early
+from dltips.config.composition import Loader, errors_of_one_line, installed
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_OK, EXIT_USAGE, fail
+from dltips.train.parallel.spawn import run_on_devices
+from dltips.train.parallel.world import world
+from dltips.weights.reachability import refuse_early
 
 COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
 SHOW = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--shell-completion", "-sc")  # Hydra's flags that run nothing
@@ -101,9 +103,9 @@ def _grid(overrides: list[str], asked: list[str]) -> int:
     options = grid_flags.options(asked)
     for module in paths.user_modules():
         user_file(module)
-    from dltips.sweep import grid
+    from dltips.sweep.grid import run_grid
 
-    return grid.run(overrides, grid.Options(**options))
+    return run_grid.run(overrides, run_grid.Options(**options))
 
 
 def _check_flags(arguments: list[str]) -> None:
@@ -143,7 +145,7 @@ def _one_run(composed: DictConfig, budget: float | None) -> int:
     refuse_early(finetune.get("source"), finetune.get("file"))
     # torch comes with them: only now
     if budget is not None:
-        from dltips.train.strategies import compare
+        from dltips.sweep.compare_strategies import compare
 
         return compare(composed, overrides, loader.left_out, budget)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
+from dltips.catalog.registry import Tip
+from dltips.errors import ConfigError
 from dltips.feed.batches import Augment, to_float
-from dltips.feed.expand import expanded
+from dltips.feed.frozen_copies import expanded
 from dltips.feed.splits import Split
-from dltips.registry import ConfigError, Tip
 from dltips.tips.augmentation import Samples
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 
 def class_weights(targets: Tensor, classes: int) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from dltips.registry import ConfigError, Tip, suggest
-from dltips.tips.data import Common, Source
+from dltips.catalog.registry import Tip
+from dltips.errors import ConfigError, suggest
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.pictures import Form
 
 
@@ -23,7 +24,7 @@ class Wanted:
     shape: tuple[int, ...] | None  # of any sample, exactly; data.image_size alone may still say other sides
 
 
-def load(tip: Any, common: Common, wanted: Wanted | None = None) -> Source:
+def load(tip: Any, common: DataKnobs, wanted: Wanted | None = None) -> Source:
     """Acquire the source; what its images are yet to be brought to is its form, and notes say what the net wants.
 
     Errors: ConfigError.
@@ -44,7 +45,7 @@ def load(tip: Any, common: Common, wanted: Wanted | None = None) -> Source:
     return source
 
 
-def _acquired(tip: Any, common: Common, wanted: Wanted) -> Source:
+def _acquired(tip: Any, common: DataKnobs, wanted: Wanted) -> Source:
     """Pictures that are given one size while they are read (image_folder) are given the net's at once.
 
     They are cut to a square, so that this is for square sides; others are resized afterwards.
@@ -107,7 +108,7 @@ def _position(name: int | str, classes: Sequence[str]) -> int:
     return name
 
 
-def _formed(source: Source, common: Common, wanted: Wanted) -> Source:
+def _formed(source: Source, common: DataKnobs, wanted: Wanted) -> Source:
     """The source of images with the form that they are yet to be brought to, if it is another. Errors: ConfigError."""
     channels, height, width = source.inputs.shape[1:]
     if wanted.shape is not None and len(wanted.shape) != 3:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dltips import memory
-from dltips.registry import ConfigError
-from dltips.tips.data import Common, Source
+from dltips.errors import ConfigError
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.pictures import Form
 
 
@@ -52,7 +52,7 @@ class Formed(Split):
 
     @cached_property
     def inputs(self) -> Tensor:
-        memory.check(self.key, len(self) * self.form.bytes_from(self.raw.inputs.shape[1]))
+        memory.require_memory(self.key, len(self) * self.form.bytes_from(self.raw.inputs.shape[1]))
         return self.form(self.raw.taken().inputs)
 
     def taken(self) -> Split:
@@ -67,7 +67,7 @@ class Splits:
     hash: str
 
 
-def split(source: Source, common: Common) -> Splits:
+def split(source: Source, common: DataKnobs) -> Splits:
     """Cut the source by a permutation seeded with split_seed; official validation and test sets stay untouched.
 
     Errors: ConfigError if a part would be empty.
@@ -110,7 +110,7 @@ def split(source: Source, common: Common) -> Splits:
     return Splits(train_split, val_split, test_split, _hash(hashed))
 
 
-def _fewer(source: Source, train: Tensor, common: Common) -> Tensor:
+def _fewer(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
     """The first of the training split's indices, as subset or per_class says: more of them have all of fewer.
 
     Of the classes as the source knows them: label noise comes after. Errors: ConfigError if there are not so many.
@@ -135,7 +135,7 @@ def _official(inputs: Tensor | None, targets: Tensor | None) -> Split | None:
     return None if inputs is None or targets is None else Split(inputs, targets)
 
 
-def _noisy(source: Source, train: Tensor, common: Common) -> Tensor:
+def _noisy(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
     """The source's labels with a share of the training split's replaced by another class, each as likely.
 
     Drawn from split_seed, so that runs over seeds share the noise, and more noise keeps what less noise had.

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dltips.insight.groups import ALL, Group, differing, text
-from dltips.insight.runs import PastRun
+from dltips.insight.groups import ALL, RunGroup, differing, text
+from dltips.runs.past_runs import PastRun
 
 if TYPE_CHECKING:
-    from dltips.insight.comparison import Row
+    from dltips.insight.comparison import ComparedGroup
 
 LOST = ("diverged", "failed")  # what the setting may be to blame for; a run that was pruned or cut off says nothing
 NAMED = 5  # groups in a note
@@ -34,7 +34,7 @@ def of_metrics(asked: str | None, deciding: Counter[str]) -> list[str]:
     return [f"the setting metric differs: the best epoch was chosen by {first} in {runs}{counted}{hint}"]
 
 
-def of_survivors(rows: Sequence[Row]) -> list[str]:
+def of_survivors(rows: Sequence[ComparedGroup]) -> list[str]:
     """Which means are of survivors, and where their groups stand for it."""
     some = [row for row in rows if row.spread and row.lost]
     if not some:
@@ -50,7 +50,7 @@ def of_survivors(rows: Sequence[Row]) -> list[str]:
     return [f"means of survivors: {', '.join(parts)}{more}{where if len(rows) > 1 else ''}"]
 
 
-def of_rows(rows: Sequence[Row], by: Sequence[str] | None, made: Sequence[Group]) -> list[str]:
+def of_rows(rows: Sequence[ComparedGroup], by: Sequence[str] | None, made: Sequence[RunGroup]) -> list[str]:
     """On what makes a group's value per seed, and on the pairs that a p value is made of."""
     notes = []
     within = dict.fromkeys(key for group in made for key in differing(group.runs)) if by is not None else {}
@@ -75,7 +75,7 @@ def _settings(runs: Iterable[PastRun], keys: Sequence[str]) -> frozenset[tuple[s
     return frozenset(tuple(text(run.settings.get(key)) for key in keys) for run in runs)
 
 
-def _pair_notes(rows: Sequence[Row]) -> list[str]:
+def _pair_notes(rows: Sequence[ComparedGroup]) -> list[str]:
     """Where a p value is missing, or stands on fewer seeds than n says."""
     others = [row for row in rows if not row.reference]
     if len(others) == len(rows) or not others:

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from dltips.insight.comparison import Comparison, Row, record
+from dltips.insight.comparison import ComparedGroup, Comparison, record
 from dltips.insight.groups import text, wrapped
 
 WIDTH, NARROWEST = 100, 24  # of the table where it goes to no terminal; of its first column
@@ -54,7 +54,7 @@ def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
     return lines
 
 
-def shown_rows(comparison: Comparison) -> Sequence[Row]:
+def shown_rows(comparison: Comparison) -> Sequence[ComparedGroup]:
     """The rows without the groups of pruned runs alone; all where there is nothing else."""
     return [row for row in comparison.rows if row.spread or set(row.left_out) != {PRUNED}] or comparison.rows
 
@@ -85,7 +85,7 @@ def _line(label: str, cells: Sequence[str], first: int, widths: Sequence[int]) -
     return f"{label:<{first}}  {'  '.join(columns)}".rstrip()
 
 
-def _cells(row: Row, comparison: Comparison, number: Formatter) -> list[str]:
+def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> list[str]:
     if row.spread is None:
         became = max(row.left_out, key=row.left_out.__getitem__, default=NOTHING)
         return [row.n, "no value" if became.startswith("without ") else became[:LONGEST] or NOTHING, *[NOTHING] * 6]

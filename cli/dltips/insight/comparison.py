@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dltips.errors import ConfigError, suggest
 from dltips.insight import compare_notes
-from dltips.insight.groups import ALL, Group, differing, groups, text
-from dltips.insight.runs import USED, PastRun, is_run
+from dltips.insight.groups import ALL, RunGroup, differing, groups, text
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
 from dltips.metrics import higher_is_better
-from dltips.registry import ConfigError, suggest
+from dltips.runs.past_runs import USED, PastRun, is_run
 
 # Of a whole run, and whether more is better; every other metric is a score of the best epoch.
 FIGURES = {
@@ -36,13 +36,13 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedGroup:
     """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference.
 
     `lost` are the runs that diverged or failed, save those that another run of their seed and settings made up for.
     """
 
-    group: Group
+    group: RunGroup
     used: Sequence[PastRun]
     by_seed: Mapping[int | str, float] = field(repr=False)
     spread: Spread | None
@@ -72,14 +72,14 @@ class Comparison:
     metric: str
     more_is_better: bool
     by: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[ComparedGroup]
     left_out: Sequence[str]  # "2 diverged (init=zeros)"
     left_out_count: int
     notes: Sequence[str]
     baseline: bool = False  # whether the reference was named, instead of being the best
 
     @property
-    def reference(self) -> Row | None:
+    def reference(self) -> ComparedGroup | None:
         return next((row for row in self.rows if row.reference), None)
 
 
@@ -137,7 +137,7 @@ def _scores(run: PastRun) -> list[str]:
     return [name for name in best if "/" in name] if isinstance(best, dict) else []
 
 
-def _row(group: Group, metric: str) -> Row:
+def _row(group: RunGroup, metric: str) -> ComparedGroup:
     """A group's mean over its seeds, repeats of one seed averaged first."""
     used = [run for run in group.runs if run.status == USED and run.value(metric) is not None]
     seeds = replace(group, runs=used).seeds()
@@ -145,7 +145,7 @@ def _row(group: Group, metric: str) -> Row:
     averaged = set(map(id, used))
     left_out = Counter(_why_left_out(run, metric) for run in group.runs if id(run) not in averaged)
     seconds, size = _values(used, "seconds"), _values(used, "size_mb")
-    return Row(
+    return ComparedGroup(
         group=group,
         used=used,
         by_seed=by_seed,
@@ -157,7 +157,7 @@ def _row(group: Group, metric: str) -> Row:
     )
 
 
-def _lost(group: Group, used: Sequence[PastRun]) -> list[PastRun]:
+def _lost(group: RunGroup, used: Sequence[PastRun]) -> list[PastRun]:
     """The runs that diverged or failed, where no other of their seed and settings is averaged."""
     if not any(run.status in compare_notes.LOST for run in group.runs):
         return []
@@ -182,10 +182,10 @@ def _why_left_out(run: PastRun, metric: str) -> str:
     return "whose settings cannot be read" if not run.settings else f"without {metric}"
 
 
-def _sorted(rows: Iterable[Row], more: bool) -> list[Row]:
+def _sorted(rows: Iterable[ComparedGroup], more: bool) -> list[ComparedGroup]:
     """The best mean first, below the complete groups those that lost runs, groups without a mean last."""
 
-    def order(row: Row) -> tuple[bool, bool, float]:
+    def order(row: ComparedGroup) -> tuple[bool, bool, float]:
         if row.spread is None:
             return (True, True, 0.0)
         return (False, bool(row.lost), -row.spread.mean if more else row.spread.mean)
@@ -193,7 +193,7 @@ def _sorted(rows: Iterable[Row], more: bool) -> list[Row]:
     return sorted(rows, key=order)
 
 
-def _baseline(asked: str, rows: Sequence[Row], metric: str) -> Row:
+def _baseline(asked: str, rows: Sequence[ComparedGroup], metric: str) -> ComparedGroup:
     """The row of a group's label, of some of its settings, or of a run folder in it. Errors: ConfigError."""
     matching = [row for row in rows if row.group.label in (asked, " ".join(asked.split()))]
     if not matching and is_run(folder := Path(os.path.expanduser(asked))):
@@ -230,7 +230,7 @@ def _pairs(asked: str) -> list[tuple[str, str]]:
     return [(pair[0], pair[1]) for pair in pairs] if all(len(pair) == 2 for pair in pairs) else []
 
 
-def _has(group: Group, key: str, value: str) -> bool:
+def _has(group: RunGroup, key: str, value: str) -> bool:
     if f"{key}={value}" in group.label.split():
         return True
     return all(key in run.settings and _same(text(run.settings[key]), value) for run in group.runs)
@@ -244,7 +244,7 @@ def _same(shown: str, typed: str) -> bool:
         return False
 
 
-def _against(rows: Sequence[Row], reference: Row) -> list[Row]:
+def _against(rows: Sequence[ComparedGroup], reference: ComparedGroup) -> list[ComparedGroup]:
     """The rows with their paired differences to the reference, and p adjusted over all of them."""
     compared = []
     for row in rows:
@@ -258,7 +258,7 @@ def _against(rows: Sequence[Row], reference: Row) -> list[Row]:
     return [replace(row, p=p) for row, p in zip(compared, adjusted, strict=True)]
 
 
-def _left_out(runs: Iterable[PastRun], made: Sequence[Group], metric: str) -> list[str]:
+def _left_out(runs: Iterable[PastRun], made: Sequence[RunGroup], metric: str) -> list[str]:
     """What was not averaged, by what became of it: `2 diverged (init=zeros)`."""
     label_of = {id(run): group.label for group in made for run in group.runs}
     found: dict[str, list[str]] = {}
@@ -290,7 +290,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def record(row: Row) -> dict[str, Any]:
+def record(row: ComparedGroup) -> dict[str, Any]:
     found = row.spread or Spread(0, 0.0, None, None, None)
     return {
         "group": row.group.label,

@@ -9,7 +9,7 @@ from typing import Any
 
 from dltips.insight.comparison import FIGURES
 from dltips.insight.groups import rank, text
-from dltips.insight.runs import PastRun
+from dltips.runs.past_runs import PastRun
 
 ENVIRONMENT = "environment.json"
 ABSENT = "(absent)"
@@ -45,7 +45,7 @@ def results(first: PastRun, second: PastRun) -> list[Change]:
     return [replace(change, digits=6) for change in _changes(*sides)]
 
 
-def circumstances(first: PastRun, second: PastRun) -> list[Change]:
+def provenance(first: PastRun, second: PastRun) -> list[Change]:
     """The status, and the versions, data and machine that differ."""
     changes = _changes(_circumstances(first), _circumstances(second))
     return sorted(changes, key=lambda change: [*CIRCUMSTANCES, change.key].index(change.key))

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltips.insight.runs import PastRun
-from dltips.registry import FAMILIES, STACKABLE, ConfigError, suggest
+from dltips.catalog.registry import FAMILIES, STACKABLE
+from dltips.errors import ConfigError, suggest
+from dltips.runs.past_runs import PastRun
 
 # What does not decide the result, or is what a group's runs are repeated over.
 IGNORED = frozenset({"seed", "name", "resume", "device", "devices"})
@@ -21,7 +22,7 @@ FEW = 6  # that a label has of a number, where they tell the groups apart: one t
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs of the same settings. `settings` are those that tell the group from the others; the label says them.
 
     There is one run per seed, save where a run was repeated, or where groups were asked for by fewer settings than
@@ -86,7 +87,7 @@ def rank(key: str) -> tuple[int, str]:
     return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), key)
 
 
-def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[Group]:
+def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[RunGroup]:
     """Runs grouped by what differs, or by the settings that are asked for; in the order in which they come.
 
     Runs whose settings nobody knows are in none. Errors: ConfigError for a setting that no run has.
@@ -99,7 +100,7 @@ def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[Gro
         members[tuple(text(run.settings[key]) if key in run.settings else None for key in keys)].append(run)
     short = _few_digits(keys, [inside[0] for inside in members.values()])
     return [
-        Group(
+        RunGroup(
             label(keys, [short.get((key, value), value) for key, value in zip(keys, shown, strict=True)]),
             {key: inside[0].settings[key] for key in keys if key in inside[0].settings},
             inside,

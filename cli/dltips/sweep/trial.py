@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dltips.config import Config, validate
-from dltips.main import EXIT_INTERNAL, EXIT_INTERRUPTED
-from dltips.registry import ConfigError
-from dltips.train import checkpoint, folder
-from dltips.train.identity import code_hash
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.runs import checkpoint, folder
+from dltips.runs.code_version import code_hash
 from dltips.train.resume import reopen
-from dltips.train.run import Session, Stop, reason, run_once
-from dltips.train.store import Store
+from dltips.train.run import RunContext, Stop, reason, run_once
 from dltips.train.summary import failed_early
 
 ENDED = ("finished", "pruned")  # well, that is: there is nothing left to do
@@ -42,7 +42,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended."""
 
     number: int
@@ -55,18 +55,18 @@ class Outcome:
 
 
 @dataclass
-class Surroundings:
+class SweepContext:
     """What the trials of one process share."""
 
     typed: Sequence[str] = ()
     said: set[str] = field(default_factory=set)
-    store: Store = field(default_factory=Store)
+    store: DatasetCache = field(default_factory=DatasetCache)
     stop: Stop = field(default_factory=Stop)
     after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
     ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
 
-    def session(self, path: Path, notes: Sequence[str] = ()) -> Session:
-        return Session(
+    def session(self, path: Path, notes: Sequence[str] = ()) -> RunContext:
+        return RunContext(
             typed=self.typed,
             notes=notes,
             said=self.said,
@@ -84,7 +84,7 @@ def folder_name(number: int, config_hash: str) -> str:
     return f"{number:03}-{config_hash[:8]}"
 
 
-def outcome_of(number: int, path: Path) -> Outcome | None:
+def outcome_of(number: int, path: Path) -> TrialOutcome | None:
     """How the run of a folder ended; None if it was cut off, or never began."""
     summary = folder.read_summary(path)
     if summary is None or not isinstance(summary.get("status"), str):
@@ -92,7 +92,7 @@ def outcome_of(number: int, path: Path) -> Outcome | None:
     best, metric, error, seconds = (summary.get(key) for key in ("best", "metric", "error", "seconds"))
     best = best if isinstance(best, dict) else {}
     score, epoch = best.get(metric) if isinstance(metric, str) else None, best.get("epoch")
-    return Outcome(
+    return TrialOutcome(
         number=number,
         status=summary["status"],
         path=path,
@@ -108,7 +108,7 @@ def _divergence(summary: Mapping[str, Any]) -> str | None:
     return f"not finite in epoch {where.get('epoch')}: {where.get('where')}" if isinstance(where, dict) else None
 
 
-def run_trial(trial: Trial, place: Path, surroundings: Surroundings) -> Outcome:
+def run_trial(trial: Trial, place: Path, surroundings: SweepContext) -> TrialOutcome:
     """Run a trial in its folder, or go on where it was cut off. What goes wrong inside is its outcome.
 
     Errors: ConfigError if the sweep's folder cannot be written; KeyboardInterrupt.
@@ -124,16 +124,16 @@ def run_trial(trial: Trial, place: Path, surroundings: Surroundings) -> Outcome:
         except ConfigError as problem:
             if not _is_writable(place):
                 raise
-            return Outcome(trial.number, "failed", path, str(problem))
+            return TrialOutcome(trial.number, "failed", path, str(problem))
     else:
         if code == EXIT_INTERNAL:  # the disk is full, or gone
             with contextlib.suppress(OSError):  # what was cut off goes on next time, what failed does not
                 (path / folder.SUMMARY).unlink(missing_ok=True)
             raise ConfigError(f"outputs: {path} cannot be written; make room, then the same command goes on")
         if code == EXIT_INTERRUPTED and outcome_of(trial.number, path) is None:
-            return Outcome(trial.number, "interrupted", path)
+            return TrialOutcome(trial.number, "interrupted", path)
     outcome = outcome_of(trial.number, path)
-    return outcome or Outcome(trial.number, "failed", path, "its summary.json cannot be read")
+    return outcome or TrialOutcome(trial.number, "failed", path, "its summary.json cannot be read")
 
 
 def _is_writable(place: Path) -> bool:
@@ -145,7 +145,7 @@ def _is_writable(place: Path) -> bool:
         return False
 
 
-def _run(config: Config, path: Path, surroundings: Surroundings) -> int:
+def _run(config: Config, path: Path, surroundings: SweepContext) -> int:
     if (path / folder.CONFIG).is_file():
         try:
             resumed = reopen(path, config)

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import Bounds, ConfigError, NonNegative, Positive, family
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Bounds, NonNegative, Positive, family
+from dltips.errors import ConfigError
 
 activation = family("activation")
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dltips.card import card
-from dltips.metrics import Progress, Score
-from dltips.registry import ConfigError, Count, Fraction, NonNegative, Size, family
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Count, Fraction, NonNegative, Size, family
+from dltips.errors import ConfigError
+from dltips.metrics import PatienceCounter, Score
 
 schedule = family("schedule")
 
@@ -143,7 +144,7 @@ def step(steps: Steps, *, every: Size, factor: Fraction) -> Schedule:
 )
 def plateau(steps: Steps, *, factor: Fraction, patience: Count, monitor: Score, min_delta: NonNegative) -> Schedule:
     """Times `factor` (1/2, or 1/5) when the score has not improved for more than `patience` epochs."""
-    progress = Progress(monitor, min_delta)
+    progress = PatienceCounter(monitor, min_delta)
     progress.state["share"] = 1.0
 
     def hear(metrics: Mapping[str, float]) -> None:

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dltips.config import Config
+from dltips.catalog.registry import Tip
+from dltips.config.validation import Config
 from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Feed
+from dltips.feed.dataset_cache import DatasetCache
 from dltips.feed.load import Wanted
 from dltips.feed.placement import place
 from dltips.feed.splits import Split, Splits
-from dltips.registry import Tip
 from dltips.tips.augmentation import Samples
-from dltips.tips.data import Common, Source
+from dltips.tips.data import DataKnobs, Source
 from dltips.tips.preprocessing import Fill, save
 from dltips.train import seeds
-from dltips.train.store import Store
 
 
 @dataclass(frozen=True)
 class Data:
     """A run's samples, and what is done to them on their way to the net."""
 
-    common: Common
+    common: DataKnobs
     source: Source
     splits: Splits
     train: Split  # its samples copied out, or frozen augmented copies of them
@@ -43,7 +43,7 @@ class Data:
 
 
 def prepare_data(
-    config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None, store: Store
+    config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None, store: DatasetCache
 ) -> Data:
     """Load, split, fit what learns from the training split. Errors: ConfigError.
 
@@ -83,7 +83,7 @@ def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Modul
     return fitted if fill is None else nn.Sequential(fill, *(fitted if isinstance(fitted, nn.Sequential) else [fitted]))
 
 
-def epoch_order(common: Common, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
+def epoch_order(common: DataKnobs, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
     """The order of an epoch's samples, from the epoch."""
     count, targets = len(train_split), train_split.targets
     if common.balance == "sampling":

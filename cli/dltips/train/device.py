@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dltips.registry import ConfigError
-from dltips.train.group import group
+from dltips.errors import ConfigError
+from dltips.train.parallel.group import group
 
 # Below this many multiply-adds per step a second thread costs more than it brings.
 SINGLE_THREAD_FLOPS = 100_000_000

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dltips.feed.batches import Batch
+from dltips.formatting import clock
 from dltips.train.loop import Training
 
 
@@ -25,13 +26,6 @@ def epoch_line(record: Mapping[str, Any], epochs: int, seconds_left: float) -> s
     if seconds_left >= 1:
         parts.append(f"{clock(seconds_left)} left")
     return "  ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """3:05 or 1:02:03."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 class Display:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from dltips.train import seeds
+from dltips.train.build import Run
 from dltips.train.loop import Meter, NotFinite, batches, train_step
-from dltips.train.prepare import Run
 from dltips.train.snapshot import Snapshot
 
 

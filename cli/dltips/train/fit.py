@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 
 from dltips.metrics import is_better
 from dltips.train import device as devices
+from dltips.train.build import Run
 from dltips.train.loop import Interrupted, NotFinite, train_epoch, validate
-from dltips.train.prepare import Run
 from dltips.train.snapshot import Best, Snapshot, Weights
 
 Status = Literal["finished", "interrupted", "diverged"]

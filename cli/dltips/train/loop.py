@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from dltips.feed.batches import Batch, Feed
 from dltips.metrics import class_scores
-from dltips.net import Net
-from dltips.tips.optimizer import Rule
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer import Optimizer
 from dltips.tips.schedule import Schedule
 from dltips.train import seeds
-from dltips.train.group import ALONE, Group
+from dltips.train.parallel.group import SINGLE_PROCESS, ProcessGroup
 from dltips.train.straight import Forward, straight
 
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
@@ -41,8 +41,8 @@ class Interrupted(Exception):
 class Training:
     """All that a step touches: lists of hooks, built once and mostly empty, instead of questions in the loop."""
 
-    net: Net
-    rule: Rule
+    net: FlatModel
+    rule: Optimizer
     schedule: Schedule
     train: Feed
     val: Feed
@@ -57,12 +57,12 @@ class Training:
     model: nn.Module  # what stands between the feed and the loss: the net, or the part of it that trains
     forward: Forward  # the same, perhaps compiled
     device: torch.device
-    on_gradient: Sequence[Callable[[Net], None]] = ()
-    after_step: Sequence[Callable[[Net], None]] = ()
-    swaps: Sequence[Callable[[Net], None]] = ()
-    end_epoch: Sequence[Callable[[Net], None]] = ()
+    on_gradient: Sequence[Callable[[FlatModel], None]] = ()
+    after_step: Sequence[Callable[[FlatModel], None]] = ()
+    swaps: Sequence[Callable[[FlatModel], None]] = ()
+    end_epoch: Sequence[Callable[[FlatModel], None]] = ()
     after_epoch: Sequence[Callable[[Mapping[str, float]], bool]] = ()
-    group: Group = ALONE  # the processes that share the run
+    group: ProcessGroup = SINGLE_PROCESS  # the processes that share the run
     look: Callable[[Training, Meter], None] = field(default_factory=lambda: look)  # between two steps
     step: int = 0  # steps done since the run began; a display may read it at any time
     stop_requested: bool = field(default=False)
@@ -96,7 +96,7 @@ def parts_for(accumulate: int, reduction: str) -> Parts:
 class Meter:
     """Sums of loss and hits over samples. Losses and outputs stay on the device until they are folded."""
 
-    def __init__(self, group: Group = ALONE, *, per_class: bool = False) -> None:
+    def __init__(self, group: ProcessGroup = SINGLE_PROCESS, *, per_class: bool = False) -> None:
         self.group = group
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         # what a backward pass leaves of it: a node per parameter, whose making anew takes 1 % of a digits mlp's step
@@ -179,7 +179,7 @@ def batches(training: Training, epoch: int) -> Iterator[Batch]:
 
 
 def train_epoch(
-    training: Training, epoch: int, before_last: Callable[[Net], None] | None = None
+    training: Training, epoch: int, before_last: Callable[[FlatModel], None] | None = None
 ) -> tuple[float, float]:
     """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
     net, meter, forward = training.net, Meter(training.group), straight(training.forward)

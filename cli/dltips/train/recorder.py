@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dltips.config import hyperparameters
 from dltips.metrics import Score
+from dltips.runs import checkpoint, folder
+from dltips.runs.hparams import hyperparameters
 from dltips.tips.preprocessing import save
-from dltips.train import checkpoint, folder, transfer
+from dltips.train.build import Run
 from dltips.train.display import Display
+from dltips.train.finetuning import transfer
 from dltips.train.fit import Record
-from dltips.train.prepare import Run
 from dltips.train.snapshot import FORMAT, Snapshot
 
 if TYPE_CHECKING:
-    from dltips.train.events import Events
+    from dltips.runs.tensor_events import Events
 
 # The columns of HParams take 0.1 s to collect: a run shorter than this gets its events when it is over, the same ones
 EVENTS_AFTER = 3.0  # seconds
@@ -94,7 +95,7 @@ class FolderRecorder:
     def write_events(self) -> None:
         """Hand the waiting epochs to TensorBoard, opened at the first of them."""
         if self.events is None:
-            from dltips.train.events import Events
+            from dltips.runs.tensor_events import Events
 
             self.events = Events(self.path)
             columns, values = hyperparameters(self.run.config)

@@ -9,18 +9,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dltips.config import RESUMABLE, Config, leaves, redacted, to_plain, validate
-from dltips.overrides import typed_keys
-from dltips.registry import FAMILIES, STACKABLE, ConfigError
+from dltips.catalog.registry import FAMILIES, STACKABLE
+from dltips.config.overrides import typed_keys
+from dltips.config.plain import leaves, to_plain
+from dltips.config.redaction import redacted
+from dltips.config.validation import RESUMABLE, Config, validate
+from dltips.errors import ConfigError
+from dltips.runs import checkpoint, folder
+from dltips.runs.code_version import versions
 from dltips.tips import preprocessing
-from dltips.train import checkpoint, folder
+from dltips.train.build import Run
 from dltips.train.device import Threads
+from dltips.train.finetuning.transfer import Begun
 from dltips.train.fit import Record
-from dltips.train.group import group
-from dltips.train.identity import versions
-from dltips.train.prepare import Run
+from dltips.train.parallel.group import group
 from dltips.train.snapshot import FORMAT, Snapshot
-from dltips.train.transfer import Begun
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Continuation:
             raise ConfigError(f"resume: {self.path} has its {done} epochs; write epochs=N with more of them to go on")
         records = folder.cut_metrics(self.path, done)
         if any(self.path.glob("events.out.tfevents.*")):
-            from dltips.train.events import cut
+            from dltips.runs.tensor_events import cut
 
             cut(self.path, done)
         (self.path / folder.SUMMARY).unlink(missing_ok=True)

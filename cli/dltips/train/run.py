@@ -19,22 +19,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from dltips.config import Config, redact, validate
-from dltips.main import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
-from dltips.overrides import typed_keys
-from dltips.registry import ConfigError
-from dltips.train import checkpoint, folder
+from dltips.config.overrides import typed_keys
+from dltips.config.redaction import redact
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.runs import checkpoint, folder
+from dltips.runs.code_version import code_hash
+from dltips.signals import STOPPING
 from dltips.train import device as devices
+from dltips.train.build import Run, prepare
 from dltips.train.display import Display, display_for
 from dltips.train.fit import Result, fit
-from dltips.train.group import Group, Lost, refuse_devices
-from dltips.train.group import group as several
-from dltips.train.identity import code_hash
 from dltips.train.loop import Training
-from dltips.train.prepare import Run, prepare
+from dltips.train.parallel.group import ProcessGroup, ProcessLost, refuse_devices
+from dltips.train.parallel.group import group as several
+from dltips.train.parallel.world import PLACE
 from dltips.train.recorder import FolderRecorder
-from dltips.train.spawn import PLACE
-from dltips.train.store import Store
 from dltips.train.summary import environment, parameters, report, summarize
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Stop:
 
 
 @dataclass
-class Session:
+class RunContext:
     """What surrounds a run: what was typed and said, where it lies, what it shares, who may end it."""
 
     typed: Sequence[str]  # keys that were set on the command line
@@ -58,7 +60,7 @@ class Session:
     path: Path | None = None  # the run's folder, yet to be made; None: one of its own under outputs
     deadline: float | None = None  # of time.perf_counter(): no epoch begins after it, and the end is not reported
     quiet: bool = False  # one of many: its epochs go to run.log alone, its pictures wait until it is the best
-    store: Store | None = None
+    store: DatasetCache | None = None
     stop: Stop = field(default_factory=Stop)
     # each gets an epoch's line of metrics.jsonl, and ends the run with True, as what `ended_as` then says
     after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
@@ -75,15 +77,15 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
         from dltips.train.resume import continuation
 
         resumed = continuation(composed, overrides)
-        session = Session(typed_keys(overrides), [*notes, *resumed.notes], set())
+        session = RunContext(typed_keys(overrides), [*notes, *resumed.notes], set())
         with folder.alone(resumed.path) if several().rank == 0 else contextlib.nullcontext():
             code, _ = run_once(resumed.config, resumed, session)
     else:
-        code, _ = run_once(validate(composed), None, Session(typed_keys(overrides), notes, set()))
+        code, _ = run_once(validate(composed), None, RunContext(typed_keys(overrides), notes, set()))
     return code
 
 
-def run_once(config: Config, resumed: Continuation | None, session: Session) -> tuple[int, Path]:
+def run_once(config: Config, resumed: Continuation | None, session: RunContext) -> tuple[int, Path]:
     """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind."""
     group = several()
     refuse_devices(config, group)
@@ -91,7 +93,7 @@ def run_once(config: Config, resumed: Continuation | None, session: Session) -> 
     run = prepare(config, *settled, session.store)
     code_hash()  # of the files as they are now, not as they will be when the run is over
     if group.size > 1:
-        from dltips.train.distributed import follow, share_out
+        from dltips.train.parallel.sharing import follow, share_out
 
         run.notes = [*run.notes, *share_out(run, group)]
         if group.rank:
@@ -162,7 +164,7 @@ def _until(deadline: float | None) -> list[Callable[[Any], bool]]:
 
 def reason(error: BaseException) -> str:
     """Why a run failed, in one line."""
-    if isinstance(error, (ConfigError, Lost)):
+    if isinstance(error, (ConfigError, ProcessLost)):
         return redact(str(error))
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text):
@@ -182,7 +184,7 @@ def _headline(run: Run) -> str:
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, session: Session) -> int:
+def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, session: RunContext) -> int:
     """Checkpoints, pictures, summary, and what the person gets to read."""
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
         recorder.checkpoint(result.snapshot)
@@ -191,7 +193,7 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     recorder.finish(status)
     records = folder.read_metrics(path)
     if recorder.pictures and records:
-        from dltips.train.picture import curves
+        from dltips.plots.curves_png import curves
 
         curves(records, path / "curves.png", redact(run.config.settings.name or path.name))
     summary = summarize(run, status, records, result)
@@ -228,16 +230,12 @@ def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
     return EXIT_INTERNAL
 
 
-# what ends a run; SIGUSR1 is how schedulers say beforehand that the time is over
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-
-
 # of several processes each may hear it from the scheduler, and then from whoever started them
 SAME = 3.0  # seconds in which a second signal is the first one again
 
 
 @contextlib.contextmanager
-def _stop_on_signals(training: Training, group: Group) -> Iterator[None]:
+def _stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once.
 
     Processes that dltips has started leave the second one to it.

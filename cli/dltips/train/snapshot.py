@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dltips.net import Net
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization import Regularization
 from dltips.train.loop import Training
 
@@ -25,19 +25,19 @@ class Weights:
     others: dict[str, Tensor]
 
     @classmethod
-    def of(cls, net: Net) -> Weights:
+    def of(cls, net: FlatModel) -> Weights:
         left = {segment.name for segment in net.segments} | net.constant
         others = {name: value.clone() for name, value in _state(net.module).items() if name not in left}
         return cls(net.parameters.clone(), others)
 
-    def put_back(self, net: Net) -> None:
+    def put_back(self, net: FlatModel) -> None:
         net.parameters.copy_(self.flat)
         current = _state(net.module)
         for name, value in self.others.items():
             current[name].copy_(value)
 
     @classmethod
-    def from_named(cls, named: Mapping[str, Tensor], net: Net) -> Weights:
+    def from_named(cls, named: Mapping[str, Tensor], net: FlatModel) -> Weights:
         """From a state dict with all that may change."""
         weights = cls.of(net)
         weights.flat.zero_()
@@ -47,7 +47,7 @@ class Weights:
             weights.others[name].copy_(named[name])
         return weights
 
-    def named(self, net: Net) -> dict[str, Tensor]:
+    def named(self, net: FlatModel) -> dict[str, Tensor]:
         """As a state dict of tensors of their own: a view of the flat buffer would be saved with all of it."""
         trained = {segment.name: view.clone() for segment, view in net.views(self.flat)}
         return {name: trained.get(name, self.others.get(name, value)) for name, value in _state(net.module).items()}
@@ -155,7 +155,7 @@ class Snapshot:
         )
 
 
-def _weights(named: Mapping[str, Tensor], net: Net) -> Weights:
+def _weights(named: Mapping[str, Tensor], net: FlatModel) -> Weights:
     current = _state(net.module)
     if set(named) != set(current) or any(named[name].shape != current[name].shape for name in current):
         raise ConfigError("resume: the checkpoint's net is another one than the config's")

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
-from dltips.config import Config, flat, redact
-from dltips.train import checkpoint
+from dltips.config.plain import flat
+from dltips.config.redaction import redact
+from dltips.config.validation import Config
+from dltips.runs import checkpoint
+from dltips.runs.code_version import code_hash, code_version, versions
+from dltips.train.build import Run
 from dltips.train.device import describe
 from dltips.train.fit import Record, Result
-from dltips.train.identity import code_hash, code_version, versions
-from dltips.train.prepare import Run
 
 
 def content_hash(config: Config, device: torch.device, data_hash: str, weights_hash: str | None) -> str:
@@ -143,7 +145,7 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
     """The end of a run, for a person: the curves, the best score, the net, and what to type next."""
     lines = []
     if len(records) > 1:
-        from dltips.insight.chart import chart
+        from dltips.plots.text_chart import chart
 
         width = min(120, shutil.get_terminal_size((100, 24)).columns)
         unicode = (sys.stdout.encoding or "").lower().startswith("utf")

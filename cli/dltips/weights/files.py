@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from dltips.registry import ConfigError, suggest
+from dltips.errors import ConfigError, suggest
 
 KEY = "finetune.source"
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".safetensors", ".ckpt")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dltips import stages
-from dltips.registry import ConfigError, Tip
-from dltips.tips.data.pictures import few
-from dltips.tips.finetune.base import Common
-from dltips.weights.layout import Layout, layouts_of
-from dltips.weights.nearest import nearest
+from dltips.catalog.registry import Tip
+from dltips.errors import ConfigError
+from dltips.formatting import few
+from dltips.nets import stages
+from dltips.nets.key_maps import KeyMap, key_maps_of
+from dltips.tips.finetune.base import FinetuneKnobs
+from dltips.weights.identify_architecture import nearest
 
 if TYPE_CHECKING:
     from dltips.weights.source import Pretrained
@@ -30,7 +31,7 @@ COUNTER = "num_batches_tracked"  # of batch norm: how often it has updated its s
 class Naming:
     """A file's tensors under our names, as one way to read its own would have it."""
 
-    layout: Layout | None  # None: it has our names already
+    layout: KeyMap | None  # None: it has our names already
     state: Mapping[str, Tensor]
     theirs: Mapping[str, str]  # our name -> the file's
 
@@ -43,7 +44,7 @@ class Loaded:
     missing: Sequence[str]  # parameters and statistics before the head that are still as the init scheme left them
 
 
-def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common) -> Loaded:
+def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: FinetuneKnobs) -> Loaded:
     """Set all of the net but its head to the file's values.
 
     A tensor matches if name and shape agree, the name in whichever way of reading the file's names gives most.
@@ -89,7 +90,7 @@ def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Common
     return Loaded(line, [*missing, *statistics])
 
 
-def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: Common) -> None:
+def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> None:
     """Before any data are read: refuse a bare file that has hardly a name in common with the net.
 
     The net is built without memory for its weights, for images of no matter which size: names do not depend on it.
@@ -109,19 +110,19 @@ def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: Common) -> No
         put(pretrained, net, model_tip, common)
 
 
-def namings(pretrained: Pretrained, model_tip: Tip, common: Common) -> Iterator[Naming]:
+def namings(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> Iterator[Naming]:
     """Every way to read the file's names: as they are, by finetune.keys, by the model's layouts, without a prefix."""
     theirs = _by_keys(pretrained, common)
     for chosen in (theirs, *_unprefixed(theirs)):
         state = {ours: pretrained.state[name] for ours, name in chosen.items()}
         yield Naming(None, state, chosen)
-        for layout in layouts_of(model_tip.function):
+        for layout in key_maps_of(model_tip.function):
             translated = layout.translated(state)
             back = {layout.ours(name): chosen[name] for name in chosen}
             yield Naming(layout, translated, {name: back[name] for name in translated})
 
 
-def _by_keys(pretrained: Pretrained, common: Common) -> dict[str, str]:
+def _by_keys(pretrained: Pretrained, common: FinetuneKnobs) -> dict[str, str]:
     """The file's names after finetune.keys -> as they are. Errors: ConfigError for a pattern that is none, or idle."""
     renamed = {name: name for name in pretrained.state}
     for key in common.keys:
@@ -166,7 +167,7 @@ def _agree(state: Mapping[str, Tensor], net: Mapping[str, Tensor], name: str) ->
     return name in state and state[name].shape == net[name].shape
 
 
-def _contradictions(layout: Layout | None, model_tip: Tip) -> int:
+def _contradictions(layout: KeyMap | None, model_tip: Tip) -> int:
     """How many of the model's switches are others than those of the nets with these names."""
     settings = layout.settings if layout is not None else {}
     wanted = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
@@ -182,7 +183,7 @@ def _whose(naming: Naming, model_tip: Tip) -> str:
 def _too_little(
     pretrained: Pretrained,
     model_tip: Tip,
-    common: Common,
+    common: FinetuneKnobs,
     naming: Naming,
     net: Mapping[str, Tensor],
     parameters: Sequence[str],

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dltips.config import Config
-from dltips.registry import ConfigError
-from dltips.tips.finetune.base import Common
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.nets.key_maps import KeyMap, key_maps_of
+from dltips.runs import checkpoint, folder
+from dltips.tips.finetune.base import FinetuneKnobs
 from dltips.tips.preprocessing import Affine, restore
-from dltips.train import checkpoint, folder
 from dltips.weights import files, timm_hub
-from dltips.weights.layout import Layout, layouts_of
-from dltips.weights.nearest import agreement, channels_of, coverage, defaults_of, shapes_of
-from dltips.weights.reach import TIMM
+from dltips.weights.identify_architecture import agreement, channels_of, coverage, defaults_of, shapes_of
+from dltips.weights.reachability import TIMM
 
 # what may differ between a net and its weights: it changes no tensor, and nothing in eval mode
 FREE = ("dropout", "drop_rate", "drop_path_rate")
@@ -42,7 +42,7 @@ class Pretrained:
 
 def find(config: Config) -> Pretrained:
     """What finetune.source names. Errors: ConfigError."""
-    common: Common = config.common["finetune"]()
+    common: FinetuneKnobs = config.common["finetune"]()
     source = common.source
     assert source is not None
     if source.startswith(TIMM):
@@ -159,7 +159,7 @@ def _word(value: Any) -> str:
 # timm
 
 
-def _from_timm(source: str, common: Common, config: Config) -> Pretrained:
+def _from_timm(source: str, common: FinetuneKnobs, config: Config) -> Pretrained:
     name = source.removeprefix(TIMM).strip()
     if not name:
         raise ConfigError("finetune.source: 'timm:' names no weights; write timm:NAME, such as timm:resnet18.a1_in1k")
@@ -187,7 +187,7 @@ def _from_timm(source: str, common: Common, config: Config) -> Pretrained:
 # A file by itself
 
 
-def _from_file(source: str, state: Mapping[str, Tensor], common: Common, config: Config) -> Pretrained:
+def _from_file(source: str, state: Mapping[str, Tensor], common: FinetuneKnobs, config: Config) -> Pretrained:
     layout, others = _layout(source, state, config)
     channels = channels_of(layout.translated(state) if layout else state)
     mean, std = list(common.mean), list(common.std)
@@ -214,7 +214,7 @@ def _from_file(source: str, state: Mapping[str, Tensor], common: Common, config:
     )
 
 
-def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[Layout | None, tuple[str, ...]]:
+def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[KeyMap | None, tuple[str, ...]]:
     """The library whose net the file holds: of this run's model; and a note if its activation is another.
 
     Errors: ConfigError if this run has other switches than go with its names: they may change no tensor, and would not
@@ -223,7 +223,7 @@ def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[L
     tip = config.tip("model")
     channels = channels_of(state) or 3
     best, most = None, 0.0
-    for layout in layouts_of(tip.function):
+    for layout in key_maps_of(tip.function):
         settings = {key.removeprefix("model."): value for key, value in layout.settings.items() if "." in key}
         net = shapes_of(tip.name, {**tip.knobs, **settings}, (channels, layout.size, layout.size))
         if net is None:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from dltips.registry import ConfigError, suggest
+from dltips.errors import ConfigError, suggest
 from dltips.weights import files
-from dltips.weights.reach import endpoint, refuse_hopeless, refuse_offline
+from dltips.weights.reachability import check_downloadable, endpoint, refuse_offline
 
 # in the order in which timm looks: the format without code first
 NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -70,7 +70,7 @@ def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
     Errors: ConfigError; for weights that are neither here nor to be had, within a second.
     """
     if file is None:
-        refuse_hopeless(name)
+        check_downloadable(name)
     found = record(name)
     state = files.read(cached(found) or download(found)) if file is None else files.read(file, "finetune.file")
     return found, _as_timm_names(found, state)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.augmentation import Batch, distort, spec_augment, time_shift
 
 Augment = Callable[[Tensor, Tensor, Generator], Batch]

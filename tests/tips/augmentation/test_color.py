@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as torchvision
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.augmentation import FancyPca, Samples, Whiten, color, color_jitter, contrast
 
 

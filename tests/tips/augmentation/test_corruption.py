@@ -3,7 +3,7 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as torchvision
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.augmentation import blur, drop_pixels, erase, noise
 from dltips.tips.augmentation.corruption import blurred
 

@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as torchvision
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.augmentation import Batch, crop, flip, rotate
 from dltips.tips.augmentation.geometry import rotated
 

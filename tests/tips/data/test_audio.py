@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy.io import wavfile
 
-from dltips.registry import ConfigError
-from dltips.spectrogram import LogMel
+from dltips.errors import ConfigError
+from dltips.nets.spectrogram import LogMel
 from dltips.tips.data import Source
 from dltips.tips.data.audio import UnreadableError, audio_folder, read_audio, read_wav, spoken_digits
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.image_folder import image_folder
 from dltips.tips.data.pictures import UnreadableError, header, pixels

@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.npz import npz, read_arrays
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.digits import digits
 from dltips.tips.data.image_folder import image_folder

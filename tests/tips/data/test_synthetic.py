@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.synthetic import class_sizes, frequencies, synthetic
 

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.table import csv
 

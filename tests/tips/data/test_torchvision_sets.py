@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.data.torchvision_sets import cifar10, fashion_mnist, mnist
 
 REAL = os.environ.get("DLTIPS_TEST_DATA")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dltips.registry import ConfigError
-from dltips.tips.finetune import Features, Phase, Plan
+from dltips.errors import ConfigError
+from dltips.tips.finetune import Features, FinetunePlan, Phase
 from dltips.tips.finetune import auto as module
 from dltips.tips.finetune.auto import auto
 
@@ -47,7 +47,7 @@ class Known:
         return {stage: self.known[stage] for stage in stages}
 
 
-def choose(subject: Known, **knobs: Any) -> Plan:
+def choose(subject: Known, **knobs: Any) -> FinetunePlan:
     return auto(subject, **KNOBS | knobs)
 
 

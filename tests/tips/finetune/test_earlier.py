@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.finetune import Features, Phase, earlier
 from dltips.tips.finetune.earlier import FeatureClassifier, earlier_stage_linear, earlier_stage_svm
 

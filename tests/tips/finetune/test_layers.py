@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.finetune import Features, Phase
 from dltips.tips.finetune.layers import discriminative, full, gradual, most_layers, none, top_layers
 from dltips.tips.finetune.probe import linear_probe

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips.activation import relu
 from dltips.tips.model.airbench import Whitening, airbench
 

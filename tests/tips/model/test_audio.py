@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dltips.registry import ConfigError
-from dltips.spectrogram import LogMel
+from dltips.errors import ConfigError
+from dltips.nets.spectrogram import LogMel
 from dltips.tips.model import audio_cnn
 
 

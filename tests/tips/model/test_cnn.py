@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips import activation as activations
 from dltips.tips.model import cnn
 

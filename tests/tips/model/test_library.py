@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 from dltips.tips import activation as activations
 from dltips.tips.model import timm_net
 

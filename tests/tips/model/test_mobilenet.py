@@ -8,10 +8,10 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from dltips.registry import ConfigError
-from dltips.tips.model.blocks import Residual
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Residual
+from dltips.nets.key_maps import key_maps_of
 from dltips.tips.model.mobilenet import SameConv2d, mobilenet_v2
-from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {
     "stem": "cifar",
@@ -22,7 +22,7 @@ USUAL: dict[str, Any] = {
     "dropout": 0.2,
 }
 IMAGENET = {**USUAL, "stem": "imagenet", "width": 1.0}
-LAYOUT = layouts_of(mobilenet_v2)[0]
+LAYOUT = key_maps_of(mobilenet_v2)[0]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dltips.registry import ConfigError
-from dltips.spectrogram import LogMel
+from dltips.errors import ConfigError
+from dltips.nets.spectrogram import LogMel
 from dltips.tips.model import gru, lstm
 from dltips.tips.model.recurrent import Steps
 

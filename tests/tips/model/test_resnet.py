@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Residual
+from dltips.nets.key_maps import key_maps_of
 from dltips.tips.model import resnet
-from dltips.tips.model.blocks import Residual
-from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {
     "depth": 8,
@@ -22,7 +22,7 @@ USUAL: dict[str, Any] = {
     "norm": "batch",
     "groups": None,
 }
-LAYOUTS = {layout.name: layout for layout in layouts_of(resnet)}
+LAYOUTS = {layout.name: layout for layout in key_maps_of(resnet)}
 
 
 def small(**knobs: Any) -> nn.Module:

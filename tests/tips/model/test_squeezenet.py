@@ -7,15 +7,15 @@ import torch
 import torchvision
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.key_maps import key_maps_of
 from dltips.tips.model import squeezenet
-from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {"version": 1.1, "stem": "cifar", "width": 0.25, "norm": "batch", "groups": None}
 
 
 ORIGINAL: dict[str, Any] = {"stem": "imagenet", "width": 1.0, "norm": "none", "groups": None}
-LAYOUTS = {layout.settings["model.version"]: layout for layout in layouts_of(squeezenet)}
+LAYOUTS = {layout.settings["model.version"]: layout for layout in key_maps_of(squeezenet)}
 
 
 @pytest.mark.parametrize(("version", "parameters"), [(1.0, 1_248_424), (1.1, 1_235_496)])

@@ -10,8 +10,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
+from dltips.errors import ConfigError
 from dltips.main import main
-from dltips.registry import ConfigError
 from dltips.tips.model import svm
 from dltips.tips.model.svm import SupportVectorMachine
 

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.key_maps import key_maps_of
 from dltips.tips.model import vgg
-from dltips.weights.layout import layouts_of
 
 USUAL: dict[str, Any] = {
     "depth": 11,
@@ -18,7 +18,7 @@ USUAL: dict[str, Any] = {
     "head_widths": (),
 }
 DENSE = {**USUAL, "width": 1.0, "head": "dense", "head_widths": (4096, 4096)}
-LAYOUTS = {(layout.settings["model.depth"], layout.settings["model.norm"]): layout for layout in layouts_of(vgg)}
+LAYOUTS = {(layout.settings["model.depth"], layout.settings["model.norm"]): layout for layout in key_maps_of(vgg)}
 
 
 def torchvision_s(depth: int, norm: str) -> nn.Module:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.net import Net
-from dltips.registry import ConfigError
-from dltips.tips.optimizer import Rule, muon, orthogonal
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer import Optimizer, muon, orthogonal
 from dltips.train.snapshot import Snapshot
 
 RATE, REST = 0.05, 0.01
@@ -37,7 +37,7 @@ class Small(nn.Module):
 MATRICES = {"convolution.weight", "tall.weight", "wide.weight"}
 
 
-def rule_for(net: Net, *, nesterov: bool = True, momentum: float = 0.9) -> Rule:
+def rule_for(net: FlatModel, *, nesterov: bool = True, momentum: float = 0.9) -> Optimizer:
     return muon(
         net,
         lr=RATE,
@@ -57,7 +57,7 @@ def backward(model: nn.Module, seed: int) -> None:
     functional.cross_entropy(model(inputs), torch.randint(3, (16,), generator=generator)).backward()
 
 
-def descend(net: Net, seed: int) -> None:
+def descend(net: FlatModel, seed: int) -> None:
     net.gradients.zero_()
     backward(net.module, seed)
     net.settle()
@@ -93,7 +93,7 @@ class Reference:
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_is_the_published_rule_for_matrices_and_filters_and_adam_for_the_rest(nesterov: bool) -> None:
     model = Small().double()
-    reference, net = copy.deepcopy(model), Net(model)
+    reference, net = copy.deepcopy(model), FlatModel(model)
     rule = rule_for(net, nesterov=nesterov)
     assert rule.learning_rate == RATE
     named = dict(reference.named_parameters())
@@ -132,14 +132,14 @@ def test_orthogonal_is_near_u_v_transposed(shape: tuple[int, int]) -> None:
 
 def test_a_gradient_of_zero_moves_nothing() -> None:
     assert not orthogonal(torch.zeros(3, 4), 5).any()
-    net = Net(Small())
+    net = FlatModel(Small())
     before = net.parameters.clone()
     rule_for(net).step(RATE)
     assert torch.equal(net.parameters, before)
 
 
 def test_an_update_has_the_same_length_whatever_the_layers_width() -> None:
-    net = Net(Small())
+    net = FlatModel(Small())
     descend(net, 0)
     before = net.parameters.clone()
     rule_for(net, momentum=0.0, nesterov=False).step(RATE)
@@ -151,7 +151,7 @@ def test_an_update_has_the_same_length_whatever_the_layers_width() -> None:
 
 
 def test_the_memory_format_of_filters_is_no_matter() -> None:
-    nets = [Net(Small().double()), Net(Small().double().to(memory_format=torch.channels_last))]
+    nets = [FlatModel(Small().double()), FlatModel(Small().double().to(memory_format=torch.channels_last))]
     nets[1].module.load_state_dict(nets[0].module.state_dict())
     for net in nets:
         rule = rule_for(net)
@@ -165,10 +165,10 @@ def test_the_memory_format_of_filters_is_no_matter() -> None:
 
 
 def test_muons_state_is_all_that_it_remembers() -> None:
-    def training(net: Net, rule: Rule) -> Any:
+    def training(net: FlatModel, rule: Optimizer) -> Any:
         return SimpleNamespace(net=net, rule=rule, schedule=SimpleNamespace(state={}))
 
-    one, two = Net(Small()), Net(Small())
+    one, two = FlatModel(Small()), FlatModel(Small())
     rule, continued = rule_for(one), rule_for(two)
     for step in range(STEPS):
         if step == STEPS // 2:
@@ -182,9 +182,9 @@ def test_muons_state_is_all_that_it_remembers() -> None:
 
 def test_a_model_without_hidden_matrices_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer: muon finds no hidden layer's matrix .*; write optimizer=adam$"):
-        rule_for(Net(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))
+        rule_for(FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9$"):
-        rule_for(Net(Small()), momentum=0.0)
+        rule_for(FlatModel(Small()), momentum=0.0)

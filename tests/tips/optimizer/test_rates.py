@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dltips.errors import ConfigError
 from dltips.main import main
-from dltips.net import Net
-from dltips.registry import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips import optimizer
 from dltips.tips.model import mlp
-from dltips.tips.optimizer import Rule, with_rates
+from dltips.tips.optimizer import Optimizer, with_rates
 from dltips.tips.regularization import WeightDecay
 
 RATE = 0.05
-RULES: dict[str, tuple[Callable[[Net], Rule], Callable[[Any], torch.optim.Optimizer]]] = {
+RULES: dict[str, tuple[Callable[[FlatModel], Optimizer], Callable[[Any], torch.optim.Optimizer]]] = {
     "sgd": (
         lambda net: optimizer.sgd(net, lr=RATE, momentum=0.9, nesterov=True),
         lambda groups: torch.optim.SGD(groups, lr=RATE, momentum=0.9, nesterov=True),
@@ -35,7 +35,7 @@ def small_model() -> nn.Module:
     return mlp((4,), 3, nn.Tanh, widths=(6, 5), norm="batch").double()
 
 
-def descend(net: Net, reference: nn.Module, seed: int) -> None:
+def descend(net: FlatModel, reference: nn.Module, seed: int) -> None:
     """One backward pass of both on the same batch."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(12, 4, generator=generator, dtype=torch.float64)
@@ -49,7 +49,7 @@ def descend(net: Net, reference: nn.Module, seed: int) -> None:
 
 def factors(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, float]:
     """Of each parameter, as the rule applies them."""
-    net = Net(model)
+    net = FlatModel(model)
     with_rates(optimizer.sgd(net, lr=RATE, momentum=0.0, nesterov=False), net, rates)
     assert net.rate_factors is not None
     return {segment.name: float(view.flatten()[0]) for segment, view in net.views(net.rate_factors)}
@@ -59,7 +59,7 @@ def factors(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, float]:
 def test_rates_are_torchs_parameter_groups_step_by_step(name: str) -> None:
     ours, theirs = RULES[name]
     model = small_model()
-    reference, net = copy.deepcopy(model), Net(model)
+    reference, net = copy.deepcopy(model), FlatModel(model)
     rule = with_rates(ours(net), net, {"hidden1": 0.1, "hidden2.layer": 0.0, "head": 10, "bias": 2.0})
     wanted = {"hidden1.layer.weight": 0.1, "hidden1.norm.weight": 0.1, "hidden2.layer.weight": 0.0, "head.weight": 10.0}
     groups = [
@@ -81,7 +81,7 @@ def test_rates_are_torchs_parameter_groups_step_by_step(name: str) -> None:
 
 def test_regularization_weight_decay_decays_each_layer_at_its_own_rate() -> None:
     model = small_model()
-    reference, net = copy.deepcopy(model), Net(model)
+    reference, net = copy.deepcopy(model), FlatModel(model)
     rule = with_rates(optimizer.adam(net, lr=RATE, betas=(0.9, 0.99), epsilon=1e-8), net, {"hidden1": 0.1, "head": 0})
     decay = WeightDecay(strength=0.3, spare=False)
     groups = [
@@ -121,7 +121,7 @@ def test_a_recurrent_layers_biases_are_biases() -> None:
 
 
 def test_no_rates_leave_the_rule_as_it_is() -> None:
-    net = Net(small_model())
+    net = FlatModel(small_model())
     rule = optimizer.sgd(net, lr=RATE, momentum=0.9, nesterov=False)
     assert with_rates(rule, net, {}) is rule
     assert net.rate_factors is None

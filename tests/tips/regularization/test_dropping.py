@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Residual
 from dltips.tips.model import cnn, mlp, resnet, vgg
-from dltips.tips.model.blocks import Residual
 from dltips.tips.regularization import Dropout, Dropout2d, StochasticDepth
 
 

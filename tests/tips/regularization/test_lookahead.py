@@ -1,13 +1,13 @@
 import torch
 from torch import nn
 
-from dltips.net import Net
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization import Lookahead
 
 
 def test_every_few_steps_the_weights_are_the_slow_ones() -> None:
     """Against the paper's algorithm, with a plain descent on random gradients as the inner loop."""
-    net = Net(nn.Linear(3, 2))
+    net = FlatModel(nn.Linear(3, 2))
     lookahead = Lookahead(steps=4, alpha=0.3)
     slow = fast = net.parameters.clone()
     for step in range(1, 14):
@@ -23,7 +23,7 @@ def test_every_few_steps_the_weights_are_the_slow_ones() -> None:
 
 
 def test_alpha_one_follows_the_fast_weights() -> None:
-    net = Net(nn.Linear(3, 2))
+    net = FlatModel(nn.Linear(3, 2))
     lookahead = Lookahead(steps=1, alpha=1.0)
     lookahead.on_gradient(net)
     net.parameters.add_(1.0)

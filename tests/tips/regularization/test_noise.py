@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.net import Net
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization import GradientNoise, LabelSmoothing
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.0, 3.0], dtype=torch.float64)
@@ -59,14 +59,14 @@ class Wide(nn.Module):
         return outputs
 
 
-def wide_net() -> Net:
-    net = Net(Wide())
+def wide_net() -> FlatModel:
+    net = FlatModel(Wide())
     net.module(torch.randn(2, 300)).sum().backward()
     net.settle()
     return net
 
 
-def added(net: Net, noise: GradientNoise) -> Tensor:
+def added(net: FlatModel, noise: GradientNoise) -> Tensor:
     """What one step adds to the gradient."""
     net.gradients.zero_()
     noise.on_gradient(net)

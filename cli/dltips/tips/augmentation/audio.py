@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import ConfigError, Count, Fraction, NonNegative
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Count, Fraction, NonNegative
+from dltips.errors import ConfigError
 from dltips.tips.augmentation.base import Batch, augmentation
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from dltips.card import card
-from dltips.registry import ConfigError, family
+from dltips.catalog.cards import card
+from dltips.catalog.registry import family
+from dltips.errors import ConfigError
 
 augmentation = family("augmentation")
 

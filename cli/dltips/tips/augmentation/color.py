@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import Bounds, ConfigError, Fraction, NonNegative, Positive, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Bounds, Fraction, NonNegative, Positive, Size
+from dltips.errors import ConfigError
 from dltips.tips.augmentation.base import (
     Batch,
     Samples,

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import Fraction, Positive, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive, Size
 from dltips.tips.augmentation.base import (
     Batch,
     augmentation,

@@ -8,8 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import Bounds, ConfigError, Fraction, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Bounds, Fraction, Size
+from dltips.errors import ConfigError
 from dltips.tips.augmentation.base import Batch, augmentation, check_images, per_sample, uniform
 
 

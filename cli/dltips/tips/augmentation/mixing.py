@@ -8,17 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import Fraction, Positive
-from dltips.tips.augmentation.base import (
-    Batch,
-    Samples,
-    augmentation,
-    box_masks,
-    check_images,
-    per_sample,
-    uniform,
-)
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive
+from dltips.tips.augmentation.base import Batch, Samples, augmentation, box_masks, check_images, per_sample, uniform
 
 
 @augmentation.named("mixup")

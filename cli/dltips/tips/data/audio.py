@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dltips import paths
-from dltips.card import card
-from dltips.registry import ConfigError, Positive, Size
-from dltips.spectrogram import LogMel
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.spectrogram import LogMel
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every recording be read again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 
-from dltips.card import card
+from dltips.catalog.cards import card
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 

@@ -10,9 +10,11 @@ from typing import Literal
 import numpy
 
 from dltips import memory
-from dltips.card import card
-from dltips.registry import ConfigError, Size
-from dltips.tips.data.pictures import Header, UnreadableError, few, header, hidden, in_threads, listed, pixels
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Size
+from dltips.errors import ConfigError
+from dltips.formatting import few
+from dltips.tips.data.pictures import Header, UnreadableError, header, hidden, in_threads, listed, pixels
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every folder be read again
@@ -156,7 +158,7 @@ def _acquire(
     readable = [read for read in headers if isinstance(read, Header)]
     size = _size(readable, samples, image_size, base)
     gray = all(read.gray for read in readable)
-    memory.check("data.image_size", len(samples) * (1 if gray else 3) * size[0] * size[1])
+    memory.require_memory("data.image_size", len(samples) * (1 if gray else 3) * size[0] * size[1])
     inputs = numpy.empty((len(samples), 1 if gray else 3, *size), numpy.uint8)
     places = {sample.file: place for place, sample in enumerate(samples)}
 

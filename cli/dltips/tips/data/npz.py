@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy
 
-from dltips.card import card
-from dltips.registry import ConfigError
+from dltips.catalog.cards import card
+from dltips.errors import ConfigError
 from dltips.tips.data.source import Acquired, Source, cached, data, stamp
 
 VERSION = "1"  # a new one makes every file be read again

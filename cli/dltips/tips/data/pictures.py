@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dltips.registry import ConfigError
+from dltips.errors import ConfigError
 
 CHUNK = 1024  # images of a tensor resized at a time,
 CHUNK_VALUES = 2**23  # and fewer if they are large: 32 MB of floats
@@ -156,12 +156,6 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
 def hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's own making."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-def few(names: Iterable[object], most: int = 3) -> str:
-    """The first few of a list, and how many more."""
-    texts = [str(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def _centre(width: int, height: int, size: tuple[int, int]) -> tuple[float, float, float, float]:

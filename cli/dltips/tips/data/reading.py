@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from dltips.registry import ConfigError, suggest
+from dltips.errors import ConfigError, suggest
 from dltips.tips.data.npz import as_inputs, find_inputs, read_arrays
 from dltips.tips.data.pictures import Form, UnreadableError, hidden, in_threads, listed, pixels
 from dltips.tips.data.table import encode, read_table

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dltips import paths
-from dltips.registry import ConfigError, Count, Fraction, Size, family
+from dltips.catalog.registry import Count, Fraction, Size, family
+from dltips.errors import ConfigError
 from dltips.tips.data.pictures import Form
 
 data = family("data")
@@ -25,7 +26,7 @@ data = family("data")
 
 @data.common
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class DataKnobs:
     """The knobs that every source has: how it is split, ordered, altered for an experiment, and placed."""
 
     split_seed: Count

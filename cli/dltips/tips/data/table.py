@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy
 
-from dltips.card import card
-from dltips.registry import ConfigError, suggest
+from dltips.catalog.cards import card
+from dltips.errors import ConfigError, suggest
 from dltips.tips.data.npz import given
 from dltips.tips.data.source import Acquired, Source, cached, data, stamp
 

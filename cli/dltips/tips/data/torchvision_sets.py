@@ -12,8 +12,8 @@ from typing import Any
 import numpy
 
 from dltips import paths
-from dltips.card import card
-from dltips.registry import ConfigError
+from dltips.catalog.cards import card
+from dltips.errors import ConfigError
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))

@@ -9,13 +9,14 @@ from typing import Literal
 
 import torch
 
-from dltips.card import card
-from dltips.registry import ConfigError, Count, Positive, Size
-from dltips.tips.finetune.base import Features, Plan, Subject, finetune
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Count, Positive, Size
+from dltips.errors import ConfigError
+from dltips.tips.finetune.base import Features, FinetunePlan, PretrainedNet, finetune
 from dltips.tips.finetune.earlier import best_svm
 from dltips.tips.finetune.layers import most_layers, top_layers
 from dltips.tips.finetune.probe import linear_probe
-from dltips.transferability import logme, nearest_centroid
+from dltips.tips.finetune.transferability import logme, nearest_centroid
 
 SAMPLES = 5000  # of the training split at most, for the estimate: it asks which stage is best, not how good it is
 # Nats between two log evidences from which one is strong evidence against the other (2 ln B = 6 in Kass and Raftery
@@ -36,7 +37,7 @@ STRONG = 3.0
     try_with=("finetune.source=RUN",),
 )
 def auto(
-    subject: Subject,
+    subject: PretrainedNet,
     *,
     few: Size,
     views: Count,
@@ -45,7 +46,7 @@ def auto(
     rate: Positive,
     kernel: Literal["linear", "rbf"],
     C: tuple[Positive, ...],
-) -> Plan:
+) -> FinetunePlan:
     """Measures how many the data are and how like the net's own, says so, and takes the strategy for that.
 
     They are like the net's own if its last stage suits them best, as it suited those: LogME compares the stages'

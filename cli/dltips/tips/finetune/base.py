@@ -8,14 +8,14 @@ from typing import Annotated, Protocol
 
 from torch import Tensor, nn
 
-from dltips.registry import Bounds, Fraction, Positive, family
+from dltips.catalog.registry import Bounds, Fraction, Positive, family
 
 finetune = family("finetune")
 
 
 @finetune.common
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class FinetuneKnobs:
     """Where the weights come from, and how they are read: the knobs that every strategy has."""
 
     source: str | None
@@ -37,7 +37,7 @@ class Features:
     val_targets: Tensor
 
 
-class Subject(Protocol):
+class PretrainedNet(Protocol):
     """A net with its weights, and the data that it is to be fitted to, as a strategy sees them."""
 
     stages: Sequence[str]  # from stem to head; the last is the head, which is new
@@ -60,7 +60,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Top:
+class ReplacedHead:
     """A fitted classifier of a stage's features, (N, F) -> (N, K): it takes the place of all that comes after."""
 
     stage: str
@@ -70,11 +70,11 @@ class Top:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FinetunePlan:
     """What a strategy wants of a run."""
 
     strategy: str
     phases: Sequence[Phase]  # the first begins with epoch 0
     views: int = 0  # the resting stages' output is computed once, for so many augmented views of each sample; 0: never
-    top: Top | None = None
+    top: ReplacedHead | None = None
     notes: Sequence[str] = field(default=())  # what the person should hear of: the reasons, the stage that won

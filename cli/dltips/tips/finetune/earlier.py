@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive, suggest
-from dltips.tips.finetune.base import Features, Phase, Plan, Subject, Top, finetune
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive
+from dltips.errors import ConfigError, suggest
+from dltips.tips.finetune.base import Features, FinetunePlan, Phase, PretrainedNet, ReplacedHead, finetune
 from dltips.tips.model.svm import KernelMachine
 
 STEPS = 10_000  # scikit-learn's 1000 and 100 do not do for a thousand features and a large C
@@ -63,8 +64,8 @@ class FeatureClassifier(nn.Module):
     try_with=("finetune.source=RUN",),
 )
 def earlier_stage_svm(
-    subject: Subject, *, stage: str | None, kernel: Literal["linear", "rbf"], C: tuple[Positive, ...]
-) -> Plan:
+    subject: PretrainedNet, *, stage: str | None, kernel: Literal["linear", "rbf"], C: tuple[Positive, ...]
+) -> FinetunePlan:
     """A support vector machine on one stage's activations. For few data unlike the net's own.
 
     With `stage: null` every stage before the head is tried, and of `C` every value: the best on the validation split
@@ -92,7 +93,7 @@ def earlier_stage_svm(
     },
     try_with=("finetune.source=RUN",),
 )
-def earlier_stage_linear(subject: Subject, *, stage: str | None, C: tuple[Positive, ...]) -> Plan:
+def earlier_stage_linear(subject: PretrainedNet, *, stage: str | None, C: tuple[Positive, ...]) -> FinetunePlan:
     """Logistic regression on one stage's activations. For few data unlike the net's own.
 
     With `stage: null` every stage before the head is tried, and of `C` every value: the best on the validation split
@@ -103,13 +104,13 @@ def earlier_stage_linear(subject: Subject, *, stage: str | None, C: tuple[Positi
     return _best("earlier_stage_linear", subject, subject.features(_stages(subject, stage)), "linear", C, _logistic)
 
 
-def best_svm(subject: Subject, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> Plan:
+def best_svm(subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> FinetunePlan:
     """The plan of earlier_stage_svm, among these stages, whose features are known already."""
     fit = _support_vectors if kernel == "rbf" else _linear_svm
     return _best("earlier_stage_svm", subject, features, kernel, C, fit)
 
 
-def _stages(subject: Subject, stage: str | None) -> Sequence[str]:
+def _stages(subject: PretrainedNet, stage: str | None) -> Sequence[str]:
     """The stages to try. Errors: ConfigError, for what is none or is the head."""
     *body, head = subject.stages
     if not body:
@@ -137,8 +138,8 @@ class _Candidate:
 
 
 def _best(
-    strategy: str, subject: Subject, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
-) -> Plan:
+    strategy: str, subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
+) -> FinetunePlan:
     """Fits every stage with every C, and takes what does best on the validation split."""
     if not C:
         raise ConfigError("finetune.C: [] holds no value; write '[0.01,0.1,1]'")
@@ -162,11 +163,11 @@ def _best(
             f"{strategy}: no convergence after {STEPS} steps for {', '.join(unsettled)}; smaller values of finetune.C"
             " converge sooner"
         )
-    return Plan(
+    return FinetunePlan(
         strategy,
         (Phase(0, {"top": 1.0}),),
         views=1,
-        top=Top(winner.stage, kernel, winner.module, features[winner.stage]),
+        top=ReplacedHead(winner.stage, kernel, winner.module, features[winner.stage]),
         notes=tuple(notes),
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dltips.card import card
-from dltips.registry import Bounds, ConfigError, Positive, Size
-from dltips.tips.finetune.base import Phase, Plan, Subject, finetune
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Bounds, Positive, Size
+from dltips.errors import ConfigError
+from dltips.tips.finetune.base import FinetunePlan, Phase, PretrainedNet, finetune
 
 Decay = Annotated[float, Bounds(above=0, most=1)]
 
@@ -18,9 +19,9 @@ Decay = Annotated[float, Bounds(above=0, most=1)]
     source="the control",
     costs="nothing",
 )
-def none(subject: Subject) -> Plan:
+def none(subject: PretrainedNet) -> FinetunePlan:
     """No fine-tuning: every parameter trains, from the init scheme's weights."""
-    return Plan("none", ())
+    return FinetunePlan("none", ())
 
 
 @finetune
@@ -36,9 +37,9 @@ def none(subject: Subject) -> Plan:
     },
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def full(subject: Subject, *, rate: Positive) -> Plan:
+def full(subject: PretrainedNet, *, rate: Positive) -> FinetunePlan:
     """All stages train, the pretrained ones at `rate` times the head's learning rate."""
-    return Plan("full", (_phase(subject, len(subject.stages), rate),))
+    return FinetunePlan("full", (_phase(subject, len(subject.stages), rate),))
 
 
 @finetune
@@ -50,7 +51,7 @@ def full(subject: Subject, *, rate: Positive) -> Plan:
     costs="forward through all stages, backward through the top ones alone",
     try_with=("finetune.source=RUN", "finetune.n=1"),
 )
-def top_layers(subject: Subject, *, n: Size, rate: Positive) -> Plan:
+def top_layers(subject: PretrainedNet, *, n: Size, rate: Positive) -> FinetunePlan:
     """The last n stages and the head train, at a small rate; the others rest. For many data like the net's own."""
     body = len(subject.stages) - 1
     if n > body:
@@ -58,7 +59,7 @@ def top_layers(subject: Subject, *, n: Size, rate: Positive) -> Plan:
             f"finetune.n: {n} is more than the {body} stages that {subject.architecture} has before its head; write"
             f" finetune.n={body}, or finetune=full"
         )
-    return Plan("top_layers", (_phase(subject, n + 1, rate),))
+    return FinetunePlan("top_layers", (_phase(subject, n + 1, rate),))
 
 
 @finetune
@@ -74,7 +75,7 @@ def top_layers(subject: Subject, *, n: Size, rate: Positive) -> Plan:
     },
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def most_layers(subject: Subject, *, freeze_first: Size, rate: Positive) -> Plan:
+def most_layers(subject: PretrainedNet, *, freeze_first: Size, rate: Positive) -> FinetunePlan:
     """All but the first freeze_first stages train, at a small rate. For many data unlike the net's own."""
     body = len(subject.stages) - 1
     if freeze_first > body:
@@ -82,7 +83,7 @@ def most_layers(subject: Subject, *, freeze_first: Size, rate: Positive) -> Plan
             f"finetune.freeze_first: {freeze_first} is more than the {body} stages that {subject.architecture} has"
             f" before its head; write finetune.freeze_first={body}, or finetune=linear_probe"
         )
-    return Plan("most_layers", (_phase(subject, len(subject.stages) - freeze_first, rate),))
+    return FinetunePlan("most_layers", (_phase(subject, len(subject.stages) - freeze_first, rate),))
 
 
 @finetune
@@ -99,7 +100,7 @@ def most_layers(subject: Subject, *, freeze_first: Size, rate: Positive) -> Plan
     },
     try_with=("finetune.source=RUN", "finetune.every=1"),
 )
-def gradual(subject: Subject, *, every: Size | None, rate: Positive) -> Plan:
+def gradual(subject: PretrainedNet, *, every: Size | None, rate: Positive) -> FinetunePlan:
     """Stage by stage thaws, from head to stem, one every few epochs; by default the stem at half of the run."""
     body = len(subject.stages) - 1
     step = every or max(1, subject.epochs // (2 * max(1, body)))
@@ -111,7 +112,7 @@ def gradual(subject: Subject, *, every: Size | None, rate: Positive) -> Plan:
             f"finetune.every: at {step} epoch{'s' if step > 1 else ''} per stage {subject.epochs} epochs leave"
             f" {', '.join(reversed(still))} frozen; {body * step + 1} epochs thaw all"
         )
-    return Plan("gradual", phases, notes=notes)
+    return FinetunePlan("gradual", phases, notes=notes)
 
 
 @finetune
@@ -123,14 +124,14 @@ def gradual(subject: Subject, *, every: Size | None, rate: Positive) -> Plan:
     costs="a step of training from scratch, and two more passes over the weights",
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def discriminative(subject: Subject, *, decay: Decay) -> Plan:
+def discriminative(subject: PretrainedNet, *, decay: Decay) -> FinetunePlan:
     """All stages train, at rates that fall geometrically from the head to the stem."""
     last = len(subject.stages) - 1
     rates = {stage: decay ** (last - index) for index, stage in enumerate(subject.stages)}
-    return Plan("discriminative", (Phase(0, rates),))
+    return FinetunePlan("discriminative", (Phase(0, rates),))
 
 
-def _phase(subject: Subject, count: int, rate: float, *, epoch: int = 0) -> Phase:
+def _phase(subject: PretrainedNet, count: int, rate: float, *, epoch: int = 0) -> Phase:
     """The last `count` stages train: the head at the full rate, the others at a share of it."""
     *body, head = subject.stages[-count:]
     return Phase(epoch, dict.fromkeys(body, rate) | {head: 1.0})

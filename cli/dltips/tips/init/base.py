@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from dltips.net import weighted_layers
-from dltips.registry import family
+from dltips.catalog.registry import family
+from dltips.nets.flat import weighted_layers
 
 init = family("init")
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from dltips.card import card
-from dltips.net import weighted_layers
-from dltips.registry import ConfigError, NonNegative, Positive, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import NonNegative, Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.flat import weighted_layers
 from dltips.tips.init.base import GeneratorFor, draw, fans, init, weights_of, zero_biases
 from dltips.tips.init.gain import squared_gain
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, NonNegative
+from dltips.catalog.cards import card
+from dltips.catalog.registry import NonNegative
+from dltips.errors import ConfigError
 from dltips.tips.init.base import Distribution, GeneratorFor, by_fans, init, weights_of, zero_biases
 
 

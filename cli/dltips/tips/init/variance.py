@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import NonNegative, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import NonNegative, Size
 from dltips.tips.init.base import Distribution, GeneratorFor, by_fans, draw, fans, init, weights_of, zero_biases
 from dltips.tips.init.gain import squared_gain
 

@@ -1,8 +1,8 @@
 """Models: `(input_shape, num_classes, activation, *, knobs) -> nn.Module`, whose children are its named stages."""
 
+from dltips.nets.blocks import Activation, block, model
 from dltips.tips.model.airbench import airbench
 from dltips.tips.model.audio import audio_cnn
-from dltips.tips.model.blocks import Activation, block, model
 from dltips.tips.model.cnn import cnn
 from dltips.tips.model.library import timm_net
 from dltips.tips.model.mlp import mlp

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import ConfigError, Fraction, Positive, Size
-from dltips.tips.model.blocks import Activation, model, require_images
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, model, require_images
 
 WHITENED = 2  # side of the patches that the first layer whitens
 

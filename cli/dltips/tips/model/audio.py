@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Size
-from dltips.spectrogram import LogMel
-from dltips.tips.model.blocks import Activation, classifier, model, stage
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, classifier, model, stage
+from dltips.nets.spectrogram import LogMel
 
 MELS, SAMPLE_RATE = 40, 8000  # of a waveform, if no numbers are given
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Size
-from dltips.tips.model.blocks import Activation, Head, classifier, model, require_images, stage
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, Head, classifier, model, require_images, stage
 
 POOLS: dict[str, Callable[[int], nn.Module]] = {"max2": nn.MaxPool2d, "average2": nn.AvgPool2d}
 

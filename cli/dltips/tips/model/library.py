@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Fraction, suggest
-from dltips.tips.model.blocks import Activation, model, require_images
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction
+from dltips.errors import ConfigError, suggest
+from dltips.nets.blocks import Activation, model, require_images
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,9 +9,9 @@ from typing import Literal
 
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import Size
-from dltips.tips.model.blocks import Activation, block, model
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Size
+from dltips.nets.blocks import Activation, block, model
 
 
 @model

@@ -9,19 +9,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dltips.card import card
-from dltips.registry import Fraction, Positive, Size
-from dltips.tips.model.blocks import (
-    Activation,
-    Norm,
-    Residual,
-    block,
-    convolution,
-    model,
-    normalization,
-    require_images,
-)
-from dltips.weights.layout import Layout
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive, Size
+from dltips.nets.blocks import Activation, Norm, Residual, block, convolution, model, normalization, require_images
+from dltips.nets.key_maps import KeyMap
 
 # (expansion, channels, blocks, stride of the first) per stage (Sandler et al. 2018, table 2)
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -49,7 +40,7 @@ def _torchvision() -> Iterator[tuple[str, str]]:
 
 
 @model
-@Layout(
+@KeyMap(
     name="torchvision",
     renames=tuple(_torchvision()),
     size=224,

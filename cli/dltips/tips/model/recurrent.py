@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Size
+from dltips.nets.blocks import Activation, classifier, model
 from dltips.tips.model.audio import listening
-from dltips.tips.model.blocks import Activation, classifier, model
 
 Axis = Literal["columns", "rows"]
 Output = Literal["last", "mean"]

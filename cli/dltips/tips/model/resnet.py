@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive, Size
-from dltips.tips.model.blocks import (
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import (
     Activation,
     Norm,
     PaddedShortcut,
@@ -20,7 +21,7 @@ from dltips.tips.model.blocks import (
     require_images,
     scaled,
 )
-from dltips.weights.layout import Layout
+from dltips.nets.key_maps import KeyMap
 
 # weighted layers -> blocks per stage, and whether these are bottlenecks (He et al. 2016, table 1)
 IMAGENET = {
@@ -45,13 +46,13 @@ RENAMES = (
 
 
 @model
-@Layout(
+@KeyMap(
     name="torchvision",
     renames=RENAMES,
     size=224,
     settings={"model.stem": "imagenet", "model.shortcut": "projection", "model.norm": "batch", "activation": "relu"},
 )
-@Layout(
+@KeyMap(
     name="akamaster",  # github.com/akamaster/pytorch_resnet_cifar10
     renames=RENAMES,
     size=32,

@@ -9,10 +9,11 @@ from typing import Literal
 
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive, Size
-from dltips.tips.model.blocks import Activation, Concat, Norm, convolution, model, require_images, scaled
-from dltips.weights.layout import Layout
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, Concat, Norm, convolution, model, require_images, scaled
+from dltips.nets.key_maps import KeyMap
 
 # (squeezed channels, channels of each of the two expansions) per fire module
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
@@ -36,13 +37,13 @@ def _torchvision(version: float) -> Iterator[tuple[str, str]]:
 
 
 @model
-@Layout(
+@KeyMap(
     name="torchvision",
     renames=tuple(_torchvision(1.0)),
     size=224,
     settings={"model.version": 1.0, "model.stem": "imagenet", "model.norm": "none", "activation": "relu"},
 )
-@Layout(
+@KeyMap(
     name="torchvision",
     renames=tuple(_torchvision(1.1)),
     size=224,

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive
-from dltips.tips.model.blocks import Activation, model
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, model
 
 
 class KernelMachine(nn.Module):

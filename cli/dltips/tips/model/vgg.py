@@ -8,10 +8,11 @@ from typing import Literal, TypeVar
 
 from torch import nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive, Size
-from dltips.tips.model.blocks import Activation, Head, Norm, classifier, model, require_images, scaled, stage
-from dltips.weights.layout import Layout
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Activation, Head, Norm, classifier, model, require_images, scaled, stage
+from dltips.nets.key_maps import KeyMap
 
 Function = TypeVar("Function", bound=Callable[..., nn.Module])
 
@@ -26,7 +27,7 @@ def _torchvision(function: Function) -> Function:
     for depth in DEPTHS:
         for norm in ("none", "batch"):
             settings = {"model.depth": depth, "model.norm": norm, "activation": "relu"}
-            Layout(name="torchvision", renames=tuple(_renames(depth, norm)), size=224, settings=settings)(function)
+            KeyMap(name="torchvision", renames=tuple(_renames(depth, norm)), size=224, settings=settings)(function)
     return function
 
 

@@ -4,14 +4,14 @@ Constructing any torch.optim.Optimizer imports torch._dynamo, about two seconds;
 """
 
 from dltips.tips.optimizer.adaptive import adagrad, adam, adamw, nadam, rmsprop
-from dltips.tips.optimizer.base import Common, Rule, optimizer, with_rates
+from dltips.tips.optimizer.base import Optimizer, OptimizerKnobs, optimizer, with_rates
 from dltips.tips.optimizer.descent import lion, sgd
 from dltips.tips.optimizer.library import torch_class
 from dltips.tips.optimizer.orthogonal import muon, orthogonal
 
 __all__ = [
-    "Common",
-    "Rule",
+    "Optimizer",
+    "OptimizerKnobs",
     "adagrad",
     "adam",
     "adamw",

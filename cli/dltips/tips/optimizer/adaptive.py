@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import Fraction, NonNegative, Positive
-from dltips.tips.optimizer.base import Rule, buffers, descend, optimizer, two_below_one
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, NonNegative, Positive
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer.base import Optimizer, buffers, descend, optimizer, two_below_one
 
 
 @optimizer
@@ -23,7 +23,7 @@ from dltips.tips.optimizer.base import Rule, buffers, descend, optimizer, two_be
     recommends="rate 0.001, betas 0.9 and 0.999, epsilon 1e-8",
     costs="two more numbers per parameter",
 )
-def adam(net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive) -> Rule:
+def adam(net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive) -> Optimizer:
     """Adaptive moments, bias-corrected: w -= rate * m / (sqrt(v) + epsilon) (Kingma and Ba 2015, arXiv 1412.6980)."""
     first, second = two_below_one("optimizer.betas", betas)
     mean, square = buffers(net, 2)
@@ -33,7 +33,7 @@ def adam(net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positi
         count.add_(1)
         adapt(net.parameters, net.gradients, mean, square, int(count), rate, (first, second), epsilon)
 
-    return Rule(lr, step, {"mean": mean, "square": square, "count": count})
+    return Optimizer(lr, step, {"mean": mean, "square": square, "count": count})
 
 
 def adapt(
@@ -62,7 +62,9 @@ def adapt(
     source="Loshchilov and Hutter 2019, arXiv 1711.05101",
     costs="as adam, and one pass over the weights",
 )
-def adamw(net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive, weight_decay: NonNegative) -> Rule:
+def adamw(
+    net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive, weight_decay: NonNegative
+) -> Optimizer:
     """Adam with decoupled weight decay: w *= 1 - rate * decay before each step (Loshchilov and Hutter 2019)."""
     rule = adam(net, lr=lr, betas=betas, epsilon=epsilon)
     mask: list[Tensor] = []
@@ -73,7 +75,7 @@ def adamw(net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Posit
         net.parameters.addcmul_(net.parameters, mask[0], value=-rate * weight_decay)
         rule.step(rate)
 
-    return Rule(lr, step, rule.state)
+    return Optimizer(lr, step, rule.state)
 
 
 @optimizer
@@ -86,8 +88,8 @@ def adamw(net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Posit
     costs="as adam, and one pass over the weights",
 )
 def nadam(
-    net: Net, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive, momentum_decay: NonNegative
-) -> Rule:
+    net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive, momentum_decay: NonNegative
+) -> Optimizer:
     """Adam with Nesterov's momentum, which is warmed up from half its value (Dozat 2016)."""
     first, second = two_below_one("optimizer.betas", betas)
     mean, square = buffers(net, 2)
@@ -106,7 +108,7 @@ def nadam(
         net.parameters.addcdiv_(net.gradients, denominator, value=-rate * (1 - now) / (1 - done))
         net.parameters.addcdiv_(mean, denominator, value=-rate * ahead / (1 - done * ahead))
 
-    return Rule(lr, step, {"mean": mean, "square": square, "count": count, "product": product})
+    return Optimizer(lr, step, {"mean": mean, "square": square, "count": count, "product": product})
 
 
 @optimizer
@@ -117,7 +119,7 @@ def nadam(
     recommends="alpha 0.9, rate 0.001 in the lecture",
     costs="one more number per parameter, two with momentum",
 )
-def rmsprop(net: Net, *, lr: Positive, alpha: Fraction, epsilon: Positive, momentum: Fraction) -> Rule:
+def rmsprop(net: FlatModel, *, lr: Positive, alpha: Fraction, epsilon: Positive, momentum: Fraction) -> Optimizer:
     """w -= rate * g / (sqrt(v) + epsilon), v a running mean of g^2 (Hinton's lecture 6e, 2012)."""
     square, velocity = buffers(net, 2)
 
@@ -130,7 +132,7 @@ def rmsprop(net: Net, *, lr: Positive, alpha: Fraction, epsilon: Positive, momen
         else:
             net.parameters.addcdiv_(net.gradients, denominator, value=-rate)
 
-    return Rule(lr, step, {"square": square, "velocity": velocity})
+    return Optimizer(lr, step, {"square": square, "velocity": velocity})
 
 
 @optimizer
@@ -140,7 +142,7 @@ def rmsprop(net: Net, *, lr: Positive, alpha: Fraction, epsilon: Positive, momen
     source="tip T; Duchi et al. 2011, Adaptive Subgradient Methods (JMLR 12)",
     costs="one more number per parameter",
 )
-def adagrad(net: Net, *, lr: Positive, epsilon: Positive) -> Rule:
+def adagrad(net: FlatModel, *, lr: Positive, epsilon: Positive) -> Optimizer:
     """w -= rate * g / (sqrt(sum of g^2) + epsilon): rates that only shrink (Duchi et al. 2011)."""
     (total,) = buffers(net, 1)
 
@@ -148,4 +150,4 @@ def adagrad(net: Net, *, lr: Positive, epsilon: Positive) -> Rule:
         total.addcmul_(net.gradients, net.gradients)
         net.parameters.addcdiv_(net.gradients, total.sqrt().add_(epsilon), value=-rate)
 
-    return Rule(lr, step, {"total": total})
+    return Optimizer(lr, step, {"total": total})

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dltips.net import Net
-from dltips.registry import ConfigError, NonNegative, check_value, family, suggest
+from dltips.catalog.registry import NonNegative, check_value, family
+from dltips.errors import ConfigError, suggest
+from dltips.nets.flat import FlatModel
 
 optimizer = family("optimizer")
 
 
 @dataclass
-class Rule:
+class Optimizer:
     """An optimizer at work: `step(learning_rate)` updates the net; `state` goes to the checkpoint."""
 
     learning_rate: float
@@ -26,7 +27,7 @@ class Rule:
 
 @optimizer.common
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class OptimizerKnobs:
     """The knobs that every optimizer has: how a batch's gradients are reduced, and rates layer by layer."""
 
     reduction: Literal["mean", "sum"]
@@ -34,8 +35,12 @@ class Common:
 
 
 def with_rates(
-    rule: Rule, net: Net, rates: Mapping[str, Any], stages: Mapping[str, float] | None = None, later: Sequence[str] = ()
-) -> Rule:
+    rule: Optimizer,
+    net: FlatModel,
+    rates: Mapping[str, Any],
+    stages: Mapping[str, float] | None = None,
+    later: Sequence[str] = (),
+) -> Optimizer:
     """The rule with its step times a factor per parameter: `{head: 10, stage1: 0.1, bias: 2}`.
 
     A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
@@ -68,7 +73,7 @@ def with_rates(
         rule.step(learning_rate)
         net.parameters.sub_(before).mul_(factors).add_(before)
 
-    return Rule(rule.learning_rate, step, rule.state)
+    return Optimizer(rule.learning_rate, step, rule.state)
 
 
 def _flat(rates: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,12 +95,12 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
-def descend(net: Net, direction: Tensor, rate: float) -> None:
+def descend(net: FlatModel, direction: Tensor, rate: float) -> None:
     """w -= rate * direction"""
     net.parameters.add_(direction, alpha=-rate)
 
 
-def buffers(net: Net, count: int) -> list[Tensor]:
+def buffers(net: FlatModel, count: int) -> list[Tensor]:
     """So many flat tensors of zeros."""
     return [torch.zeros_like(net.parameters) for _ in range(count)]
 

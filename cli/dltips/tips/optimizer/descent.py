@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import Fraction, Positive
-from dltips.tips.optimizer.base import Rule, buffers, check_nesterov, descend, optimizer, two_below_one
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer.base import Optimizer, buffers, check_nesterov, descend, optimizer, two_below_one
 
 
 @optimizer
@@ -18,18 +18,18 @@ from dltips.tips.optimizer.base import Rule, buffers, check_nesterov, descend, o
     recommends="a first rate of 0.1 (K), momentum 0.9",
     costs="one more number per parameter, none without momentum",
 )
-def sgd(net: Net, *, lr: Positive, momentum: Fraction, nesterov: bool) -> Rule:
+def sgd(net: FlatModel, *, lr: Positive, momentum: Fraction, nesterov: bool) -> Optimizer:
     """Stochastic gradient descent: v = momentum * v + g, w -= rate * v (nesterov: w -= rate * (g + momentum * v))."""
     check_nesterov(nesterov, momentum)
     if momentum == 0:
-        return Rule(lr, lambda rate: descend(net, net.gradients, rate))
+        return Optimizer(lr, lambda rate: descend(net, net.gradients, rate))
     velocity = torch.zeros_like(net.parameters)
 
     def step(rate: float) -> None:
         torch.add(net.gradients, velocity, alpha=momentum, out=velocity)
         descend(net, net.gradients.add(velocity, alpha=momentum) if nesterov else velocity, rate)
 
-    return Rule(lr, step, {"velocity": velocity})
+    return Optimizer(lr, step, {"velocity": velocity})
 
 
 @optimizer
@@ -40,7 +40,7 @@ def sgd(net: Net, *, lr: Positive, momentum: Fraction, nesterov: bool) -> Rule:
     recommends="a rate 3 to 10 times smaller than adamw's, a weight decay 3 to 10 times larger; betas 0.9 and 0.99",
     costs="one more number per parameter",
 )
-def lion(net: Net, *, lr: Positive, betas: tuple[Fraction, ...]) -> Rule:
+def lion(net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...]) -> Optimizer:
     """Follows the sign of the momentum: every weight moves by the whole rate (Chen et al. 2023, arXiv 2302.06675)."""
     first, second = two_below_one("optimizer.betas", betas)
     (mean,) = buffers(net, 1)
@@ -49,4 +49,4 @@ def lion(net: Net, *, lr: Positive, betas: tuple[Fraction, ...]) -> Rule:
         descend(net, mean.lerp(net.gradients, 1 - first).sign_(), rate)
         mean.lerp_(net.gradients, 1 - second)
 
-    return Rule(lr, step, {"mean": mean})
+    return Optimizer(lr, step, {"mean": mean})

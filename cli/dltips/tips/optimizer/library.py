@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import ConfigError, Positive, suggest
-from dltips.tips.optimizer.base import Rule, optimizer
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive
+from dltips.errors import ConfigError, suggest
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer.base import Optimizer, optimizer
 
 
 @optimizer.named("torch")
@@ -25,7 +26,7 @@ from dltips.tips.optimizer.base import Rule, optimizer
         " of a number per parameter: no memory is saved",
     },
 )
-def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) -> Rule:
+def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, Any]) -> Optimizer:
     """Any class of torch.optim, on the flat parameter as one tensor; what it takes besides lr goes in options."""
     known = {
         name: kind
@@ -66,4 +67,4 @@ def torch_class(net: Net, *, cls: str, lr: Positive, options: dict[str, Any]) ->
             worker.state[parameter].update(state)
         count.add_(1)
 
-    return Rule(lr, step, {**state, "count": count})
+    return Optimizer(lr, step, {**state, "count": count})

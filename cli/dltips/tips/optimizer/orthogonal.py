@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from dltips.card import card
-from dltips.net import Net, weighted_layers
-from dltips.registry import ConfigError, Fraction, Positive, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Positive, Size
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel, weighted_layers
 from dltips.tips.optimizer.adaptive import adapt
-from dltips.tips.optimizer.base import Rule, buffers, check_nesterov, optimizer, two_below_one
+from dltips.tips.optimizer.base import Optimizer, buffers, check_nesterov, optimizer, two_below_one
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steep at 0, so that 5 steps are enough
 
@@ -29,7 +30,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steep at 0, so tha
     " small ones",
 )
 def muon(
-    net: Net,
+    net: FlatModel,
     *,
     lr: Positive,
     momentum: Fraction,
@@ -38,7 +39,7 @@ def muon(
     rest_lr: Positive,
     betas: tuple[Fraction, ...],
     epsilon: Positive,
-) -> Rule:
+) -> Optimizer:
     """Orthogonalized momentum for the hidden layers' matrices and filters; adam for the rest (Jordan et al. 2024)."""
     check_nesterov(nesterov, momentum)
     pair = two_below_one("optimizer.betas", betas)
@@ -70,7 +71,7 @@ def muon(
         adapt(others, net.gradients[rest], mean, square, int(count), rate * rest_lr / lr, pair, epsilon)
         net.parameters[rest] = others
 
-    return Rule(lr, step, {"velocity": velocity, "mean": mean, "square": square, "count": count})
+    return Optimizer(lr, step, {"velocity": velocity, "mean": mean, "square": square, "count": count})
 
 
 def orthogonal(matrix: Tensor, steps: int) -> Tensor:

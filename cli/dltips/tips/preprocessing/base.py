@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dltips.registry import ConfigError, family, suggest
+from dltips.catalog.registry import family
+from dltips.errors import ConfigError, suggest
 
 preprocessing = family("preprocessing")
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import Bounds, ConfigError, Positive
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Bounds, Positive
+from dltips.errors import ConfigError
 from dltips.tips.preprocessing.base import Step, preprocessing
 
 Percent = Annotated[float, Bounds(least=0, most=100)]

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.registry import ConfigError, Positive
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Positive
+from dltips.errors import ConfigError
 from dltips.tips.preprocessing.base import Step, preprocessing
 
 LARGEST = 4096  # features: a matrix of 64 MB in every checkpoint; at 3,072 the eigenvectors take 6 s of one core

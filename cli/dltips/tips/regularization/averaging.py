@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import ConfigError, Fraction, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Size
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Regularization, regularization
 
 
 class Average(Regularization):
     """A running average of the weights and of batch norm's statistics, which takes the net's place in validations."""
 
-    def mix_in(self, net: Net, share: float) -> None:
+    def mix_in(self, net: FlatModel, share: float) -> None:
         """average += share * (net - average); the first call begins with the net."""
         if "parameters" not in self.state:
             self.state["parameters"] = net.parameters.clone()
@@ -23,7 +24,7 @@ class Average(Regularization):
         for name, buffer in self._buffers(net):
             self.state[name].lerp_(buffer, share)
 
-    def swap(self, net: Net) -> None:
+    def swap(self, net: FlatModel) -> None:
         """Exchange the average with the net's own values; a second call exchanges them back."""
         if "parameters" in self.state:
             _exchange(self.state["parameters"], net.parameters)
@@ -35,7 +36,7 @@ class Average(Regularization):
             del self.state[name]
 
     @staticmethod
-    def _buffers(net: Net) -> list[tuple[str, Tensor]]:
+    def _buffers(net: FlatModel) -> list[tuple[str, Tensor]]:
         return [
             (name, buffer)
             for name, buffer in net.module.named_buffers()
@@ -63,7 +64,7 @@ class ExponentialMovingAverage(Average):
         super().__init__()
         self.decay = decay
 
-    def after_step(self, net: Net) -> None:
+    def after_step(self, net: FlatModel) -> None:
         self.mix_in(net, 1 - self.decay)
 
 
@@ -110,7 +111,7 @@ class StochasticWeightAveraging(Average):
         super().thaw()
         self.state["start"] = max(self.state.get("start", self.start), self.state.get("epochs", 0) + 1)
 
-    def end_epoch(self, net: Net) -> None:
+    def end_epoch(self, net: FlatModel) -> None:
         self.state["epochs"] = self.state.get("epochs", 0) + 1
         start = self.state.setdefault("start", self.start)
         if self.state["epochs"] >= start:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dltips.card import card
-from dltips.registry import family
+from dltips.catalog.cards import card
+from dltips.catalog.registry import family
 
 regularization = family("regularization")
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from dltips.card import card
-from dltips.metrics import Progress, Score
-from dltips.net import Net
-from dltips.registry import NonNegative, Positive, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import NonNegative, Positive, Size
+from dltips.metrics import PatienceCounter, Score
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Regularization, regularization
 
 
@@ -31,7 +31,7 @@ class ClipGradient(Regularization):
         super().__init__()
         self.norm = norm
 
-    def on_gradient(self, net: Net) -> None:
+    def on_gradient(self, net: FlatModel) -> None:
         # the buffers' gaps are zero and do not count
         norm = torch.linalg.vector_norm(net.gradients)
         net.gradients.mul_((self.norm / (norm + 1e-6)).clamp(max=1.0))
@@ -59,7 +59,7 @@ class EarlyStopping(Regularization):
     def __init__(self, *, monitor: Score, patience: Size, min_delta: NonNegative) -> None:
         super().__init__()
         self.patience = patience
-        self.progress = Progress(monitor, min_delta)
+        self.progress = PatienceCounter(monitor, min_delta)
         self.state = self.progress.state
 
     def thaw(self) -> None:

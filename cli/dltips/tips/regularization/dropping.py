@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from dltips.card import card
-from dltips.net import weighted_layers
-from dltips.registry import ConfigError, Fraction, Size
-from dltips.tips.model.blocks import Residual
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Size
+from dltips.errors import ConfigError
+from dltips.nets.blocks import Residual
+from dltips.nets.flat import weighted_layers
 from dltips.tips.regularization.base import Regularization, regularization
 
 Layers = Sequence[tuple[str, nn.Module]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import Fraction, Size
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, Size
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Regularization, regularization
 
 
@@ -25,14 +25,14 @@ class Lookahead(Regularization):
         self.steps = steps
         self.alpha = alpha
 
-    def on_gradient(self, net: Net) -> None:
+    def on_gradient(self, net: FlatModel) -> None:
         if not self.state:  # before the first update: where the training starts
             self.state |= {"slow": net.parameters.clone(), "count": 0}
 
     def thaw(self) -> None:
         self.state.clear()
 
-    def after_step(self, net: Net) -> None:
+    def after_step(self, net: FlatModel) -> None:
         self.state["count"] += 1
         if self.state["count"] % self.steps == 0:
             self.state["slow"].lerp_(net.parameters, self.alpha)

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import Fraction, NonNegative, Positive
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, NonNegative, Positive
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Criterion, Regularization, regularization
 
 SALT = 0x6E6F697365  # what else is drawn from the epoch's seed must not be drawn again
@@ -63,7 +63,7 @@ class GradientNoise(Regularization):
     def thaw(self) -> None:
         self.mask = None
 
-    def on_gradient(self, net: Net) -> None:
+    def on_gradient(self, net: FlatModel) -> None:
         if self.mask is None or self.generator is None:
             self.mask = net.decay_mask(spare=False)  # what got no gradient gets no noise either
             self.generator = torch.Generator(net.gradients.device)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dltips.card import card
-from dltips.net import Net
-from dltips.registry import ConfigError, Fraction, NonNegative, Positive
+from dltips.catalog.cards import card
+from dltips.catalog.registry import Fraction, NonNegative, Positive
+from dltips.errors import ConfigError
+from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Regularization, regularization
 
 
@@ -26,7 +27,7 @@ class Penalty(Regularization):
         """The gradient for strength 1."""
         raise NotImplementedError
 
-    def on_gradient(self, net: Net) -> None:
+    def on_gradient(self, net: FlatModel) -> None:
         if self.mask is None:
             self.mask = net.decay_mask(spare=True).mul_(self.strength)
         net.gradients.addcmul_(self.slope(net.parameters), self.mask)
@@ -139,7 +140,7 @@ class WeightDecay(Regularization):
     def thaw(self) -> None:
         self.mask = None
 
-    def on_gradient(self, net: Net) -> None:
+    def on_gradient(self, net: FlatModel) -> None:
         if self.mask is None:
             self.mask = net.decay_mask(spare=self.spare).mul_(self.strength)
             if net.rate_factors is not None:
@@ -171,7 +172,7 @@ class MaxNorm(Regularization):
     def thaw(self) -> None:
         self.views = None
 
-    def after_step(self, net: Net) -> None:
+    def after_step(self, net: FlatModel) -> None:
         if self.views is None:
             self.views = [view for segment, view in net.views(net.parameters) if segment.is_weight]
             if not self.views:  # fine-tuning has frozen them

@@ -1,0 +1,184 @@
+"""Every option of every family with its docstring, card and knobs, read from the sources: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dltips import paths
+from dltips.catalog.cards import Card
+from dltips.catalog.registry import FAMILIES, STACKABLE
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One line of an option's YAML."""
+
+    key: str  # in full: `init.scale`, `augmentation.flip.p`
+    default: Any
+    written: str  # the default as the file has it
+    comment: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What there is to know about one option."""
+
+    family: str
+    name: str
+    docstring: str
+    card: Card | None  # None for a tip of the user's own that has none
+    knobs: tuple[Knob, ...]
+
+    @property
+    def switch(self) -> str:
+        return f"{self.family}={self.name}"
+
+    @property
+    def at_home(self) -> tuple[str, ...]:
+        """The overrides that it wants beside its own."""
+        return tuple(self.card.try_with) if self.card else ()
+
+
+def options(family: str) -> dict[str, str]:
+    """Option -> one line, for each YAML file of the family; a tip of the user's own included."""
+    described = {name: docstring for name, docstring, _ in _registered(family)}
+    return {name: described.get(name, "").split("\n")[0] for name in _names(family)}
+
+
+def tips() -> dict[str, str]:
+    """`family=option` -> one line, for all of them."""
+    return {f"{family}={name}": line for family in FAMILIES for name, line in options(family).items()}
+
+
+def cards(family: str) -> dict[str, Card | None]:
+    """Option -> its card."""
+    found = {name: record for name, _, record in _registered(family)}
+    return {name: found.get(name) for name in _names(family)}
+
+
+def entry(family: str, option: str) -> Entry:
+    """All about one option, which must be one."""
+    docstrings = {name: (docstring, record) for name, docstring, record in _registered(family)}
+    docstring, record = docstrings.get(option, ("", None))
+    return Entry(family, option, docstring, record, knobs(family, option))
+
+
+def families() -> dict[str, str]:
+    """Family -> the first line of its module."""
+    return {family: module_docstring(family) for family in FAMILIES}
+
+
+def module_docstring(family: str) -> str:
+    """The first line of a family's module."""
+    tree = ast.parse(_own_sources(family)[0].read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").splitlines()[0]
+
+
+# Knobs
+
+
+def yaml_of(family: str, option: str) -> str:
+    """The option's YAML, as it was written; "" if there is none."""
+    for folder in paths.configs():
+        file = folder / family / f"{option}.yaml"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    return ""
+
+
+def knobs(family: str, option: str) -> tuple[Knob, ...]:
+    """The option's knobs with their defaults and comments; `_common` stands for those that all options share."""
+    from omegaconf import OmegaConf
+
+    text = yaml_of(family, option)
+    tree: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if text else {}
+    prefix = family
+    if family in STACKABLE and isinstance(tree.get(option), Mapping):
+        tree, prefix = tree[option], f"{family}.{option}"
+    lines = _lines(text)
+    found = []
+    for key, default in tree.items():
+        if key != "name":
+            written, comment = lines.get(str(key), ("", ""))
+            found.append(Knob(f"{prefix}.{key}", default, written or str(default), comment))
+    return tuple(found)
+
+
+LINE = re.compile(r"\s*(?P<key>\w+):\s*(?P<written>.*?)(?:(?:^|\s)#\s*(?P<comment>.*))?$")
+
+
+def _lines(text: str) -> dict[str, tuple[str, str]]:
+    """Key -> its value and comment as they are written; a comment may go on in lines of its own, below."""
+    found: dict[str, tuple[str, str]] = {}
+    key = ""
+    for line in text.splitlines():
+        more = re.match(r"\s+#\s*(.*)", line)
+        if more and key:
+            found[key] = (found[key][0], f"{found[key][1]} {more[1]}".strip())
+        elif match := LINE.match(line):
+            key = match["key"]
+            found[key] = (match["written"].strip(), (match["comment"] or "").strip())
+    return found
+
+
+# What the sources say
+
+
+def _names(family: str) -> list[str]:
+    files = (file for folder in paths.configs() for file in (folder / family).glob("*.yaml"))
+    return sorted({file.stem for file in files if not file.stem.startswith("_")})
+
+
+def _own_sources(family: str) -> list[Path]:
+    module = paths.PACKAGE / "tips" / f"{family}.py"
+    return [module] if module.is_file() else sorted((paths.PACKAGE / "tips" / family).glob("*.py"))
+
+
+def _registered(family: str) -> Iterator[tuple[str, str, Card | None]]:
+    """Each option with its docstring and its card; the user's come last."""
+    users = [file for file in map(paths.module_file, paths.user_modules()) if file is not None]
+    for file in _own_sources(family):
+        yield from _read(file, file.stat().st_mtime_ns).get(family, ())
+    for file in users:
+        with contextlib.suppress(SyntaxError, ValueError):  # the option is listed all the same; training says why not
+            yield from _read(file, file.stat().st_mtime_ns).get(family, ())
+
+
+@functools.cache
+def _read(file: Path, modified: int) -> dict[str, list[tuple[str, str, Card | None]]]:
+    """What a file registers, by family."""
+    found: dict[str, list[tuple[str, str, Card | None]]] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for family, name in _registered_as(node):
+                found.setdefault(family, []).append((name, ast.get_docstring(node) or "", _card(node)))
+    return found
+
+
+def _registered_as(node: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """The families and names under which it is registered: @family, or @family.named("name")."""
+    for decorator in node.decorator_list:
+        match decorator:
+            case ast.Name(id=family):
+                yield family, node.name
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=family), attr="named"), args=[ast.Constant(value=str(name))]
+            ):
+                yield family, name
+
+
+def _card(node: ast.FunctionDef | ast.ClassDef) -> Card | None:
+    """The card above a function; None if there is none, or if it is not made of literals."""
+    for decorator in node.decorator_list:
+        match decorator:
+            case ast.Call(func=ast.Name(id="card"), keywords=words):
+                with contextlib.suppress(TypeError, ValueError):
+                    return Card(**{str(word.arg): ast.literal_eval(word.value) for word in words})
+    return None

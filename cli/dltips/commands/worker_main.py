@@ -1,0 +1,26 @@
+"""`python -m dltips.commands.worker_main`: dltips train as one of several processes that parallel.spawn has started."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK
+from dltips.main import main
+from dltips.train.parallel.world import tell
+
+
+def run(arguments: list[str]) -> int:
+    """Tell the starting process the exit code; the status is 0 all the same, so that nobody is killed in mid-word."""
+    rank = os.environ["RANK"]
+    tell(f"pid-{rank}", os.getpid())
+    try:
+        tell(f"code-{rank}", main(["train", *arguments]))
+    except BaseException:
+        tell(f"code-{rank}", EXIT_INTERNAL)
+        raise
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""From what was typed to a validated config: overrides, recipes, composition by Hydra, validation, redaction."""

@@ -1,0 +1,284 @@
+"""Recipes: recipes/NAME.yaml is +recipe=NAME.
+
+Read as untrusted data: a recipe names tips and sets knobs, nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dltips import paths
+from dltips.catalog.registry import FAMILIES, STACKABLE
+from dltips.errors import ConfigError, suggest
+
+Choice = str | list[str]
+
+GROUP = "recipe"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(/[A-Za-z0-9_][A-Za-z0-9_-]*)*")
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PLAIN_INTERPOLATION = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_.]*\}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe file, checked: the recipes it builds on, the options it chooses, the values it sets."""
+
+    name: str
+    path: Path
+    includes: tuple[str, ...]
+    choices: Mapping[str, Choice]
+    values: Mapping[str, Any]
+
+
+def names() -> list[str]:
+    """Every recipe there is, the user's own included."""
+    found = {
+        file.relative_to(folder).with_suffix("").as_posix()
+        for folder in paths.recipes()
+        if folder.is_dir()
+        for file in folder.rglob("*.yaml")
+        if file.is_file()
+    }
+    return sorted(found)
+
+
+def find(name: str) -> Path:
+    """The file of a recipe. Errors: ConfigError, with the nearest name or the list."""
+    if NAME.fullmatch(name):
+        for folder in paths.recipes():
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
+    raise ConfigError(f"recipe: {name!r} is no recipe{suggest(name, names())}")
+
+
+def text_of(name: str) -> str:
+    """A recipe as it is written. Errors: ConfigError."""
+    path = find(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {name}: {path} cannot be read: {error}") from error
+
+
+def read(name: str) -> Recipe:
+    """A recipe, refused if it holds anything but options, knobs and plain interpolation. Errors: ConfigError."""
+    path, text = find(name), text_of(name)
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"recipe {name}: {path} cannot be read: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"recipe {name}: {path} cannot be read: a value holds itself") from error
+    except AssertionError:
+        values = None  # OmegaConf takes a text that is a mapping or a list for granted
+    if not isinstance(values, dict) or values.get(text.strip(), 0) is None:
+        raise ConfigError(f"recipe {name}: {path} is no mapping of keys to values")
+    for line in text.splitlines():
+        if re.match(r"\s*#\s*@", line) and line.split() != ["#", "@package", "_global_"]:
+            raise ConfigError(f"recipe {name}: {line.strip()!r} is refused; a recipe's package is _global_")
+    defaults = values.pop("defaults", None) or []
+    _refuse_code(name, values, "")
+    checked = {str(key): value for key, value in values.items()}
+    _refuse_choices(name, checked)
+    includes, choices = _read_defaults(name, defaults)
+    return Recipe(name, path, includes, choices, checked)
+
+
+def _refuse_code(name: str, value: Any, key: str) -> None:
+    """A recipe could otherwise run commands: Hydra instantiates hydra.callbacks before any task starts."""
+    if isinstance(value, dict):
+        for inner_key, inner in value.items():
+            path = f"{key}.{inner_key}" if key else str(inner_key)
+            if inner_key == "_target_":
+                raise ConfigError(f"recipe {name}: {path} is refused; a recipe names tips, never code")
+            if inner_key == "hydra":
+                raise ConfigError(f"recipe {name}: {path} is refused; set Hydra's own keys on the command line")
+            if not isinstance(inner_key, str) or not KEY.fullmatch(inner_key):
+                raise ConfigError(f"recipe {name}: {path!r} is refused; a key is a plain name")
+            _refuse_code(name, inner, path)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_code(name, inner, f"{key}[{index}]")
+    elif isinstance(value, str):
+        if value == "???":
+            raise ConfigError(f"recipe {name}: {key}: ??? is no value; give it one, or leave the key out")
+        refuse_resolvers(f"recipe {name}: {key}", value)
+
+
+def _refuse_choices(name: str, values: Mapping[str, Any]) -> None:
+    """An option is chosen in the defaults, which bring its knobs along; a section sets knobs alone."""
+    for family in FAMILIES:
+        section = values.get(family, {})
+        if not isinstance(section, dict):
+            raise ConfigError(
+                f"recipe {name}: {family}: {section!r} is no section of knobs; choose the option in the defaults"
+            )
+        for part in section.values() if family in STACKABLE else [section]:
+            if isinstance(part, dict) and "name" in part:
+                raise ConfigError(
+                    f"recipe {name}: {family}: name={part['name']} is refused; choose the option in the defaults"
+                )
+
+
+def refuse_resolvers(where: str, value: str, allowed: re.Pattern[str] = PLAIN_INTERPOLATION) -> None:
+    """Errors: ConfigError if the text holds an interpolation that does more than name another key."""
+    if "${" in allowed.sub("", value) or "${hydra" in value:
+        raise ConfigError(f"{where}: {value!r} is refused; only plain interpolation like ${{epochs}} is allowed")
+
+
+def _read_defaults(name: str, defaults: Any) -> tuple[tuple[str, ...], dict[str, Choice]]:
+    if not isinstance(defaults, list):
+        raise ConfigError(f"recipe {name}: defaults is no list")
+    includes: list[str] = []
+    choices: dict[str, Choice] = {}
+    for item in defaults:
+        if item == "_self_":
+            continue
+        group, option = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (GROUP, item)
+        group = str(group).removeprefix("override ").strip().removeprefix("/")
+        if group == GROUP and isinstance(option, str):
+            includes.append(option.removeprefix("/").removeprefix(f"{GROUP}/"))
+        elif group in FAMILIES and _is_choice(group, option):
+            choices[group] = option
+        else:
+            raise ConfigError(
+                f"recipe {name}: the default {item!r} is refused; a default is `FAMILY: OPTION`"
+                f" (families: {', '.join(FAMILIES)}) or `recipe: NAME`"
+            )
+    return tuple(includes), choices
+
+
+def _is_choice(group: str, option: Any) -> bool:
+    if isinstance(option, list):
+        return group in STACKABLE and all(isinstance(item, str) and NAME.fullmatch(item) for item in option)
+    return isinstance(option, str) and NAME.fullmatch(option) is not None
+
+
+def with_includes(name: str, above: tuple[str, ...] = ()) -> Iterator[Recipe]:
+    """A recipe after those that it builds on, in the order in which they apply. Errors: ConfigError on a circle."""
+    if name in above:
+        raise ConfigError(f"recipe {name}: builds on itself ({' -> '.join([*above, name])})")
+    recipe = read(name)
+    for include in recipe.includes:
+        yield from with_includes(include, (*above, name))
+    yield recipe
+
+
+def written_for(name: str, primary: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The options for which a recipe's values were written: its own choices over those it inherits."""
+    choices = dict(primary)
+    for recipe in with_includes(name):
+        choices |= recipe.choices
+    return choices
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A recipe's values as far as they fit the final choices, and what was left out, in words."""
+
+    values: Mapping[str, Any]
+    left_out: tuple[str, ...]
+
+
+def fit_to(
+    recipe: Recipe, primary: Mapping[str, Choice], final: Mapping[str, Choice], common: Mapping[str, set[str]]
+) -> Fitted:
+    """Drop the knobs that a recipe set for an option which is not chosen in the end; knobs common to a family stay."""
+    written = written_for(recipe.name, primary)
+    values, left_out = dict(recipe.values), []
+    for family in FAMILIES:
+        section = values.get(family)
+        if not isinstance(section, dict) or _names(written.get(family)) == _names(final.get(family)):
+            continue
+        if family in STACKABLE:
+            chosen = _names(final.get(family))
+            off = [key for key in section if key in _names(written.get(family)) and key not in chosen]
+        else:
+            off = [key for key in section if key not in common.get(family, set())]
+        values[family] = {key: value for key, value in section.items() if key not in off}
+        if off:
+            option = ", ".join(_names(written.get(family)))
+            chosen_option = ",".join(_names(final.get(family)))
+            left_out.append(
+                f"recipe {recipe.name}: {family}.{', '.join(off)} was written for {family}={option};"
+                f" left out, since {family}={chosen_option} was chosen"
+            )
+    return Fitted(values, tuple(left_out))
+
+
+def _names(choice: Choice | None) -> list[str]:
+    return [] if choice is None else [choice] if isinstance(choice, str) else list(choice)
+
+
+class RecipeSource(ConfigSource):
+    """Serves recipe/NAME to Hydra. The loader sets what its recipes are to be fitted to before each composition."""
+
+    primary: Mapping[str, Choice] = {}
+    final: Mapping[str, Choice] | None = None
+    common: Mapping[str, set[str]] = {}
+
+    @staticmethod
+    def scheme() -> str:
+        return "recipes"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        name = self._name(config_path)
+        if name is None:
+            raise ConfigLoadError(f"{config_path} is no recipe")
+        recipe = read(name)
+        values = recipe.values if self.final is None else fit_to(recipe, self.primary, self.final, self.common).values
+        defaults: list[Any] = [f"/{GROUP}/{include}" for include in recipe.includes]
+        defaults.append("_self_")
+        defaults += [{f"override /{family}": choice} for family, choice in recipe.choices.items()]
+        config = OmegaConf.create({"defaults": defaults, **values})
+        return ConfigResult(
+            provider=self.provider, path=str(recipe.path), config=config, header={"package": "_global_"}
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        prefix = config_path.rstrip("/") + "/"
+        return config_path == GROUP or any(f"{GROUP}/{name}".startswith(prefix) for name in names())
+
+    def is_config(self, config_path: str) -> bool:
+        name = self._name(config_path)
+        return name is not None and name in names()
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path in ("", "/"):
+            return [GROUP] if results_filter is not ObjectType.CONFIG else []
+        prefix = config_path.rstrip("/").removeprefix(GROUP).removeprefix("/")
+        inside = [name.removeprefix(prefix + "/") if prefix else name for name in names() if name.startswith(prefix)]
+        configs = {name for name in inside if "/" not in name}
+        groups = {name.split("/")[0] for name in inside if "/" in name}
+        if results_filter is ObjectType.CONFIG:
+            return sorted(configs)
+        return sorted(groups if results_filter is ObjectType.GROUP else configs | groups)
+
+    @staticmethod
+    def _name(config_path: str) -> str | None:
+        path = config_path.removesuffix(".yaml")
+        return path.removeprefix(f"{GROUP}/") if path.startswith(f"{GROUP}/") else None
+
+
+class TipsSearchPath(SearchPathPlugin):
+    """Adds the recipes and the YAML folders of the user's own tips to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in paths.user_configs():
+            search_path.append(provider="dltips-user", path=f"file://{folder}")
+        search_path.append(provider="dltips-recipes", path="recipes://")

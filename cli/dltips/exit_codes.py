@@ -1,0 +1,13 @@
+"""Exit codes, and how a command ends with one line."""
+
+from __future__ import annotations
+
+import sys
+
+EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 4, 5, 130
+
+
+def fail(message: str, code: int = EXIT_USAGE) -> int:
+    """One line on stderr; the exit code."""
+    print(f"dltips: {' '.join(message.split())}", file=sys.stderr)
+    return code

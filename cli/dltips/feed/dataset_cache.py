@@ -1,0 +1,37 @@
+"""What many runs of one process share: samples that are loaded and split once."""
+
+from __future__ import annotations
+
+import json
+
+from dltips.config.validation import Config
+from dltips.feed.load import Wanted, load
+from dltips.feed.splits import Split, Splits, split
+from dltips.tips.data import DataKnobs, Source
+
+Samples = tuple[Source, Splits, Split]
+KEPT = 4  # data sets at a time: a sweep over more of them loads some again
+
+
+class DatasetCache:
+    """The samples of the runs that were prepared with it. They decide nothing by a seed but data.split_seed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Samples] = {}
+
+    def samples(self, config: Config, common: DataKnobs, wanted: Wanted | None) -> Samples:
+        """A config's source, its splits, and its training samples copied out. Errors: ConfigError."""
+        key = _key(config, wanted)
+        if key in self._kept:
+            self._kept[key] = self._kept.pop(key)  # the one that was asked for last goes last
+            return self._kept[key]
+        source = load(config.tip("data"), common, wanted)
+        splits = split(source, common)
+        self._kept[key] = source, splits, splits.train.taken()
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return self._kept[key]
+
+
+def _key(config: Config, wanted: Wanted | None) -> str:
+    return json.dumps([config.resolved["data"], repr(wanted)], sort_keys=True, default=str)

@@ -1,0 +1,53 @@
+"""A group's curve: the mean over its seeds, epoch by epoch, with an interval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from dltips.insight.groups import RunGroup
+from dltips.insight.statistics import mean, spread
+from dltips.runs.past_runs import USED, is_number
+
+
+class Point(NamedTuple):
+    """One epoch: the mean over n seeds and its 95 % t interval; low = high = mean where n = 1."""
+
+    epoch: int
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def mean_curve(group: RunGroup, metric: str) -> list[Point]:
+    """The mean and interval of a metric over the seeds that have that epoch, by epoch.
+
+    Over the finished runs alone, as in the table of `compare`, as soon as one is finished: a seed that was lost would
+    make the curve jump where it ends. Repeats of one seed are averaged first; what is no finite number is left out.
+    """
+    finished = [run for run in group.runs if run.status == USED]
+    values: dict[int, list[float]] = defaultdict(list)
+    for runs in replace(group, runs=finished or group.runs).seeds().values():
+        of_seed: dict[int, list[float]] = defaultdict(list)
+        for run in runs:
+            for record in run.records():
+                if is_number(record.get(metric)):
+                    of_seed[record["epoch"]].append(float(record[metric]))
+        for epoch, repeats in of_seed.items():
+            values[epoch].append(mean(repeats))
+    return [_point(epoch, values[epoch]) for epoch in sorted(values)]
+
+
+def common_epochs(points: Sequence[Point]) -> Sequence[Point]:
+    """The curve up to the last epoch that all its seeds have; early stopping ends some of them before the others."""
+    most = max((point.n for point in points), default=0)
+    return points[: max((number for number, point in enumerate(points, 1) if point.n == most), default=0)]
+
+
+def _point(epoch: int, values: list[float]) -> Point:
+    found = spread(values)
+    low, high = (found.mean if bound is None else bound for bound in (found.low, found.high))
+    return Point(epoch, found.n, found.mean, low, high)

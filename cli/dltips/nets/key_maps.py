@@ -1,0 +1,55 @@
+"""How other libraries name the tensors of an architecture: a record above the model's function, beside its card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyMap:
+    """One library's names for a model's tensors, and the images that its weights were trained on.
+
+    It is its own decorator: `@model` above `@Layout(...)` above `@card(...)` above the function.
+    """
+
+    name: str  # "torchvision"
+    # (pattern, replacement) as re.sub takes them, each applied to every key in turn: theirs -> ours
+    renames: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+    size: int  # pixels a side
+    # the switches of the nets that have these names, as far as one record goes: `model.depth`, `activation`
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, function: Function) -> Function:
+        _layouts.setdefault(function, []).insert(0, self)
+        return function
+
+    def ours(self, key: str) -> str:
+        """Our name for one of their tensors."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def translated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their tensors under our names. A bias in front of a batch norm, which we have not, moves its mean."""
+        ours = {self.ours(key): tensor for key, tensor in state.items()}
+        for bias in [key for key in ours if key.endswith(".layer.bias")]:
+            mean = bias.removesuffix("layer.bias") + "norm.running_mean"
+            if mean in ours:
+                ours[mean] = ours[mean] - ours.pop(bias)
+        return ours
+
+
+_layouts: dict[Any, list[KeyMap]] = {}
+
+
+def key_maps_of(function: Callable[..., Any]) -> Sequence[KeyMap]:
+    """The layouts that a model's function names, in order; our own needs no record."""
+    return tuple(_layouts.get(function, ()))

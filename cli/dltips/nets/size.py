@@ -1,0 +1,169 @@
+"""The size of a net: parameters, megabytes, FLOPs per sample, and how many pixels one of its units sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltips.nets.blocks import Concat, PaddedShortcut, Residual
+from dltips.nets.flat import is_norm
+
+COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
+
+
+@dataclass(frozen=True)
+class Size:
+    parameters: int
+    size_mb: float  # of the weights and buffers, in units of 10^6 bytes
+    flops_per_sample: int  # of one forward pass: two per multiply-add in the layers with weights
+    receptive_field: tuple[int, ...] | None  # of a unit of the last feature map, per axis; None if nobody can say
+
+
+def measure(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> Size:
+    """Count on one sample, in eval mode: changes nothing in the net."""
+    was_training = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            flops = _flops(model.eval(), torch.zeros((1, *input_shape), device=device))
+    finally:
+        for module, training in was_training:
+            module.training = training
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tensors = [*model.parameters(), *model.buffers()]
+    size_mb = sum(math.prod(tensor.shape) * tensor.element_size() for tensor in tensors) / 1e6
+    return Size(parameters, round(size_mb, 6), flops, receptive_field(model))
+
+
+def _flops(model: nn.Module, sample: Tensor) -> int:
+    """By forward hooks on the layers; torch's own counter is for nets that compute elsewhere too: it takes 1.5 s."""
+    if any(_computes_unseen(module) for module in model.modules()):
+        return _flops_of_operations(model, sample)
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal total
+        if isinstance(layer, nn.LSTM | nn.GRU):
+            # every matrix once per time step; (N, T, F), or (T, N, F)
+            steps = inputs[0].shape[1 if layer.batch_first else 0]
+            total += 2 * steps * sum(weight.numel() for weight in layer.parameters() if weight.dim() == 2)
+        elif hasattr(layer, "flops_per_sample"):
+            total += int(layer.flops_per_sample)  # type: ignore[arg-type]
+        else:
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            total += 2 * weight.numel() * (output.numel() // output.shape[0] // weight.shape[0])
+
+    layers = [layer for layer in model.modules() if _is_counted(layer)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
+
+
+def _is_counted(module: nn.Module) -> bool:
+    """Whether it is a layer with weights, a convolution by another name, or says itself what it computes."""
+    convolves = hasattr(module, "kernel_size") and hasattr(module, "weight")
+    return isinstance(module, COUNTED) or convolves or hasattr(module, "flops_per_sample")
+
+
+def _computes_unseen(module: nn.Module) -> bool:
+    """Whether a module multiplies matrices outside of the layers with hooks: attention, or matrices of its own."""
+    if _is_counted(module) or is_norm(module):
+        return False
+    matrices = any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False))
+    return matrices or "attention" in type(module).__name__.lower()
+
+
+def _flops_of_operations(model: nn.Module, sample: Tensor) -> int:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    # not every fused kernel is known to the counter, the products that they stand for are
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        model(sample)
+    return int(counter.get_total_flops())
+
+
+class _Unknown(Exception):
+    """A module of which only running it would tell what it sees."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a unit sees of the input, per axis, and how many pixels its neighbour sees further."""
+
+    field: tuple[int, ...] = ()
+    jump: tuple[int, ...] = ()
+    ended: bool = False  # a unit of what follows sees everything
+
+    def through(self, kernel: Any, stride: Any, dilation: Any, axes: int) -> _View:
+        field, jump = self.field or (1,) * axes, self.jump or (1,) * axes
+        kernel, stride, dilation = (_per_axis(setting, axes) for setting in (kernel, stride, dilation))
+        return _View(
+            tuple(r + (k - 1) * d * j for r, k, d, j in zip(field, kernel, dilation, jump, strict=True)),
+            tuple(j * s for j, s in zip(jump, stride, strict=True)),
+        )
+
+
+def receptive_field(model: nn.Module) -> tuple[int, ...] | None:
+    """Pixels per axis that a unit of the last feature map before the head sees, padding included.
+
+    None where nothing is convolved, or for a net that is no chain of known layers. What a norm's statistics let
+    through is left out.
+    """
+    try:
+        return _seen(model, _View()).field or None
+    except _Unknown:
+        return None
+
+
+def _seen(module: nn.Module, view: _View) -> _View:
+    if isinstance(module, nn.Sequential):
+        for child in module:
+            if view.ended:
+                break
+            view = _seen(child, view)
+        return view
+    if isinstance(module, Residual | Concat):
+        branches = [module.body, module.shortcut] if isinstance(module, Residual) else list(module.children())
+        views = [_seen(branch, view) for branch in branches]
+        fields = [seen.field for seen in views if seen.field]
+        return _View(tuple(map(max, zip(*fields, strict=True))), max(seen.jump for seen in views))
+    if isinstance(module, PaddedShortcut):
+        return view.through(1, module.stride, 1, 2)
+    if hasattr(module, "kernel_size") and hasattr(module, "stride"):
+        axes = 1 if isinstance(module, nn.Conv1d | nn.MaxPool1d | nn.AvgPool1d) else 2
+        return view.through(module.kernel_size, module.stride, getattr(module, "dilation", 1), axes)
+    if isinstance(module, ENDS):
+        return _View(view.field, view.jump, ended=True)
+    if is_norm(module) or isinstance(module, nn.Identity) or _place(module) in ELEMENTWISE:
+        return view
+    raise _Unknown
+
+
+ENDS = (
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.Flatten,
+    nn.Linear,
+)
+ELEMENTWISE = ("torch.nn.modules.activation", "torch.nn.modules.dropout", "dltips.tips.activation")
+
+
+def _place(module: nn.Module) -> str:
+    return type(module).__module__
+
+
+def _per_axis(setting: Any, axes: int) -> tuple[int, ...]:
+    return tuple(setting) if isinstance(setting, tuple) else (int(setting),) * axes

@@ -1,0 +1,1 @@
+"""Pictures from plain records and tensors: curves.png, the chart in the terminal, a grid of samples."""

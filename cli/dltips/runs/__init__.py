@@ -1,0 +1,1 @@
+"""A run's folder: names, locks, writing, reading and finding; checkpoints, metrics, TensorBoard events."""

@@ -1,0 +1,232 @@
+"""Runs that lie in folders: found, and read from summary.json, without torch. Nothing here is written or executed."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dltips import paths
+from dltips.errors import ConfigError
+from dltips.metrics import is_better
+
+METRICS, SUMMARY, CONFIG, SWEEP = "metrics.jsonl", "summary.json", "config.yaml", "sweep.json"
+USED = "finished"  # the only runs that are averaged
+DEEPEST = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """One run folder. `status` is `unfinished` where there is no whole summary.json: cut off, or still running.
+
+    `settings` are flat, {"init": "he", "optimizer.lr": 0.1}, and empty where neither summary.json nor config.yaml can
+    be read.
+    """
+
+    path: Path
+    status: str
+    settings: Mapping[str, Any] = field(repr=False)
+    summary: Mapping[str, Any] = field(repr=False)
+    seed: int | None
+
+    def value(self, metric: str) -> float | None:
+        """A score of the best epoch, or a figure of the whole run (seconds, size_mb); None where there is no number."""
+        best = self.summary.get("best")
+        found = best.get(metric) if isinstance(best, dict) and metric in best else self.summary.get(metric)
+        return float(found) if found is not None and is_number(found) else None
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl up to the first torn one; read anew with each call."""
+        from dltips.runs import folder  # late: it imports omegaconf, 0.1 s
+
+        try:
+            return folder.read_metrics(self.path)
+        except OSError:
+            return []
+
+
+def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
+    """The runs of run folders, sweeps' folders, folders of both and glob patterns; none given: ./outputs.
+
+    `last` is the newest run, or all runs of the grid or search that it belongs to.
+
+    Sorted by path; a run that is reached twice is there once. Errors: ConfigError for a place that does not exist, a
+    pattern that matches nothing, and where there is no run at all.
+    """
+    found: dict[str, Path] = {}
+    for place in places or [str(paths.OUTPUTS)]:
+        folders = [folder for start in _starts(place) for folder in _run_folders(start)]
+        if not folders:
+            raise ConfigError(f"{place}: has no run in it; give a run, a sweep, or a folder of them")
+        for folder in folders:
+            found.setdefault(os.path.realpath(folder), folder)
+    return [read(folder) for folder in sorted(found.values())]
+
+
+def find(chosen: str) -> PastRun:
+    """As `locate`, read."""
+    return read(locate(chosen))
+
+
+def locate(chosen: str) -> Path:
+    """The run that is named, or the best one of a grid or search; `last` is the newest under ./outputs.
+
+    Errors: ConfigError.
+    """
+    folder = _newest() if _is_last(chosen) else Path(os.path.expanduser(chosen))
+    if chosen.strip() and is_sweep(folder):
+        return best_of(folder)
+    if not is_run(folder) or not chosen.strip():
+        why = "is no run folder: it has no config.yaml" if os.path.lexists(folder) else "does not exist"
+        raise ConfigError(f"{chosen or repr(chosen)}: {why}; give one of the folders under {paths.OUTPUTS}")
+    return folder
+
+
+def _is_last(chosen: str) -> bool:
+    return chosen == "last" and not os.path.lexists(chosen)
+
+
+def _newest() -> Path:
+    """The folder of the newest run under ./outputs, or of the grid or search that it is in. Errors: ConfigError."""
+    folders = list(_run_folders(paths.OUTPUTS))
+    if not folders:
+        raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
+    newest = max(folders)
+    return newest.parent if is_sweep(newest.parent) else newest
+
+
+def best_of(sweep: Path) -> Path:
+    """The run of a grid or search that is best in the metric that decides; the first of equals. Errors: ConfigError."""
+    best: tuple[Path, float] | None = None
+    for folder in sorted(_run_folders(sweep)):
+        run = read(folder)
+        metric = run.summary.get("metric")
+        value = run.value(metric) if run.status == USED and isinstance(metric, str) else None
+        if value is not None and (best is None or is_better(str(metric), value, best[1])):
+            best = folder, value
+    if best is None:
+        raise ConfigError(f"{sweep}: none of its runs is finished; give one of the folders in it")
+    return best[0]
+
+
+def cut_off(sweep: Path) -> str | None:
+    """The command that goes on with a grid or search, if one of its trials is not over."""
+    trials = (_json(sweep / SWEEP) or {}).get("trials")
+    names = [trial.get("folder") for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
+    folders = {sweep / name for name in names if isinstance(name, str)} | {*_run_folders(sweep)}
+    is_open = any(read(folder).status in ("unfinished", "interrupted") for folder in folders)
+    return command_of(sweep) if is_open else None
+
+
+def command_of(sweep: Path) -> str:
+    """As it was typed; the same one goes on with what is left."""
+    return str((_json(sweep / SWEEP) or {}).get("command", "the one that began it"))
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a grid's or a search's."""
+    return os.path.isfile(f"{folder}/{SWEEP}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's. config.yaml is what a run writes first."""
+    return any(os.path.isfile(f"{folder}/{name}") for name in (CONFIG, SUMMARY))
+
+
+def read(folder: Path) -> PastRun:
+    """One run folder; whatever is missing or damaged in it is left out."""
+    summary = _json(folder / SUMMARY) or {}
+    status = summary.get("status")
+    settings = summary.get("settings")
+    if not isinstance(settings, dict) or not settings:
+        settings = _settings_of_config(folder)
+    seeds = [seed for seed in (settings.get("seed"), summary.get("seed")) if type(seed) is int]
+    return PastRun(
+        folder, status if isinstance(status, str) else "unfinished", settings, summary, seeds[0] if seeds else None
+    )
+
+
+def _starts(place: str) -> list[Path]:
+    """The folders that a place names: itself, or what it matches as a pattern. Errors: ConfigError."""
+    if not place.strip():
+        raise ConfigError(f"'' is no folder; give one of those under {paths.OUTPUTS}, or none for all of them")
+    start = _newest() if _is_last(place) else Path(os.path.expanduser(place))
+    if start.is_dir():
+        return [start]
+    if os.path.lexists(start):
+        raise ConfigError(f"{place}: is no folder; give a run, a sweep, or a folder of them")
+    if not glob.has_magic(place):
+        hint = "make a run with dltips train, or give" if place == str(paths.OUTPUTS) else "give"
+        raise ConfigError(f"{place}: does not exist; {hint} a run, a sweep, or a folder of them")
+    matched = [Path(name) for name in sorted(glob.glob(str(start), recursive=True)) if os.path.isdir(name)]
+    if not matched:
+        raise ConfigError(f"{place}: the pattern matches no folder; try ls -d {place}")
+    return matched
+
+
+def _run_folders(start: Path) -> Iterator[Path]:
+    """The run folders in a folder or below it, by breadth, symbolic links followed, each folder once."""
+    seen: set[str] = set()
+    level = [start]
+    for _ in range(DEEPEST + 1):
+        below: list[Path] = []
+        for folder in level:
+            true = os.path.realpath(folder)
+            if true in seen:
+                continue
+            seen.add(true)
+            if is_run(folder):
+                yield folder
+            else:
+                below += _inside(folder)
+        level = below
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The folders in a folder, and those of finished runs elsewhere that a sweep has taken over."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.path for entry in entries if entry.name[0] != ".")
+    except OSError:
+        return []
+    inside = [Path(name) for name in names if os.path.isdir(name)]  # a link to itself is none, and no error
+    trials = (_json(folder / SWEEP) or {}).get("trials")
+    for trial in trials if isinstance(trials, list) else []:
+        name = trial.get("folder") if isinstance(trial, dict) else None
+        if isinstance(name, str) and "/" in name:
+            elsewhere = Path(os.path.normpath(folder / name))
+            if is_run(elsewhere):
+                inside.append(elsewhere)
+    return inside
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, or no whole one."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _settings_of_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run that was cut off or is older than summary.json's `settings`, from its config.yaml."""
+    import yaml
+
+    from dltips.config.plain import flat  # late: it imports Hydra, 0.15 s
+
+    try:
+        # the C loader takes 4 ms a config, the other one 30
+        plain = yaml.load((folder / CONFIG).read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return flat(plain) if isinstance(plain, dict) else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be calculated with: no truth value, no NaN, nothing that overflows when it is squared."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e100 < value < 1e100

@@ -1,0 +1,162 @@
+"""`dltips train finetune=auto --compare`: the four strategies under one time budget, and which was right."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dltips import paths
+from dltips.config.overrides import typed_keys
+from dltips.config.plain import to_plain
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.metrics import is_better
+from dltips.nets.stages import stages_of
+from dltips.runs import folder
+from dltips.train.build import prepare
+from dltips.train.run import RunContext, run_once
+
+FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
+
+
+@dataclass(frozen=True)
+class StrategyOutcome:
+    """How one strategy did within its time."""
+
+    strategy: str
+    folder: str
+    summary: Mapping[str, Any]
+    seconds: float  # from reading the data to the last epoch
+
+
+def compare(composed: DictConfig, overrides: list[str], notes: list[str], seconds: float) -> int:
+    """Ask auto, run all four, print the table; the exit code. Errors: ConfigError.
+
+    No epoch begins after so many seconds of a strategy's own; features and fits, which come first, are not cut short.
+    """
+    config = validate(composed)
+    if config.tip("finetune").name != "auto":
+        raise ConfigError(
+            f"--compare: runs the strategies among which finetune=auto chooses, but finetune is"
+            f" {config.tip('finetune').name}; write finetune=auto"
+        )
+    if config.settings.resume is not None:
+        raise ConfigError("--compare: begins runs of its own; leave resume out")
+    folder.check_writable()
+    store = DatasetCache()
+    asked = prepare(config, store=store)
+    chosen = asked.plan.strategy
+    stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
+    trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
+    for note in (*notes, *asked.notes):
+        print(_folded(note), flush=True)
+    count = len(asked.splits.val)
+    outcomes, codes, refused, said = [], [], [], {*notes, *asked.notes}
+    for strategy, trial in trials.items():
+        started = time.perf_counter()
+        try:
+            code, path = run_once(
+                trial, None, RunContext(typed_keys(overrides), [], said, deadline=started + seconds, store=store)
+            )
+        except ConfigError as error:  # what goes with the others need not go with this one
+            if str(error).startswith("outputs:"):
+                raise
+            refused.append(f"{strategy} is left out: {error}")
+            continue
+        codes.append(code)
+        if code == EXIT_INTERRUPTED:
+            rest = FOUR[FOUR.index(strategy) + 1 :]
+            refused.append(f"interrupted in {strategy}: {', '.join(rest) or 'nothing'} not run")
+            break
+        summary = folder.read_summary(path) or {}
+        outcomes.append(StrategyOutcome(strategy, str(path), summary, time.perf_counter() - started))
+    lines = table(outcomes, chosen, config.settings.metric, seconds, count) if outcomes else []
+    print("\n".join([*lines, *map(_folded, refused)]), flush=True)
+    if EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
+    return EXIT_DIVERGED if EXIT_DIVERGED in codes else max(codes, default=EXIT_OK)
+
+
+def _folded(text: str) -> str:
+    """For a terminal, at words."""
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+
+
+def _with(config: Config, strategy: str, stages: float) -> DictConfig:
+    """The config with another strategy, whose knobs are those of auto where it has them, within the net's stages."""
+    section = dict(config.plain["finetune"])
+    own = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / f"{strategy}.yaml"))
+    shared = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / "_common.yaml"))
+    knobs = {key: section.get(key, value) for key, value in own.items() if key != "name"}
+    for key in {"n", "freeze_first"} & set(knobs):
+        knobs[key] = min(knobs[key], stages)
+    plain = dict(config.plain)
+    if strategy == "earlier_stage_svm":  # which is fitted once, to the samples as they are
+        plain["augmentation"] = {"none": {"name": "none"}}
+        plain["data"] = {**config.plain["data"], "balance": "none"}
+    plain["finetune"] = {"name": strategy} | {key: section[key] for key in shared} | knobs
+    plain["name"] = "-".join(filter(None, (config.settings.name, strategy)))
+    return OmegaConf.create(plain)
+
+
+def table(outcomes: Sequence[StrategyOutcome], chosen: str, metric: str, seconds: float, count: int) -> list[str]:
+    """The strategies, best first, and the verdict on auto's choice."""
+
+    def score(outcome: StrategyOutcome) -> float | None:
+        best = outcome.summary.get("best")
+        return None if best is None else best[metric]
+
+    ranked = [outcome for outcome in outcomes if score(outcome) is not None]
+    ranked.sort(key=lambda outcome: score(outcome) or 0.0, reverse=is_better(metric, 1.0, 0.0))
+    rows = [("strategy", metric, "epochs", "seconds", "trained")]
+    for outcome in [*ranked, *(outcome for outcome in outcomes if outcome not in ranked)]:
+        value, last = score(outcome), outcome.summary.get("last") or {}
+        rows.append(
+            (
+                f"{outcome.strategy}{' *' if outcome.strategy == chosen else ''}",
+                outcome.summary.get("status", "-") if value is None else f"{value:.4f}",
+                str(last.get("epoch", 0)),
+                f"{outcome.seconds:.1f}",
+                f"{outcome.summary.get('trained_parameters', 0):,}",
+            )
+        )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "",
+        *(
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ),
+        f"* what auto chose; {seconds:g} s each, one seed, {count:,} validation samples",
+        *(f"  {outcome.strategy:<{widths[0]}}  {outcome.folder}" for outcome in outcomes),
+    ]
+    slow = [outcome.strategy for outcome in outcomes if outcome.seconds > 1.1 * seconds + 1]
+    if slow:
+        lines.append(f"features, fit or one epoch took longer than {seconds:g} s: {', '.join(slow)}")
+    found = {outcome.strategy: score(outcome) for outcome in ranked}
+    mine = found.get(chosen)
+    if not ranked or mine is None:
+        return [*lines, f"auto chose {chosen}, which has no score"]
+    best = ranked[0]
+    ahead = abs((score(best) or 0.0) - mine)
+    if ahead == 0:
+        return [*lines, f"auto was right: nothing beats {chosen}"]
+    what = f"{ahead:.4f} in {metric}"
+    if metric == "val/accuracy":
+        what = f"{round(ahead * count)} of {count:,} validation samples"
+    return [*lines, f"{best.strategy} would have been right: ahead of {chosen} by {what}"]

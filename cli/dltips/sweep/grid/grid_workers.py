@@ -1,0 +1,145 @@
+"""Trials in several processes of this machine: forked after the data are loaded, or spawned beside a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dltips.errors import ConfigError
+from dltips.plots.curves_png import prepare as prepare_to_draw
+from dltips.signals import STOPPING, signals_blocked
+from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
+from dltips.sweep.worker_process import init_worker, on_own_device
+
+
+class GridWorker:
+    """A process that runs one trial after another."""
+
+    def __init__(
+        self, slot: int, count: int, place: Path, surroundings: SweepContext, others: Sequence[Connection] = ()
+    ) -> None:
+        beside_gpu = torch.cuda.is_available()
+        # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
+        context: Any = multiprocessing.get_context("spawn" if beside_gpu else "fork")
+        shared = SweepContext(surroundings.typed, surroundings.said) if beside_gpu else surroundings
+        self.slot = slot
+        self.trial: Trial | None = None
+        self.connection, theirs = context.Pipe()
+        # a fork inherits the parent's ends, and would keep itself and its like from hearing that the parent is gone
+        inherited = [] if beside_gpu else [self.connection, *others]
+        arguments = (theirs, inherited, slot, count, place, shared, os.getpid())
+        self.process: Any = context.Process(target=_serve, args=arguments)
+        with signals_blocked():
+            self.process.start()
+        theirs.close()
+
+    def give(self, trial: Trial) -> None:
+        self.trial = trial
+        with contextlib.suppress(OSError):  # it is dead, which its sentinel says
+            self.connection.send(trial)
+
+    def close(self) -> None:
+        self.connection.close()
+        self.process.join()
+
+
+def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+    """Outcomes as they come. A worker that is killed leaves its trial cut off, and another takes its place."""
+    pending = deque(trials)
+    count = min(count, len(pending))
+    workers: list[GridWorker] = []
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for worker in workers:
+            if worker.process.is_alive():
+                os.kill(worker.process.pid, signal.SIGTERM)
+
+    # before the first fork: what Python raises within one is lost
+    theirs = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        for slot in range(count):
+            if not stopping:
+                workers.append(GridWorker(slot, count, place, surroundings, [worker.connection for worker in workers]))
+        for worker in workers:
+            if not stopping:
+                worker.give(pending.popleft())
+        if stopping:
+            raise KeyboardInterrupt
+        if trials[0].config.log.pictures == "best":
+            prepare_to_draw()  # at the end nobody else would be at work
+        while busy := [worker for worker in workers if worker.trial is not None]:
+            ready = wait([part for worker in busy for part in (worker.connection, worker.process.sentinel)])
+            for worker in busy:
+                if worker.connection not in ready and worker.process.sentinel not in ready:
+                    continue
+                outcome = _heard(worker, place)
+                if stopping and outcome.status == "interrupted":
+                    outcome = replace(outcome, error=None)  # it ended as it was told to
+                worker.trial = None
+                if not worker.process.is_alive() and pending and not stopping:
+                    worker.close()
+                    ends = [other.connection for other in workers if other is not worker]
+                    workers[workers.index(worker)] = worker = GridWorker(worker.slot, count, place, surroundings, ends)
+                if pending and not stopping:
+                    worker.give(pending.popleft())
+                yield outcome
+        if stopping and pending:  # the trials at hand had finished all the same
+            raise KeyboardInterrupt
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)
+        for worker in workers:
+            worker.close()
+
+
+def _heard(worker: GridWorker, place: Path) -> TrialOutcome:
+    """What a worker says of its trial, or what its end says."""
+    assert worker.trial is not None
+    try:
+        outcome = worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode
+        how = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
+        more = ", perhaps for its memory" if code == -signal.SIGKILL else ""
+        error = f"its worker was {how}{more}; the same command goes on with it"
+        return TrialOutcome(worker.trial.number, "interrupted", place / worker.trial.folder, error)
+    assert isinstance(outcome, TrialOutcome)
+    return outcome
+
+
+def _serve(
+    connection: Connection,
+    inherited: Sequence[Connection],
+    slot: int,
+    count: int,
+    place: Path,
+    surroundings: SweepContext,
+    parent: int,
+) -> None:
+    """A worker's life. It ends with the connection, and with its parent."""
+    for end in inherited:
+        end.close()
+    init_worker(slot, count, parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            trial = connection.recv()
+            try:
+                outcome = run_trial(on_own_device(trial, slot), place, surroundings)
+            except ConfigError as error:
+                outcome = TrialOutcome(trial.number, "failed", place / trial.folder, str(error))
+            connection.send(outcome)

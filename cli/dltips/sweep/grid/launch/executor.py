@@ -1,0 +1,105 @@
+"""The near end of a launcher: trials go out, outcomes come in as they come, and ctrl-C stops all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from dltips.errors import ConfigError
+from dltips.sweep.grid.launch.remote_trial import JobResult
+from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+
+POLL = 0.2  # seconds: how late a signal may be heard
+
+
+class JobLost(str):
+    """Why a trial gave no reply: `killed by SIGKILL`, `lost with its node`."""
+
+
+class Executor(Protocol):
+    """Those who run trials elsewhere."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a trial is still out."""
+
+    def wait(self, seconds: float) -> list[tuple[Trial, JobResult | JobLost]]:
+        """Those that ended, after so many seconds at the most."""
+
+    def stop(self) -> None:
+        """Begin no more; tell those that run to save a checkpoint and end."""
+
+    def close(self) -> None:
+        """End whatever is left, at once."""
+
+
+def collect(crew: Executor, place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+    """Outcomes as they come. Errors: ConfigError where a machine cannot run trials; KeyboardInterrupt the second time.
+
+    A job that dies leaves its trial cut off, and the others go on.
+    """
+    told = False
+    with contextlib.closing(crew), SignalFlag() as ears:
+        while crew.busy:
+            if ears.stop and not told:
+                crew.stop()
+                told = True
+            for trial, reply in crew.wait(POLL):
+                if ears.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
+                    continue  # it never began
+                yield _outcome(trial, reply, place, surroundings, asked=ears.stop)
+
+
+def _outcome(
+    trial: Trial, reply: JobResult | JobLost, place: Path, surroundings: SweepContext, *, asked: bool
+) -> TrialOutcome:
+    path = place / trial.folder
+    if isinstance(reply, JobLost):
+        return TrialOutcome(trial.number, "interrupted", path, None if asked else _goes_on(reply))
+    for note in sorted(set(reply.notes) - surroundings.said):
+        print(note, file=sys.stderr, flush=True)
+        surroundings.said.add(note)
+    if reply.outcome is None:
+        assert reply.refused is not None
+        raise ConfigError(reply.refused)
+    outcome = replace(reply.outcome, path=path)
+    if outcome.status == "interrupted" and outcome.error is None and not asked:
+        return replace(outcome, error=_goes_on("stopped"))
+    return outcome
+
+
+def _goes_on(how: str) -> str:
+    return f"its job was {how}; the same command goes on with it"
+
+
+class SignalFlag:
+    """Within, the first ctrl-C or SIGTERM is remembered, and a second one is a KeyboardInterrupt."""
+
+    def __enter__(self) -> SignalFlag:
+        self.stop = False
+        self._theirs = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._theirs.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if self.stop:
+            raise KeyboardInterrupt
+        self.stop = True
+
+
+@contextlib.contextmanager
+def ignore_sigint() -> Iterator[None]:
+    """Within, processes are started that a terminal's ctrl-C does not reach: they are told by us, once."""
+    theirs = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, theirs)

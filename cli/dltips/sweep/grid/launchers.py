@@ -1,0 +1,72 @@
+"""Where a grid's trials run: here, in workers of this machine, or where hydra/launcher= says.
+
+hydra/launcher=NAME with its knobs (hydra.launcher.KNOB=VALUE) stands in configs/hydra/launcher/NAME.yaml, as plain
+data: a launcher is called with frozen trials and gives their outcomes as they come.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dltips.catalog.registry import check_knobs, knobs_of
+from dltips.errors import ConfigError, suggest
+from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
+
+Launcher = Callable[[Sequence[Trial], Path, SweepContext], Iterator[TrialOutcome]]
+
+# hydra/launcher=NAME: the module of launch/ that does it; its package, which is the extra's name too
+LAUNCHERS = {
+    "joblib": ("with_joblib", "joblib"),
+    "submitit_local": ("with_submitit", "submitit"),
+    "submitit_slurm": ("with_slurm", "submitit"),
+    "ray": ("with_ray", "ray"),
+}
+
+
+def here(trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+    """In this process, one after another, until someone stops one. Errors: KeyboardInterrupt, where it had finished."""
+    for number, trial in enumerate(trials, 1):
+        outcome = run_trial(trial, place, surroundings)
+        yield outcome
+        if outcome.status == "interrupted":
+            return
+        if surroundings.stop.asked and number < len(trials):
+            raise KeyboardInterrupt
+        gc.collect()  # a net and its hooks hold one another; what was there before the first trial is frozen
+
+
+def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
+    """The launcher of a composed hydra.launcher section. Errors: ConfigError, also if its package is missing."""
+    name = chosen.get("name")
+    if name is None and str(chosen.get("_target_", "")).endswith(".BasicLauncher"):
+        if workers == 1:
+            return here
+        from dltips.sweep.grid.grid_workers import in_workers
+
+        return partial(in_workers, workers)
+    if workers != 1:
+        raise ConfigError(
+            f"--workers: are processes of this machine, but hydra/launcher={name} places the trials itself"
+        )
+    if name not in LAUNCHERS:
+        raise ConfigError(
+            f"hydra/launcher: {name!r} is no launcher of dltips{suggest(str(name), ['basic', *LAUNCHERS])}"
+        )
+    return _elsewhere(str(name), {key: value for key, value in chosen.items() if key != "name"})
+
+
+def _elsewhere(name: str, knobs: Mapping[str, Any]) -> Launcher:
+    """A launcher of dltips.sweep.grid.launch, its knobs checked. Errors: ConfigError."""
+    module_name, package = LAUNCHERS[name]
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"hydra/launcher={name}: needs {package}; pip install 'dltips[{package}]'")
+    module = importlib.import_module(f"dltips.sweep.grid.launch.{module_name}")
+    checked = check_knobs("hydra.launcher", knobs, knobs_of(module.Knobs), f"hydra/launcher={name}")
+    launcher: Launcher = module.launcher(module.Knobs(**checked))
+    return launcher

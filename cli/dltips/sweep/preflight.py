@@ -1,0 +1,54 @@
+"""What can be found wrong with a run before it starts, for little: of a sweep's trials all are looked at first."""
+
+from __future__ import annotations
+
+import torch
+
+from dltips.config.validation import Config
+from dltips.feed.augmentations import Augmentations
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.tips.augmentation import Samples
+from dltips.train import device as devices
+from dltips.train.build import build_model, check_batch_size
+from dltips.train.finetuning import transfer
+from dltips.train.parallel.group import SINGLE_PROCESS, refuse_devices
+from dltips.train.summary import content_hash
+
+
+class Checker:
+    """Looks at runs one by one; what decides alike is looked at once."""
+
+    def __init__(self, store: DatasetCache) -> None:
+        self._store = store
+        self._hashes: dict[str, tuple[torch.device, str, str | None]] = {}
+
+    def content_hash(self, config: Config) -> str:
+        """Of all that the run's result hangs on. Errors: ConfigError for what would be refused when it starts."""
+        apart = ("seed", "name", "log", "init", "optimizer", "schedule", "checkpoint")  # nothing below hangs on them
+        same = {key: value for key, value in config.resolved.items() if key not in apart}
+        key = repr(sorted(same.items()))
+        if key not in self._hashes:
+            self._hashes[key] = _hashes(config, self._store)
+        return content_hash(config, *self._hashes[key])
+
+
+def _hashes(config: Config, store: DatasetCache) -> tuple[torch.device, str, str | None]:
+    """The device, and hashes of the data and of the weights it begins with. Errors: ConfigError."""
+    refuse_devices(config, SINGLE_PROCESS)
+    device = devices.choose(config.settings.device)
+    devices.autocast(config.settings.precision, device)
+    common = config.common["data"]()
+    pretrained = transfer.find(config)
+    source, splits, train = store.samples(config, common, transfer.wanted(config, pretrained, None))
+    check_batch_size(config, len(train) * max(1, common.expand))
+    classes = len(source.classes)
+    augmentations = Augmentations.build(config.tips["augmentation"], Samples(train.inputs, train.targets, classes))
+    augmentations.try_on(train)
+    if common.expand:
+        augmentations.check_freezable()
+    regularizations = [tip() for tip in config.tips["regularization"]]
+    for part in regularizations:
+        if hasattr(part, "plan"):
+            part.plan(config.settings.epochs)
+    build_model(config, tuple(train.inputs.shape[1:]), classes, regularizations)
+    return device, splits.hash, pretrained.hash if pretrained else None

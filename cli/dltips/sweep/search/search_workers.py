@@ -1,0 +1,183 @@
+"""The workers of a search: one in this process, or `--workers N` of them on one study, replaced if they are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sqlalchemy import URL
+
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, fail
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.signals import STOPPING, interrupt, signals_blocked
+from dltips.sweep.search import ranking, samplers, search_report
+from dltips.sweep.search.objective import Runs
+from dltips.sweep.search.storage import DatabaseGone, in_one_line, opened
+from dltips.sweep.search.study import Study, open_study
+from dltips.sweep.search.trial_loop import Loop
+from dltips.sweep.trial import SweepContext
+from dltips.sweep.worker_process import init_worker
+
+if TYPE_CHECKING:
+    from dltips.sweep.search.plan import SearchPlan
+
+MOST_REPLACED = 20  # deaths in one command: a machine that kills so many has no memory for the sweep
+
+
+@dataclass
+class Work:
+    """What a worker does, in this process or in another one."""
+
+    plan: SearchPlan
+    place: Path
+    url: URL
+    deadline: float | None
+    count: int
+    store: DatasetCache | None = None
+
+    def __call__(self, slot: int) -> int:
+        """Run trials until none is left; the exit code."""
+        patience = self.plan.settings.patience
+        try:
+            with in_one_line(self.url), opened(self.url, patience) as storage:
+                study = open_study(storage, self.plan.study)
+                loop = self.loop(storage, study)
+                objective = self.objective(loop, study, slot)
+                loop.stopped = lambda: objective.surroundings.stop.asked
+                ended = loop.run(objective)
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        except (DatabaseGone, ConfigError) as error:
+            # a disk that is full is no mistake in the command
+            mistake = isinstance(error, ConfigError) and not str(error).startswith("outputs:")
+            return fail(str(error), EXIT_USAGE if mistake else EXIT_INTERNAL)
+        return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
+
+    def loop(self, storage: Any, study: Study) -> Loop:
+        settings = self.plan.settings
+        epochs = self.plan.space.most("epochs")
+        pruner = samplers.make_pruner(settings.pruner, epochs, settings.reduction, settings.min_epochs)
+        loop = Loop(
+            storage=storage,
+            study=study,
+            space=self.plan.space,
+            sampler=settings.sampler,
+            pruner=pruner,
+            seed=int(self.plan.space.base["seed"]),
+            say=search_report.say,
+            patience=settings.patience,
+            grace=settings.grace,
+            deadline=self.deadline,
+        )
+        loop.after = search_report.SearchProgress(self.plan, lambda: loop.ask(lambda: ranking.done(study)), self.count)
+        return loop
+
+    def objective(self, loop: Loop, study: Study, slot: int) -> Runs:
+        plan = self.plan
+        return Runs(
+            space=plan.space,
+            objectives=plan.objectives,
+            directions=plan.directions,
+            seeds=plan.settings.seeds,
+            prunes=plan.settings.pruner != "none",
+            place=self.place,
+            best=lambda: ranking.best_scores(plan, loop.ask(study.trials)),
+            code=plan.code,
+            slot=slot,
+            surroundings=SweepContext(plan.typed, store=self.store or DatasetCache()),
+        )
+
+
+def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> int:
+    """Start the workers and wait for them; the greatest exit code, or 1 if none lived to its end.
+
+    `work` takes a slot and can be pickled.
+    """
+    # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    crew: dict[int, Any] = {}
+    codes: list[int] = []
+    told: set[int] = set()
+    replaced, stopping = 0, False
+
+    def start(slot: int) -> None:
+        process: Any = context.Process(target=_serve, args=(work, slot, count, os.getpid()))  # type: ignore[attr-defined]
+        with signals_blocked():
+            process.start()
+            crew[slot] = process
+        if stopping:  # another thread may have heard it, while this one held it off
+            end(process, again=False)
+
+    def end(process: Any, again: bool = True) -> None:
+        if process.is_alive() and (again or process.pid not in told):
+            told.add(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in list(crew.values()):
+            end(process)
+
+    theirs = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        for slot in range(count):
+            if not stopping:
+                start(slot)
+        while crew:
+            ready = wait([process.sentinel for process in crew.values()])
+            for slot, process in list(crew.items()):
+                if process.sentinel not in ready:
+                    continue
+                process.join()
+                del crew[slot]
+                code = process.exitcode
+                if code >= 0:
+                    codes.append(code)
+                    continue
+                say(f"worker {slot}: killed by {signal.Signals(-code).name}; its trial goes on where it was")
+                if stopping:
+                    continue
+                replaced += 1
+                if replaced > MOST_REPLACED:
+                    say(f"worker {slot}: is not replaced, since {replaced} were killed; is there memory enough?")
+                else:
+                    start(slot)
+    finally:
+        for number, handler in theirs.items():
+            signal.signal(number, handler)
+    return EXIT_INTERRUPTED if stopping else max(codes, default=EXIT_INTERNAL)
+
+
+def _serve(work: Callable[[int], int], slot: int, count: int, parent: int) -> None:
+    init_worker(slot, count, parent)
+    os._exit(_guarded(work, slot))
+
+
+def _guarded(work: Callable[[int], int], slot: int) -> int:
+    import sys
+    import traceback
+
+    code = EXIT_INTERNAL
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
+        code = work(slot)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return code

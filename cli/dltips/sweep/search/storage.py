@@ -1,0 +1,255 @@
+"""The database of a search: SQLite in the sweep's folder, or PostgreSQL; patience when it goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dltips.config.redaction import redact
+from dltips.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from sqlalchemy import URL
+
+Answer = TypeVar("Answer")
+
+FILE = "study.db"
+LOCK = 0x646C7469  # of PostgreSQL's advisory locks: one worker at a time makes the tables
+SQLITE_WAIT = 10  # seconds that SQLite itself waits for another's transaction, which takes milliseconds
+
+
+class DatabaseGone(Exception):
+    """The database could not be reached for as long as we were to wait, or its disk is full: one line.
+
+    Exit code 1; nothing is lost.
+    """
+
+
+def url_of(storage: str | None, folder: Path) -> URL:
+    """What SQLAlchemy wants to hear. Errors: ConfigError."""
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if storage is None:
+        return URL.create("sqlite", database=str(folder.absolute() / FILE))
+    remedy = "it takes postgresql://USER@HOST/DATABASE, or nothing: a file in the sweep's folder"
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"storage: is no address of a database; {remedy}") from error
+    if url.drivername.split("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigError(f"storage: {url.drivername} is no database for a search; {remedy}")
+    if not url.database:
+        raise ConfigError(f"storage: {url.render_as_string()} names no database; {remedy}")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def shown(storage: str | None) -> str | None:
+    """The address without its password."""
+    return None if storage is None else redact(re.sub(r"(?<=://)([^/\s:@]*):[^@]*(?=@)", r"\1", storage))
+
+
+def connect(url: URL, patience: float) -> RDBStorage:
+    """Open the database, its tables made if they are missing. Errors: ConfigError, DatabaseGone, in one line."""
+    import optuna
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy import event
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sqlite = url.drivername == "sqlite"
+    options: dict[str, Any] = {"timeout": SQLITE_WAIT}
+    if not sqlite:
+        options = {"connect_timeout": 10, "options": "-c timezone=utc", "application_name": "dltips sweep"}
+        options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+    def open_it() -> RDBStorage:
+        with _OneAtATime(url, options):
+            return RDBStorage(
+                url.render_as_string(hide_password=False), {"connect_args": options, "pool_pre_ping": not sqlite}
+            )
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            storage = with_retry(open_it, patience, None)
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, LookupError, ValueError) as error:
+        raise unusable(url, error) from error
+    except ImportError as error:
+        raise ConfigError("storage: PostgreSQL needs psycopg; pip install 'dltips[postgresql]'") from error
+    if sqlite:
+        # pysqlite begins a transaction at its first write: two workers would read that a trial waits, and both take it
+        event.listen(storage.engine, "connect", _no_transactions_of_its_own)
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        storage.engine.dispose()
+    return storage
+
+
+@contextlib.contextmanager
+def opened(url: URL, patience: float) -> Iterator[RDBStorage]:
+    """The database, its connections closed at the end. Errors: ConfigError."""
+    storage = connect(url, patience)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _no_transactions_of_its_own(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
+
+
+class _OneAtATime:
+    """Within, no other worker makes tables: two that begin at once would trip over each other."""
+
+    def __init__(self, url: URL, options: dict[str, Any]) -> None:
+        self.url, self.options = url, options
+
+    def __enter__(self) -> None:
+        from sqlalchemy import NullPool, create_engine, text
+
+        if self.url.drivername == "sqlite":
+            import fcntl
+
+            assert self.url.database is not None
+            self.file = open(Path(self.url.database).with_name(f".{FILE}.lock"), "w")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            return
+        self.engine = create_engine(self.url, connect_args=self.options, poolclass=NullPool)
+        self.connection = self.engine.connect()
+        try:
+            self.connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        if self.url.drivername == "sqlite":
+            self.file.close()
+        else:
+            self.connection.close()  # and with it the lock
+
+
+@contextlib.contextmanager
+def in_one_line(url: URL) -> Iterator[None]:
+    """Within, what a database answers that waiting does not mend is a line. Errors: ConfigError, DatabaseGone."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise unusable(url, error) from error
+
+
+def unusable(url: URL, error: BaseException) -> ConfigError | DatabaseGone:
+    if _is_full(error):
+        return DatabaseGone(
+            f"storage: {name_of(url)} cannot be written ({reason(error)}); make room, then run the same command again"
+        )
+    return ConfigError(f"storage: {name_of(url)} cannot be used ({reason(error)}); {_remedy(url, error)}")
+
+
+def _is_full(error: BaseException) -> bool:
+    text = reason(error).casefold()
+    return any(words in text for words in ("disk is full", "disk i/o error", "no space left"))
+
+
+def name_of(url: URL) -> str:
+    return str(url.database) if url.drivername == "sqlite" else url.set(drivername="postgresql").render_as_string()
+
+
+def reason(error: BaseException) -> str:
+    """The database's own words, in a line, without SQLAlchemy's and without secrets."""
+    origin: BaseException = error
+    while (inner := getattr(origin, "orig", None) or origin.__cause__) is not None and inner is not origin:
+        origin = inner
+    lines = [line.strip() for line in str(origin).splitlines() if line.strip()]
+    said = [line.removeprefix("- ") for line in lines if not line.startswith(("Multiple", "Is the server"))]
+    text = next((line for line in said if "failed:" in line or "FATAL" in line), said[0] if said else "")
+    text = re.sub(r"^connection failed: ", "", text)
+    return redact(
+        re.sub(r"connection to server at \"[^\"]*\"(, port \d+| \([^)]*\), port \d+)? failed: ", "", text)
+    ).replace("FATAL:  ", "")
+
+
+def _remedy(url: URL, error: BaseException) -> str:
+    text = reason(error).casefold()
+    if url.drivername == "sqlite":
+        if "locked" in text:
+            return "another program holds it: end that, and run the same command again"
+        return "move it away, or name another sweep with name=NAME"
+    if "password" in text:
+        return "give it in PGPASSWORD, or as ${oc.env:NAME} in the address"
+    if "does not exist" in text:
+        return "make it with createdb, or name another"
+    return "start it, or mend the address"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a database that answers so may be there again in a while: it went away, or is locked."""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, PendingRollbackError
+    from sqlalchemy.exc import TimeoutError as NoConnection
+
+    seen: BaseException | None = error
+    while seen is not None:
+        # a session whose connection broke asks to be rolled back, which whoever holds it does: the next one is new
+        if isinstance(seen, NoConnection | InterfaceError | PendingRollbackError):
+            return True
+        if isinstance(seen, DBAPIError):
+            text = str(seen.orig).casefold()
+            refused = ("password authentication", "does not exist", "no password supplied", "not permitted", "pg_hba")
+            if any(words in text for words in refused) or "unable to open" in text or "readonly" in text:
+                return False
+            if _is_full(seen):  # a minute makes no room: the person hears it at once
+                return False
+            return isinstance(seen, OperationalError | InternalError) or seen.connection_invalidated
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def with_retry(
+    ask: Callable[[], Answer],
+    patience: float,
+    say: Callable[[str], None] | None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Ask, and again while the database is away, ever more slowly. Errors: the database's, after `patience` seconds.
+
+    With `say`, the person hears once that we wait, and the end is a DatabaseGone.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    begun, pause, told = time.monotonic(), 0.1, False
+    while True:
+        try:
+            answer = ask()
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if not is_passing(error):
+                raise
+            waited = time.monotonic() - begun
+            if waited + pause > patience:
+                if say is None:
+                    raise
+                raise DatabaseGone(
+                    f"storage: the database is gone ({reason(error)}), and was not back after {waited:.0f} s; what is"
+                    " done is kept: run the same command again when it is there"
+                ) from error
+            if say is not None and not told and waited > 1:
+                say(f"storage: the database is away ({reason(error)}); waiting for it up to {patience:.0f} s")
+                told = True
+            sleep(pause)
+            pause = min(2 * pause, 5.0)
+        else:
+            if told and say is not None:
+                say("storage: the database is back")
+            return answer

@@ -1,0 +1,37 @@
+"""What a process becomes that runs trials for another one: its cores, its GPU, its signals."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import replace
+
+import torch
+
+from dltips.signals import STOPPING
+from dltips.sweep.trial import Trial
+
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+def init_worker(slot: int, count: int, parent: int) -> None:
+    """Make this process one of several workers: its share of the cores, signals by way of its parent alone."""
+    os.setpgid(0, 0)  # a terminal's ctrl-C reaches the parent, which passes it on once
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING[1:]:
+        signal.signal(number, lambda *_: os._exit(0))  # between two trials; within one, it is saved first
+    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
+
+
+def on_own_device(trial: Trial, slot: int) -> Trial:
+    """The trial on the worker's own GPU, where there are some and the config leaves the choice."""
+    if trial.plain.get("device") != "auto" or not torch.cuda.is_available():
+        return trial
+    return replace(trial, plain={**trial.plain, "device": f"cuda:{slot % torch.cuda.device_count()}"})

@@ -1,0 +1,345 @@
+"""From a config to a training that is ready to go: data, net, rules and hooks. Writes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dltips.catalog.combinations import warnings
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.feed import balance
+from dltips.feed.batches import batch_sizes, to_float
+from dltips.feed.dataset_cache import DatasetCache
+from dltips.feed.splits import Split, Splits
+from dltips.nets.flat import FlatModel
+from dltips.nets.size import Size, measure
+from dltips.nets.spectrogram import check_sample_rate
+from dltips.tips.data import DataKnobs, Source
+from dltips.tips.finetune import FinetunePlan
+from dltips.tips.optimizer import Optimizer, with_rates
+from dltips.tips.optimizer import OptimizerKnobs as Optimizing
+from dltips.tips.regularization import Regularization
+from dltips.tips.schedule import Schedule, Steps
+from dltips.train import device as devices
+from dltips.train import model_contract, seeds
+from dltips.train.data import Data, prepare_data
+from dltips.train.finetuning import transfer
+from dltips.train.finetuning.freezing import FreezeSchedule
+from dltips.train.finetuning.transfer import Autocast, Begun, TrainingInputs
+from dltips.train.layer_statistics import LayerStatistics
+from dltips.train.loop import Criterion, Training, parts_for
+from dltips.train.parallel.group import group
+from dltips.train.snapshot import Best, Weights
+
+if TYPE_CHECKING:
+    from dltips.weights.source import Pretrained
+
+PROBE = 64  # samples of the fixed batch on which layers are watched
+
+
+@dataclass
+class Run:
+    """A training with what surrounds it."""
+
+    config: Config
+    training: Training
+    regularizations: Sequence[Regularization]
+    statistics: LayerStatistics | None
+    preprocess: nn.Module
+    source: Source
+    splits: Splits
+    size: Size
+    threads: devices.Threads
+    plan: FinetunePlan
+    thawing: FreezeSchedule
+    feature_seconds: float  # that fine-tuning took before the first epoch
+    weights_hash: str | None  # of the file that fine-tuning started from
+    notes: Sequence[str] = ()  # what the user should hear of before the run starts
+    test_reads: int = 0  # before this run was resumed
+    watchers: Sequence[Callable[[Mapping[str, Any]], bool]] = ()  # hear of each epoch; True ends the session
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.splits.train.inputs.shape[1:])
+
+    def enter(self, epoch: int, best: Best | None) -> Best | None:
+        """Let other stages train, if that begins with this epoch; the best weights, in the net's new layout."""
+        if not self.thawing.begins(epoch):
+            return best
+        training, net = self.training, self.training.net
+        named = best.weights.named(net) if best is not None else {}
+        net.flatten(self.thawing.freeze(epoch))
+        training.rule = rule_for(self.config, net, self.thawing, epoch)
+        for part in self.regularizations:
+            part.thaw()
+        return None if best is None else Best(best.metrics, Weights.from_named(named, net))
+
+
+def prepare(
+    config: Config,
+    threads: devices.Threads | None = None,
+    begun: Begun | None = None,
+    store: DatasetCache | None = None,
+) -> Run:
+    """Load the data, build the net, bind the tips. Errors: ConfigError.
+
+    The threads, and what was settled by then, are given when a run is resumed: its bits depend on them. Runs that are
+    given the same store load their data once.
+    """
+    # statistics and first weights hang on the order of sums; and waking a second thread costs tiny runs 24 ms
+    with devices.one_thread():
+        return _prepare(config, threads, begun, store or DatasetCache())
+
+
+def _prepare(config: Config, threads: devices.Threads | None, begun: Begun | None, store: DatasetCache) -> Run:
+    settings = config.settings
+    device = devices.choose(settings.device)
+    autocast = devices.autocast(settings.precision, device)
+    with group().in_turn():  # what one process has fetched the others find
+        pretrained = None if begun else transfer.find(config)
+        brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
+        data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store)
+    check_batch_size(config, len(data.train))
+    regularizations = [tip() for tip in config.tips["regularization"]]
+    for plan_ahead in _hooks(regularizations, "plan"):
+        plan_ahead(settings.epochs)
+    probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
+    model, notes, missing = _begin_net(config, data, regularizations, pretrained, probe)
+    tuned = _tune(config, model, data, probe, autocast, threads, begun)
+    if pretrained is not None and missing:
+        freeze_norm = config.common["finetune"]().freeze_norm
+        transfer.check_missing(pretrained.origin, missing, model, tuned.plan, freeze_norm=freeze_norm)
+    epoch = begun.epoch if begun else 0
+    thawing = FreezeSchedule(tuned.model, tuned.plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
+    net = FlatModel(tuned.model, thawing.freeze(epoch))
+    _check_batch_norm(config, net, thawing)
+    rule = rule_for(config, net, thawing, epoch)
+    training = _training(config, net, tuned.data, tuned.supply, rule, regularizations, autocast)
+    statistics = None
+    if config.log.layers:
+        targets = data.train.targets[:PROBE].to(device)
+        statistics = LayerStatistics(tuned.supply.probe, targets, training.model, autocast)
+    return Run(
+        config=config,
+        training=training,
+        regularizations=regularizations,
+        statistics=statistics,
+        preprocess=data.preprocess,
+        source=data.source,
+        splits=data.splits,
+        size=tuned.size,
+        threads=tuned.threads,
+        plan=tuned.plan,
+        thawing=thawing,
+        feature_seconds=tuned.seconds,
+        weights_hash=pretrained.hash if pretrained else None,
+        notes=[*data.source.notes, *warnings(config), *notes, *tuned.plan.notes],
+    )
+
+
+def _begin_net(
+    config: Config,
+    data: Data,
+    regularizations: Sequence[Regularization],
+    pretrained: Pretrained | None,
+    probe: Tensor,
+) -> tuple[nn.Module, list[str], Sequence[str]]:
+    """The net with its first weights, on the device; what there is to say of it; what no weights were found for.
+
+    Errors: ConfigError.
+    """
+    model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), regularizations)
+    check_sample_rate(model, data.source.reader.get("sample_rate"))
+    notes = model_contract.notes(model, config)
+    if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
+        model_contract.fit(model, config, data.preprocess, data.train)
+    initialize(model, config, probe.cpu())
+    missing: Sequence[str] = ()
+    if pretrained is not None:
+        loaded = transfer.put(pretrained, model, config)
+        notes += [*pretrained.notes, loaded.report]
+        missing = loaded.missing
+    return _on(data.device, model, data.train), notes, missing
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """A net as its strategy wants it, and what passes through which part of it."""
+
+    model: nn.Module
+    data: Data
+    plan: FinetunePlan
+    supply: TrainingInputs
+    size: Size
+    threads: devices.Threads
+    seconds: float
+
+
+def _tune(
+    config: Config,
+    model: nn.Module,
+    data: Data,
+    probe: Tensor,
+    autocast: Autocast,
+    threads: devices.Threads | None,
+    begun: Begun | None,
+) -> _Tuned:
+    """Ask the strategy, and compute what it wants computed once. Errors: ConfigError."""
+    settings, input_shape = config.settings, tuple(data.train.inputs.shape[1:])
+    size = measure(model, input_shape, data.device)
+    beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    if config.tip("finetune").name != "none":  # features may be computed: as fast as a bare loop
+        devices.keep_freed_memory()
+    with devices.conditions(data.device, thread_count=beforehand, deterministic=settings.deterministic):
+        started = time.perf_counter()
+        plan = transfer.make_plan(config, model, data, autocast, begun)
+        model = _on(data.device, transfer.with_replaced_head(model, plan.top), data.train)
+        if begun is not None:
+            transfer.put_back(begun, model)
+        data = transfer.as_planned(data, plan)
+        supply = transfer.supply(config, model, data, plan, autocast, probe)
+        seconds = time.perf_counter() - started if plan.phases else 0.0
+    if plan.top is not None:
+        size = measure(model, input_shape, data.device)
+        plan = replace(plan, top=replace(plan.top, features=None))  # the supply has them
+    trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], data.device)
+    own_threads = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
+    return _Tuned(model, data, plan, supply, size, threads or devices.Threads(own_threads, beforehand), seconds)
+
+
+def rule_for(config: Config, net: FlatModel, thawing: FreezeSchedule, epoch: int) -> Optimizer:
+    """The optimizer on what trains in this epoch. Errors: ConfigError."""
+    optimizing: Optimizing = config.common["optimizer"]()
+    rule: Optimizer = config.tip("optimizer")(net)
+    return with_rates(rule, net, optimizing.rates, thawing.rates(epoch), thawing.later(epoch))
+
+
+def _training(
+    config: Config,
+    net: FlatModel,
+    data: Data,
+    supply: TrainingInputs,
+    rule: Optimizer,
+    regularizations: Sequence[Regularization],
+    autocast: Autocast,
+) -> Training:
+    settings = config.settings
+    steps_per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
+    steps = Steps(settings.epochs * steps_per_epoch, steps_per_epoch)
+    schedule: Schedule = config.common["schedule"](config.tip("schedule")(steps), steps)
+    optimizing: Optimizing = config.common["optimizer"]()
+    return Training(
+        net=net,
+        rule=rule,
+        schedule=schedule,
+        train=supply.train,
+        val=supply.val,
+        batch_size=settings.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=settings.seed,
+        order=supply.order,
+        augmentation_names=supply.augmentation_names,
+        criterion=_criterion(data.common, data.train, len(data.source.classes), data.device, regularizations),
+        autocast=autocast,
+        parts=parts_for(settings.accumulate, optimizing.reduction),
+        model=supply.part,
+        forward=torch.compile(supply.part) if settings.compile else supply.part,
+        device=data.device,
+        on_gradient=_hooks(regularizations, "on_gradient"),
+        after_step=_hooks(regularizations, "after_step"),
+        end_epoch=_hooks(regularizations, "end_epoch"),
+        swaps=_hooks(regularizations, "swap"),
+        after_epoch=[*_hooks(regularizations, "after_epoch"), _hear(schedule)],
+    )
+
+
+def _on(device: torch.device, model: nn.Module, split: Split) -> nn.Module:
+    """The net on the device, for images in channels_last."""
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if split.inputs.dim() == 4 else model
+
+
+def _model(config: Config, *arguments: Any) -> nn.Module:
+    try:
+        model: nn.Module = config.tip("model")(*arguments, config.tip("activation"))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise ConfigError("model: does not fit into this machine's memory; make it smaller") from error
+    return model
+
+
+def build_model(
+    config: Config, input_shape: tuple[int, ...], num_classes: int, regularizations: Sequence[Regularization]
+) -> nn.Module:
+    """The net with what regularizations place in it, not initialized yet. Errors: ConfigError."""
+    with torch.random.fork_rng(devices=[]):
+        # what an init scheme leaves alone keeps these draws
+        torch.manual_seed(seeds.derive(config.settings.seed, "model"))
+        model = _model(config, input_shape, num_classes)
+    for prepare_model in _hooks(regularizations, "prepare"):
+        prepare_model(model)
+    return model
+
+
+def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
+    """The init scheme, unless the model keeps its own weights; inputs are one preprocessed batch, on the CPU."""
+    if "init" not in model_contract.kept(model):
+        seed = config.settings.seed
+        config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
+    look = getattr(model, "look", None)
+    if callable(look):  # a layer is set from data
+        look(inputs)
+
+
+def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
+    return [getattr(part, name) for part in parts if hasattr(part, name)]
+
+
+def _hear(schedule: Schedule) -> Any:
+    def hear(metrics: Any) -> bool:
+        schedule.hear(metrics)
+        return False
+
+    return hear
+
+
+def _criterion(
+    common: DataKnobs,
+    train_split: Split,
+    classes: int,
+    device: torch.device,
+    regularizations: Sequence[Regularization],
+) -> Criterion:
+    criterion: Criterion = functional.cross_entropy
+    if common.balance == "loss":
+        criterion = balance.weighted_loss(balance.class_weights(train_split.targets, classes).to(device))
+    for wrap in _hooks(regularizations, "criterion"):
+        criterion = wrap(criterion)
+    return criterion
+
+
+def check_batch_size(config: Config, count: int) -> None:
+    batch_size = config.settings.batch_size
+    if batch_size > count:
+        raise ConfigError(f"batch_size: {batch_size} is more than the {count} training samples; lower it")
+    if config.settings.accumulate > batch_size:
+        raise ConfigError(f"accumulate: {config.settings.accumulate} parts do not fit a batch of {batch_size}")
+
+
+def _check_batch_norm(config: Config, net: FlatModel, thawing: FreezeSchedule) -> None:
+    part = config.settings.batch_size // config.settings.accumulate
+    resting = {id(layer) for stage in thawing.always_resting() for layer in stage.modules()}
+    norms = [layer for layer in net.module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if part < 2 and any(id(layer) not in resting for layer in norms):
+        raise ConfigError(
+            f"batch_size: {config.settings.batch_size} with accumulate={config.settings.accumulate} leaves one sample"
+            " at a time, which batch norm cannot take; raise it, or write model.norm=none"
+        )

@@ -1,0 +1,76 @@
+"""Which stages of a net train in which epoch; what rests is in eval mode, without gradients or optimizer state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from dltips.nets import stages
+from dltips.tips.finetune import Phase
+
+
+class FreezeSchedule:
+    """A plan's phases, brought to a net. Without phases everything trains, always."""
+
+    def __init__(self, model: nn.Module, phases: Sequence[Phase], *, freeze_norm: bool) -> None:
+        self.model = model
+        self.phases = phases
+        self.parts: Mapping[str, Sequence[nn.Module]] = {}
+        self.stage_of: Mapping[str, str] = {}  # parameter -> stage
+        self.norms: Sequence[nn.Module] = ()
+        if phases:
+            found = stages.stages_of(model)
+            self.parts = {stage.name: stages.modules_of(model, stage) for stage in found}
+            self.stage_of = {name: stage.name for stage in found for name in stages.tensors_of(model, stage)}
+            if freeze_norm:
+                head = found[-1].name
+                self.norms = [  # those with statistics
+                    layer
+                    for name, parts in self.parts.items()
+                    for part in parts
+                    for layer in part.modules()
+                    if isinstance(layer, nn.modules.batchnorm._NormBase) and name != head
+                ]
+
+    def begins(self, epoch: int) -> bool:
+        """Whether other stages train from this epoch on."""
+        return any(phase.epoch == epoch for phase in self.phases)
+
+    def rates(self, epoch: int) -> dict[str, float]:
+        """Parameter -> what its learning rate is multiplied by in this epoch; without those that rest."""
+        phase = self._phase(epoch)
+        if phase is None:
+            return {}
+        return {name: phase.rates[stage] for name, stage in self.stage_of.items() if stage in phase.rates}
+
+    def trained(self, epochs: int) -> set[str] | None:
+        """The parameters that trained in any of so many epochs; None for all."""
+        stages_then = {stage for phase in self.phases if phase.epoch < max(1, epochs) for stage in phase.rates}
+        return {name for name, stage in self.stage_of.items() if stage in stages_then} if self.phases else None
+
+    def later(self, epoch: int) -> list[str]:
+        """The parameters that rest in this epoch and train in a later one."""
+        phase = self._phase(epoch)
+        coming = {stage for other in self.phases if other.epoch > epoch for stage in other.rates}
+        return [name for name, stage in self.stage_of.items() if phase and stage in coming - set(phase.rates)]
+
+    def freeze(self, epoch: int) -> list[nn.Module]:
+        """Let the parameters of this epoch's stages require gradients, no others; what rests."""
+        phase = self._phase(epoch)
+        if phase is None:
+            return []
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self.stage_of[name] in phase.rates)
+        return self._resting(set(phase.rates))
+
+    def always_resting(self) -> list[nn.Module]:
+        """What rests in every epoch."""
+        return self._resting({stage for phase in self.phases for stage in phase.rates}) if self.phases else []
+
+    def _resting(self, training: set[str]) -> list[nn.Module]:
+        return [*(part for name, parts in self.parts.items() if name not in training for part in parts), *self.norms]
+
+    def _phase(self, epoch: int) -> Phase | None:
+        begun = [phase for phase in self.phases if phase.epoch <= epoch]
+        return max(begun, key=lambda phase: phase.epoch, default=None)

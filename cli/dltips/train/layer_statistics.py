@@ -1,0 +1,139 @@
+"""Statistics per layer and epoch on one fixed probe batch: what later says which layer is dead, saturated or still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dltips.nets.flat import FlatModel, weighted_layers
+
+FEW = 2**16  # numbers whose norm is right to five digits in float32; of ten million it is off by 0.4 %
+SATURATED = 0.01  # a bounded activation within 1 % of its range from a bound
+
+
+class LayerStatistics:
+    """Watches a net, or the part of it that trains, in eval mode; it leaves gradients zero and changes no bit of them.
+
+    layers/<layer>/mean and variance of the output; for activations dead (share of units that are 0 for every sample)
+    and, where the activation is bounded, saturated (share of outputs at a bound); for weighted layers gradient_norm
+    (of the weight, on the probe batch) and update_ratio (norm of the epoch's last update over the weight's norm).
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, model: nn.Module, autocast: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.autocast = autocast
+        self.model = model
+        self.layers = dict(weighted_layers(model))
+        self.activations = {
+            name: module
+            for name, module in model.named_modules()
+            if type(module).__module__ == "torch.nn.modules.activation"
+        }
+        self.names = {id(layer.weight): name for name, layer in self.layers.items()}
+        self.before: Tensor | None = None
+
+    def before_last_step(self, net: FlatModel) -> None:
+        """Keep the weights, to see how far the epoch's last step moves them."""
+        self.before = net.parameters.clone()
+
+    def measure(self, net: FlatModel) -> dict[str, float]:
+        """All statistics of the net as it is now."""
+        readings = _Readings()
+        handles = [module.register_forward_hook(self._watch(name, readings)) for name, module in self._watched()]
+        was_training = self.model.training
+        try:
+            if was_training:  # else a validation came before, and going through all modules again takes a while
+                self.model.eval()
+            with self.autocast():
+                outputs = self.model(self.inputs)
+            self._weights(net, functional.cross_entropy(outputs.float(), self.targets), readings)
+        finally:
+            for handle in handles:
+                handle.remove()
+            if was_training:
+                net.train()
+        return readings.values()
+
+    def _watched(self) -> Iterable[tuple[str, nn.Module]]:
+        return {**self.layers, **self.activations}.items()
+
+    def _watch(self, name: str, readings: _Readings) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        is_activation = name in self.activations
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            output = output.detach().float()
+            count = output.numel()
+            total = output.sum()
+            readings.add(name, "mean", total, lambda total: total / count)
+            if count > FEW:
+                readings.add(name, "variance", output.var(correction=0))
+            else:  # takes half as long as var
+                deviation = torch.linalg.vector_norm(output.sub(total, alpha=1 / count))
+                readings.add(name, "variance", deviation, lambda norm: norm * norm / count)
+            if is_activation:
+                # per unit; of a channel, at every place
+                largest = output.abs().amax((0, *range(2, output.dim())))
+                units = largest.numel()
+                readings.add(name, "dead", torch.count_nonzero(largest), lambda alive: (units - alive) / units)
+                at_bound = _at_bound(module, output)
+                if at_bound is not None:
+                    readings.add(name, "saturated", torch.count_nonzero(at_bound), lambda hits: hits / count)
+
+        return hook
+
+    def _weights(self, net: FlatModel, loss: Tensor, readings: _Readings) -> None:
+        """Norms of the loss's gradients and of the last update, weight by weight."""
+        weights = [
+            (self.names[id(segment.parameter)], segment)
+            for segment in net.segments
+            if id(segment.parameter) in self.names
+        ]
+        if not weights:
+            return
+        gradients = torch.autograd.grad(loss, [segment.parameter for _, segment in weights], materialize_grads=True)
+        for (name, _), gradient in zip(weights, gradients, strict=True):
+            readings.add(name, "gradient_norm", torch.linalg.vector_norm(gradient))
+        if self.before is not None:
+            moved = net.parameters - self.before
+            for name, segment in weights:
+                step = torch.linalg.vector_norm(moved[segment.start : segment.stop])
+                weight = torch.linalg.vector_norm(segment.parameter.detach())
+                readings.add(name, "update_ratio", step / weight.clamp(min=1e-12))
+
+
+class _Readings:
+    """Numbers that lie on the device until all are there: one transfer, and the rest of the arithmetic in Python."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.tensors: list[Tensor] = []
+        self.finishes: list[Callable[[float], float]] = []
+
+    def add(
+        self, layer: str, statistic: str, value: Tensor, finish: Callable[[float], float] = lambda value: value
+    ) -> None:
+        self.names.append(f"layers/{layer}/{statistic}")
+        self.tensors.append(value)
+        self.finishes.append(finish)
+
+    def values(self) -> dict[str, float]:
+        if not self.tensors:
+            return {}
+        values = torch.stack(self.tensors).tolist()
+        return {name: finish(value) for name, finish, value in zip(self.names, self.finishes, values, strict=True)}
+
+
+def _at_bound(module: nn.Module, output: Tensor) -> Tensor | None:
+    bounds = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0)}.get(type(module))
+    if bounds is None:
+        return None
+    low, high = bounds
+    margin = SATURATED * (high - low)
+    return (output < low + margin) | (output > high - margin)

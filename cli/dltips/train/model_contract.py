@@ -1,0 +1,82 @@
+"""Models that bring something of their own: weights and activations of a library, or a fit that needs no epochs.
+
+Such a model says so by `keeps`, the families (`init`, `activation`) that it does not take, and `remedy`, how to have
+them all the same; one that is fitted has `fit(inputs, targets)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltips import paths
+from dltips.config.plain import to_plain
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.feed.batches import to_float
+from dltips.feed.splits import Split
+
+CHUNK = 1024  # samples preprocessed at a time
+
+
+def kept(model: nn.Module) -> Sequence[str]:
+    """The families that the model does not take."""
+    families: Sequence[str] = getattr(model, "keeps", ())
+    return families
+
+
+def notes(model: nn.Module, config: Config) -> list[str]:
+    """One line if the model leaves families out. Errors: ConfigError if something else than the default was chosen."""
+    families, name = kept(model), config.tip("model").name
+    if not families:
+        return []
+    remedy = getattr(model, "remedy", "")
+    for family in families:
+        refuse(config, family, f"model={name}{remedy}")
+    return [f"model={name} takes {' and '.join(f'no {family}' for family in families)}{remedy}"]
+
+
+def refuse(config: Config, family: str, beside: str) -> None:
+    """Errors: ConfigError if something else than the family's default was chosen, which is not to be had `beside`."""
+    chosen, (default, knobs) = config.tip(family), _default(family)
+    if chosen.name != default:
+        raise ConfigError(f"{family}: {chosen.name} cannot be had with {beside}")
+    for knob, value in chosen.knobs.items():
+        if value != knobs[knob]:
+            raise ConfigError(f"{family}.{knob}: {value} cannot be had with {beside}")
+
+
+def _default(family: str) -> tuple[str, Mapping[str, Any]]:
+    """The option that a run has if nobody chooses, and its knobs."""
+    from omegaconf import OmegaConf
+
+    folder = paths.shipped("configs")
+    defaults = OmegaConf.load(folder / "config.yaml").defaults
+    name = next(str(entry[family]) for entry in defaults if not isinstance(entry, str) and family in entry)
+    return name, to_plain(OmegaConf.load(folder / family / f"{name}.yaml"))
+
+
+def fit(model: nn.Module, config: Config, preprocess: nn.Module, split: Split) -> None:
+    """Hand the preprocessed training split to a model that is fitted. Errors: ConfigError."""
+    name, common = config.tip("model").name, config.common["data"]()
+    augmentations = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
+    if augmentations and not common.expand:
+        raise ConfigError(
+            f"augmentation: model={name} is fitted once and sees no new draws; freeze copies with data.expand=4, or"
+            " write augmentation=none"
+        )
+    if common.balance != "none":
+        raise ConfigError(
+            f"data.balance: model={name} is fitted to the samples as they are, not to {common.balance}; write"
+            " data.balance=none"
+        )
+    device = next(preprocess.buffers()).device
+    with torch.no_grad():
+        parts: list[Tensor] = [
+            preprocess(to_float(split.inputs[start : start + CHUNK].to(device))).cpu()
+            for start in range(0, len(split), CHUNK)
+        ]
+    model.fit(torch.cat(parts), split.targets)  # type: ignore[operator]

@@ -1,0 +1,291 @@
+"""The processes that share one run: one by itself, or several, each with a device, a rank and a share of each batch."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_INTERNAL
+from dltips.train.parallel.world import LOST, PLACE, World, check_device, check_devices, tell, told_why
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+PATIENCE = 10.0  # seconds until a process says that it waits for others to come
+GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
+
+
+class ProcessLost(Exception):
+    """Another process of the run is gone, or cannot be reached."""
+
+
+class ProcessGroup:
+    """One process by itself: nothing to add up, nobody to agree with."""
+
+    rank = 0
+    size = 1
+
+    def total(self, *values: float) -> Sequence[float]:
+        """Each value's sum over the processes, the same bits in all of them."""
+        return values
+
+    def add_up(self, tensor: Tensor) -> None:
+        """The tensor becomes its sum over the processes."""
+
+    def take_first(self, tensors: Sequence[Tensor]) -> None:
+        """The tensors become those of the first process."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everyone's value, by rank: numbers, texts, lists of them."""
+        return [value]
+
+    def first(self, value: Any) -> Any:
+        """The first process's value."""
+        return value
+
+    def highest(self, *values: float) -> Sequence[float]:
+        """Each value's maximum over the processes; costs no more than a message."""
+        return values
+
+    def piece(self, order: Tensor) -> Tensor:
+        """This process's share of samples that are all to be looked at once."""
+        return order
+
+    def meet(self) -> None:
+        """Wait until everyone is here."""
+
+    def part(self) -> None:
+        """The run is over: wait for the others, and let them go."""
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Within, one process of each machine is ahead of the others."""
+        yield
+
+
+SINGLE_PROCESS = ProcessGroup()
+
+
+class DistributedGroup(ProcessGroup):
+    """One of several processes that torch.distributed connects; all of them make the same calls in the same order.
+
+    What lies on the CPU goes through gloo, what lies on a GPU through nccl. Errors, of every call: Lost.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+
+    def total(self, *values: float) -> Sequence[float]:
+        # added up in the order of ranks by each process itself: a reduction need not give all of them the same bits
+        return [sum(column) for column in zip(*self.gather(values), strict=True)]
+
+    def add_up(self, tensor: Tensor) -> None:
+        if tensor.numel():
+            with _in_touch():
+                distributed.all_reduce(tensor)
+
+    def take_first(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.numel():
+                whole = tensor.detach().contiguous()
+                with _in_touch():
+                    distributed.broadcast(whole.reshape(-1).view(torch.uint8), 0)  # gloo knows no int16, no float8
+                if whole.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(whole)
+
+    def gather(self, value: Any) -> list[Any]:
+        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with _in_touch():
+            distributed.all_gather(lengths, torch.tensor([len(own)]))
+            longest = max(int(length) for length in lengths)
+            texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+            distributed.all_gather(texts, torch.nn.functional.pad(own, (0, longest - len(own))))
+        return [json.loads(bytes(text[: int(length)].tolist())) for text, length in zip(texts, lengths, strict=True)]
+
+    def first(self, value: Any) -> Any:
+        return self.gather(value)[0]
+
+    def highest(self, *values: float) -> Sequence[float]:
+        found = torch.tensor(values, dtype=torch.float64)
+        with _in_touch():
+            distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return found.tolist()
+
+    def piece(self, order: Tensor) -> Tensor:
+        return order.tensor_split(self.size)[self.rank]
+
+    def meet(self) -> None:
+        self.gather(None)
+
+    def part(self) -> None:
+        self.meet()
+        OVER.set()
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        ahead = os.environ["LOCAL_RANK"] == "0"
+        if not ahead:
+            self.meet()
+        yield
+        if ahead:
+            self.meet()
+
+
+OVER = threading.Event()  # the run is over here: whoever goes first is not missed
+
+
+def group() -> ProcessGroup:
+    """The processes that this one was connected with, if it was."""
+    return DistributedGroup() if distributed.is_available() and distributed.is_initialized() else SINGLE_PROCESS
+
+
+def refuse_devices(config: Config, group: ProcessGroup) -> None:
+    """Errors: ConfigError where a run that has one process asks for more."""
+    devices = config.settings.devices
+    if group.size == 1 and devices > 1:
+        raise ConfigError(
+            f"devices: {devices} are for one run of dltips train; in a grid, a search or a comparison each run has one"
+            " device: leave devices out"
+        )
+
+
+@contextlib.contextmanager
+def _in_touch() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo's is of no kind of its own, and names the file of its own that it comes from
+        if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
+            raise ProcessLost(told_why() or "another process of this run is gone") from error
+        raise
+
+
+# How they find each other
+
+
+@contextlib.contextmanager
+def connected(place: World, device: str) -> Iterator[int | None]:
+    """Within, torch.distributed connects the processes. Yields process 0's pid, if it is on this machine.
+
+    `device` as in a config. Errors: ConfigError.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    check_device(place.size, device)
+    os.environ |= {
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_size),
+    }
+    gpu = gpu_of(place, device)
+    timeout = datetime.timedelta(minutes=30)  # the first process may draw, save or download meanwhile
+    where = f"{place.address}:{place.port}"
+    say = f"dltips: process {place.rank} of {place.size} waits for the others at {where}"
+    waiting = threading.Timer(PATIENCE, lambda: print(say, file=sys.stderr, flush=True))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+            refuse_one_for_two(place, store, _name_of(gpu))
+        distributed.init_process_group(
+            "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
+            timeout=timeout,
+            store=PrefixStore("run", store),
+            rank=place.rank,
+            world_size=place.size,
+            device_id=None if gpu is None else torch.device("cuda", gpu),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"devices: the {place.size} processes do not find each other at {where}"
+            f" ({' '.join(str(error).split())[:120]})"
+        ) from error
+    finally:
+        waiting.cancel()
+    here = _on_this_machine()
+    threading.Thread(target=_watch, args=(list(here.values()),), daemon=True).start()
+    yield here.get(0)
+    distributed.destroy_process_group()  # not behind an error: it would wait for those that are gone
+
+
+def gpu_of(place: World, device: str) -> int | None:
+    """Which of the GPUs that this process sees is its own; None on a CPU. Errors: ConfigError where there are too few.
+
+    A scheduler may show each process one GPU alone.
+    """
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return None
+    if torch.cuda.device_count() == 1:
+        return 0
+    check_devices(place.local_size, device)
+    return place.local_rank
+
+
+def _name_of(gpu: int) -> str:
+    """The same in every process that sees this GPU."""
+    return f"{platform.node()} {torch.cuda.get_device_properties(gpu).uuid}"
+
+
+def refuse_one_for_two(place: World, store: Store, name: str) -> None:
+    """Errors: ConfigError, in all processes, if two of them have the same GPU."""
+    store.set(f"gpu-{place.rank}", name)
+    names = [store.get(f"gpu-{rank}").decode() for rank in range(place.size)]
+    for rank, gpu in enumerate(names):
+        if gpu in names[:rank]:
+            raise ConfigError(
+                f"devices: processes {names.index(gpu) + 1} and {rank + 1} of {place.size} have the same GPU;"
+                " start one for each GPU, or write device=cpu"
+            )
+
+
+def _on_this_machine() -> dict[int, int]:
+    """The pid of each rank that runs here."""
+    peers = group().gather([platform.node(), os.getpid()])
+    return {rank: pid for rank, (node, pid) in enumerate(peers) if node == platform.node()}
+
+
+def _watch(peers: Sequence[int]) -> None:
+    """End this process soon after another one is gone, even while it waits for a GPU or a message that never comes."""
+    parent = os.getppid() if PLACE in os.environ else None
+    while not OVER.wait(1.0):
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)  # nobody is there to be told: save, and end
+            return
+        if not all(map(is_alive, peers)):
+            if not OVER.wait(GRACE):
+                tell(f"code-{distributed.get_rank()}", LOST)
+                os._exit(EXIT_INTERNAL)
+            return
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is there, and has not ended without being waited for."""
+    try:
+        os.kill(pid, 0)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,307 @@
+"""One run on several devices: every process draws and augments the whole batch, and trains on its share of it.
+
+So the draws, and with them the curve, are those of one device: the shares' gradients add up to the batch's.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
+from dltips.feed.batches import Batch, Feed, batch_sizes
+from dltips.nets.flat import FlatModel
+from dltips.tips.optimizer import OptimizerKnobs as Optimizing
+from dltips.train import device as devices
+from dltips.train import seeds
+from dltips.train.build import Run
+from dltips.train.fit import fit
+from dltips.train.loop import Interrupted, Meter, NotFinite, Parts, Training
+from dltips.train.parallel.group import ProcessGroup
+from dltips.train.parallel.world import tell
+from dltips.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from dltips.train.resume import Continuation
+
+PATIENCE = 30  # seconds for which a validation goes on when the run is to stop: its epoch is worth keeping
+LOOK = 0.2  # seconds between two agreements on going on, about
+LOOK_STEPS = 256  # but no more steps than these
+
+
+def share_out(run: Run, group: ProcessGroup) -> list[str]:
+    """Let each process of the group train on its share; what there is to say of it. Errors: ConfigError, alike in all.
+
+    The first process writes and speaks; the others keep silent and measure no layers.
+    """
+    training, settings = run.training, run.config.settings
+    norms = _batch_norms(run)
+    together = training.device.type == "cuda" and all(type(norm) in _PLAIN for norm in norms)
+    _check_batch(settings.batch_size, settings.accumulate, group.size, apart=bool(norms) and not together)
+    _begin_alike(run, group)
+    optimizing: Optimizing = run.config.common["optimizer"]()
+    least = 1 if together or settings.batch_size < 2 * group.size else 2
+    parts = parts_of(group, settings.accumulate, optimizing.reduction, least=least)
+    training.parts = _telling(parts, [_in_step(norm) for norm in norms], group.size) if together else parts
+    training.group = group
+    training.look = Look(group)
+    training.val = Interruptible(training.val, training, group)
+    training.forward = own_stream(training, group)
+    training.on_gradient = [lambda net: group.add_up(net.gradients), *training.on_gradient]
+    training.end_epoch = [*training.end_epoch, lambda net: group.take_first(_state(run))]
+    if group.rank:
+        run.statistics = None
+    notes = []
+    if any(map(_draws, run.training.net.module.modules())):
+        notes.append(
+            "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
+            " one device"
+        )
+    if not norms or together:
+        return notes
+    return [
+        *notes,
+        f"devices: batch norm takes its statistics from each process's {settings.batch_size // group.size} of the"
+        f" {settings.batch_size} samples in a batch, so that the curve is not that of one device; with model.norm=none,"
+        " layer or group it would be",
+    ]
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether it draws while training: dropout of any kind, recurrent layers', residual blocks', timm's DropPath."""
+    if isinstance(module, (_DropoutNd, nn.RReLU)):
+        return getattr(module, "p", 1) > 0
+    shares = (getattr(module, name, None) for name in ("drop", "dropout", "drop_prob"))
+    return any(isinstance(share, float) and share > 0 for share in shares)
+
+
+def follow(run: Run, resumed: Continuation | None, group: ProcessGroup) -> tuple[int, Path]:
+    """The run in a process that is not the first: it trains, and writes nothing; the exit code and the run's folder."""
+    snapshot = None
+    if resumed is not None and resumed.payload is not None:
+        snapshot = Snapshot.from_payload(resumed.payload, run.training)
+    path, stopped = group.first(None)
+    tell("folder", path)
+    if snapshot is not None:
+        snapshot.stopped = stopped
+    if not gc.get_freeze_count():
+        gc.freeze()
+    gc.enable()
+    devices.keep_freed_memory()
+    result = fit(run, resume=snapshot)
+    group.part()
+    return {"diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_OK), Path(path)
+
+
+def _check_batch(batch_size: int, accumulate: int, size: int, *, apart: bool) -> None:
+    check_batch_size(batch_size, size)
+    if apart and batch_size // size // accumulate < 2:
+        parts = f" and accumulate={accumulate}" if accumulate > 1 else ""
+        raise ConfigError(
+            f"batch_size: {batch_size} with devices={size}{parts} leaves one sample at a time, which batch norm cannot"
+            " take; raise it, or write model.norm=none"
+        )
+
+
+def check_batch_size(batch_size: int, devices: int) -> None:
+    """Errors: ConfigError."""
+    if batch_size < devices:
+        raise ConfigError(
+            f"batch_size: {batch_size} samples do not fit on {devices} devices; write one for each at least"
+        )
+
+
+def _begin_alike(run: Run, group: ProcessGroup) -> None:
+    """All have the same data, config and weights, or the first process's weights. Errors: ConfigError."""
+    found = group.gather([run.config.hash, run.splits.hash, run.training.net.count])
+    if any(other != found[0] for other in found):
+        what = next(
+            name
+            for name, *values in zip(("config", "data", "net"), *found, strict=True)
+            if any(value != values[0] for value in values)
+        )
+        raise ConfigError(
+            f"devices: the processes do not have the same {what}; start them with the same command, on the same files"
+        )
+    sums = group.gather(_checksum(run.training.net))
+    if any(other != sums[0] for other in sums):  # two kinds of machine, and weights that were computed
+        group.take_first(_state(run))
+
+
+def _checksum(net: FlatModel) -> list[int]:
+    """Of the bits of all that the net holds."""
+    state: dict[str, Tensor] = net.module.state_dict()
+    return [zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) for value in state.values()]
+
+
+def _state(run: Run) -> list[Tensor]:
+    """What might drift apart: weights, batch norm's statistics, averages of both."""
+    net = run.training.net
+    kept = [value for part in run.regularizations for value in part.state.values()]
+    averages = [value for value in kept if isinstance(value, Tensor) and value.is_floating_point()]
+    buffers = [buffer for name, buffer in net.module.named_buffers() if name not in net.constant]
+    return [net.parameters, *buffers, *averages]
+
+
+# What a process trains on
+
+
+def parts_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: int) -> Parts:
+    """This process's pieces of a batch, each with its weight: its share of the whole batch, or for a sum its samples.
+
+    The batch is first shared out, then split as `accumulate` asks, in as many pieces everywhere. No process gets fewer
+    samples than `least`: of a small last batch some get none, and of one with fewer samples than processes the first
+    gets all.
+    """
+
+    def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+        count = len(targets)
+        taking = 1 if count < group.size else max(1, min(group.size, count // least))
+        if group.rank >= taking:
+            return []
+        own = inputs.tensor_split(taking)[group.rank], targets.tensor_split(taking)[group.rank]
+        # as many as the smallest share allows: batch norm cannot take one sample
+        number = max(1, min(accumulate, count // taking // 2))
+        pieces = zip(own[0].tensor_split(number), own[1].tensor_split(number), strict=True)
+        whole = count if reduction == "mean" else 1
+        return [(piece, labels, len(labels) / whole) for piece, labels in pieces]
+
+    return parts
+
+
+def own_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Tensor]:
+    """The forward pass, in which each process draws masks of its own; outside of it all draw the same.
+
+    The draws follow from the step, so that a resumed run has the same ones.
+    """
+    forward, device = training.forward, training.device
+    stream = torch.default_generator
+    if device.type == "cuda":
+        stream = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    step, drawn = -1, stream.get_state()
+
+    def passed(inputs: Tensor) -> Tensor:
+        nonlocal step, drawn
+        shared = stream.get_state()
+        if training.step == step:  # another piece of the same batch
+            stream.set_state(drawn)
+        else:
+            step = training.step
+            stream.manual_seed(seeds.derive(training.seed, "global", f"rank {group.rank}", step))
+        try:
+            return forward(inputs)
+        finally:
+            drawn = stream.get_state()
+            stream.set_state(shared)
+
+    return passed
+
+
+class Pace:
+    """Steps at which all processes agree on something, about LOOK seconds apart.
+
+    The next one is settled with each, by the slowest process.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group
+        self.last = self.next = -1
+        self.at = time.perf_counter()
+
+    def agreed(self, step: int, *values: float) -> Sequence[float] | None:
+        """Each value's maximum over the processes; None if it is not time yet. Errors: Lost."""
+        if self.last < step < self.next:
+            return None
+        now = time.perf_counter()
+        seconds = (now - self.at) / max(1, step - self.last)
+        *found, slowest = self.group.highest(*values, seconds)
+        self.last, self.at = step, now
+        self.next = step + max(1, min(LOOK_STEPS, int(LOOK / max(slowest, 1e-6))))
+        return found
+
+
+class Look(Pace):
+    """Between two steps: whether any process was asked to stop, or has met a loss that is not finite."""
+
+    def __call__(self, training: Training, meter: Meter) -> None:
+        """Errors: NotFinite, Interrupted, Lost."""
+        found = self.agreed(training.step, training.stop_requested, not meter.is_finite)
+        if found is None:
+            return
+        stop, broken = found
+        if stop:
+            raise Interrupted
+        if broken:
+            raise NotFinite
+
+
+class Interruptible(Feed):
+    """The same batches; all processes break off between two of them, PATIENCE after one of them was asked to stop."""
+
+    def __init__(self, feed: Feed, training: Training, group: ProcessGroup) -> None:
+        vars(self).update(vars(feed))
+        self.training = training
+        self.group = group
+
+    def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
+        """Errors: Interrupted, Lost."""
+        pace, asked = Pace(self.group), math.inf
+        everywhere = len(batch_sizes(self.count // self.group.size, batch_size))  # some process may have one more
+        for number, batch in enumerate(super().__call__(order, batch_size, generators), 1):
+            yield batch
+            if self.training.stop_requested:
+                asked = min(asked, time.perf_counter())
+            found = pace.agreed(number, time.perf_counter() - asked) if number <= everywhere else None
+            if found is not None and found[0] > PATIENCE:
+                raise Interrupted
+
+
+# Batch norm
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _InStep(nn.SyncBatchNorm):
+    """Batch norm whose statistics are those of the samples of all processes; alone where the others have none."""
+
+    alone = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _BatchNorm.forward(self, input) if self.alone else super().forward(input)
+
+
+def _in_step(norm: nn.Module) -> _InStep:
+    """The layer itself, of another class: hooks, parameters and lists that it stands in stay as they are."""
+    vars(norm)["process_group"] = None  # of SyncBatchNorm: everyone
+    norm.__class__ = _InStep
+    assert isinstance(norm, _InStep)
+    return norm
+
+
+def _telling(parts: Parts, norms: Sequence[_InStep], size: int) -> Parts:
+    """The pieces, with the norms told when they are by themselves."""
+
+    def told(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+        for norm in norms:
+            norm.alone = len(targets) < size
+        return parts(inputs, targets)
+
+    return told
+
+
+def _batch_norms(run: Run) -> list[nn.Module]:
+    """Those that take statistics from batches, in some epoch."""
+    resting = {id(layer) for part in run.thawing.always_resting() for layer in part.modules()}
+    layers = run.training.model.modules()
+    return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in resting]

@@ -1,0 +1,278 @@
+"""From one command to several processes and back to one exit code; or one of those that torchrun or srun started.
+
+Imports no torch before it is certain that there are to be several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dltips.config.overrides import typed_keys
+from dltips.errors import ConfigError
+from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
+from dltips.train.parallel.world import LOST, PLACE, World, check_devices, read_message, tell, world
+
+GRACE = 10.0  # seconds, in which processes that were killed are gone
+TAIL = 40  # lines of what a process said last
+
+
+def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[str], one_run: Callable[[], int]) -> int:
+    """The run in this process, or in several; the exit code. Errors: ConfigError.
+
+    `arguments` are those of `dltips train`, for the processes that are started.
+    """
+    place = world(os.environ)
+    if place is not None:
+        return _as_one_of(place, composed, overrides, one_run)
+    devices = _asked(composed, overrides)
+    if devices == 1:
+        return one_run()
+    with _Stop() as stop:
+        if composed.get("resume") is None:
+            from dltips.config.validation import validate
+
+            settings = validate(composed).settings
+            check_devices(devices, settings.device)
+            from dltips.train.parallel.sharing import check_batch_size
+
+            check_batch_size(settings.batch_size, devices)
+        else:
+            check_devices(devices, str(_kept(composed, overrides, "device", "auto")))
+        return _start(devices, arguments, stop)
+
+
+def _asked(composed: DictConfig, overrides: list[str]) -> int:
+    """How many devices: as typed; of a run that goes on, as it had. Errors: ConfigError."""
+    from dltips.catalog.registry import Size, check_value
+
+    return int(check_value("devices", _kept(composed, overrides, "devices", 1), Size))
+
+
+def _kept(composed: DictConfig, overrides: list[str], key: str, default: object) -> Any:
+    """As typed; of a run that goes on, as it had. Errors: ConfigError."""
+    if composed.get("resume") is None or key in typed_keys(overrides):
+        return composed.get(key)
+    from dltips.runs import folder
+
+    return folder.read_config(folder.find_to_resume(str(composed.resume))).get(key, default)
+
+
+def _start(devices: int, arguments: list[str], stop: _Stop) -> int:
+    """Run `dltips train` with these arguments in so many processes, which end before this does; the exit code."""
+    import logging
+
+    failed: tuple[int, int] | None = None  # the rank that went first, and its exit status
+    with tempfile.TemporaryDirectory(prefix="dltips-") as name, _surroundings(devices, name):
+        place = Path(name)
+        logging.disable(logging.CRITICAL)  # what torch says of an end is said here, in one line
+        try:
+            if not stop.asked:
+                failed = _supervise(devices, place, arguments, stop)
+        finally:
+            logging.disable(logging.NOTSET)
+            _end_all(place)
+        return _conclude(place, devices, failed, stopped=stop.asked > 0)
+
+
+class _Stop:
+    """Within, signals are counted: the first one is for the processes, so that they save, a second one for this one.
+
+    A scheduler says SIGUSR1. One that comes right after another is the same word: whoever ends a process and its group
+    signals twice.
+    """
+
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
+    SAME = 0.5  # seconds
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.at = 0.0
+        self.theirs: dict[int, Any] = {}
+
+    def hear(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if not self.asked or now - self.at > self.SAME:
+            self.asked, self.at = self.asked + 1, now
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            # what nohup has switched off stays off
+            numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+            self.theirs = {number: signal.signal(number, self.hear) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.theirs.items():
+            signal.signal(number, handler)
+
+
+def _supervise(devices: int, place: Path, arguments: list[str], stop: _Stop) -> tuple[int, int] | None:
+    """Start the processes and wait for their end; the rank that failed first, if any, and its exit status.
+
+    Torch's supervisor gets a thread, in which it leaves signals alone: else it would kill 30 s after the first.
+    """
+    ended: list[BaseException | None] = []
+
+    def supervise() -> None:
+        from torch.distributed import run as torchrun
+
+        flags = ["--standalone", "--nproc-per-node", str(devices), "--log-dir", str(place)]
+        try:
+            parsed = torchrun.parse_args([*flags, "-m", "dltips.commands.worker_main", *arguments])  # type: ignore[no-untyped-call]
+            torchrun.run(parsed)  # type: ignore[no-untyped-call]
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=supervise, daemon=True)
+    thread.start()
+    told: set[Path] = set()
+    while thread.is_alive() and stop.asked < 2:
+        thread.join(0.1)
+        for file in set(place.glob("pid-*")) - told if stop.asked else ():
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGTERM)
+                told.add(file)
+    until = time.monotonic() + GRACE
+    while thread.is_alive() and time.monotonic() < until:
+        _end_all(place)  # also those that begin only now
+        thread.join(0.1)
+    if ended and ended[0] is not None:
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+        if not isinstance(ended[0], ChildFailedError):
+            raise ended[0]
+        rank, failure = ended[0].get_first_failure()
+        return rank, failure.exitcode
+    return None
+
+
+@contextlib.contextmanager
+def _surroundings(devices: int, place: str) -> Iterator[None]:
+    """What the processes inherit."""
+    environment = dict(os.environ)
+    os.environ |= {PLACE: place, "TMPDIR": place}  # what a process leaves that is killed goes with the folder
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # each process would tell of the others' end
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _end_all(place: Path) -> None:
+    """None of the processes outlives this one."""
+    for file in place.glob("pid-*") if hasattr(os, "killpg") else ():
+        with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+            os.killpg(int(file.read_text()), signal.SIGKILL)
+
+
+def _conclude(place: Path, devices: int, failed: tuple[int, int] | None, *, stopped: bool) -> int:
+    """The exit code, and what has to be said since no process could."""
+    told = {rank: read_message(place / f"code-{rank}") for rank in range(devices)}
+    if told[0].isdigit():  # it has said why
+        return int(told[0])
+    path = read_message(place / "folder")
+    for rank, code in told.items():
+        why = read_message(place / f"why-{rank}")
+        if code.isdigit() and int(code) != EXIT_OK and why:
+            _keep(place, rank, path)
+            return fail(f"process {rank + 1} of {devices}: {why}", int(code))
+    if stopped:
+        return fail(f"interrupted{' at once, without saving' if path else ''}; {_remedy(path)}", EXIT_INTERRUPTED)
+    rank, status = failed or (0, EXIT_INTERNAL)
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    how += " (memory may have run out)" if -status == signal.SIGKILL else ""
+    _keep(place, rank, path)
+    return fail(f"process {rank + 1} of {devices} {how}, and the others with it; {_remedy(path)}", EXIT_INTERNAL)
+
+
+def _remedy(path: str) -> str:
+    """How to go on with a run that could not save; `path` is its folder, if it got that far."""
+    from dltips.runs import checkpoint
+
+    if not path:
+        return "nothing was trained yet"
+    if not any((Path(path) / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
+        return f"no checkpoint was saved yet in {path}: start again"
+    return f"dltips train resume={path} goes on from its last checkpoint"
+
+
+def _keep(place: Path, rank: int, path: str) -> None:
+    """The end of what a process said, a traceback for instance, goes to run.log: the first one has said its own."""
+    said = read_message(place / f"said-{rank}").splitlines()[-TAIL:]
+    if rank and said and path:
+        from dltips.runs import folder
+
+        with contextlib.suppress(OSError), (Path(path) / folder.LOG).open("a", encoding="utf-8") as log:
+            log.writelines(f"process {rank + 1}: {line}\n" for line in said)
+
+
+# One of several
+
+
+def _as_one_of(place: World, composed: DictConfig, overrides: list[str], one_run: Callable[[], int]) -> int:
+    """The run, as one of its processes."""
+    heard = os.dup(2)
+    if place.rank:
+        _silence(place.rank)
+    if "devices" in typed_keys(overrides) and composed.devices != place.size:
+        raise ConfigError(
+            f"devices: {composed.devices} are wanted, and {place.size} processes were started; leave devices out"
+        )
+    composed.devices = place.size
+    from dltips.train.parallel.group import ProcessLost, connected
+
+    first: int | None = None
+    try:
+        with connected(place, str(_kept(composed, overrides, "device", "auto"))) as first:
+            return one_run()
+    except ProcessLost:
+        tell(f"code-{place.rank}", LOST)
+        if PLACE not in os.environ and place.rank == 0:
+            fail("another process of this run is gone, which ends the run")
+        return EXIT_INTERNAL
+    except Exception as error:
+        from dltips.train.run import reason
+
+        if place.rank:
+            tell(f"why-{place.rank}", reason(error))
+            # what is wrong in all processes the first one says
+            if PLACE not in os.environ and not (isinstance(error, ConfigError) and _goes(first)):
+                os.write(heard, f"dltips: process {place.rank + 1} of {place.size}: {reason(error)}\n".encode())
+        raise
+
+
+def _goes(first: int | None) -> bool:
+    """Whether process 0 ends, too."""
+    from dltips.train.parallel.group import is_alive
+
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until:
+        if first is None or not is_alive(first):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _silence(rank: int) -> None:
+    """What this process says goes to the starting process's folder, or nowhere."""
+    name = Path(os.environ[PLACE]) / f"said-{rank}" if PLACE in os.environ else os.devnull
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(name, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)

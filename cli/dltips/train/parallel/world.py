@@ -1,0 +1,137 @@
+"""Where a process stands among those that share its run; messages that they leave for the one that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dltips.errors import ConfigError
+
+PLACE = "DLTIPS_PROCESSES"  # a folder of the starting process: each rank's pid, exit code, what it said, the run folder
+
+
+LOST = "lost"  # in place of an exit code: another process went first
+
+
+FEW = 4  # so many processes may share a CPU with fewer cores, to try things out
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands among those of the run."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+
+
+def world(environment: Mapping[str, str]) -> World | None:
+    """Where torchrun or srun has put this process; None if it is alone. Errors: ConfigError.
+
+    A command in a batch script that is not under srun is alone, whatever the job's number of tasks.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+        local_rank = _number(environment, "LOCAL_RANK", rank)
+        local_size = _number(environment, "LOCAL_WORLD_SIZE", size)
+        address, port = environment.get("MASTER_ADDR", "127.0.0.1"), _number(environment, "MASTER_PORT", 29500)
+    elif "SLURM_PROCID" in environment and _under_srun(environment):
+        rank = _number(environment, "SLURM_PROCID")
+        size = _number(environment, "SLURM_STEP_NUM_TASKS", _number(environment, "SLURM_NTASKS", 1))
+        local_rank = _number(environment, "SLURM_LOCALID", rank)
+        tasks = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+        local_size = int(tasks.group()) if tasks else size
+        address = environment.get("MASTER_ADDR") or _first_node(environment)
+        # two runs of one job, one after the other, must not meet at one port; below those that the system hands out
+        chosen = (
+            10000 + (_number(environment, "SLURM_JOB_ID", 0) * 7 + _number(environment, "SLURM_STEP_ID", 0)) % 20000
+        )
+        port = _number(environment, "MASTER_PORT", chosen)
+    else:
+        return None
+    if not 0 <= rank < size:
+        raise ConfigError(f"devices: the environment calls this process number {rank} of {size}; mend RANK, WORLD_SIZE")
+    return World(rank, size, local_rank, local_size, address, port) if size > 1 else None
+
+
+def _under_srun(environment: Mapping[str, str]) -> bool:
+    return "SLURM_STEP_NUM_TASKS" in environment or environment.get("ENVIRONMENT") != "BATCH"
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit():
+        raise ConfigError(f"devices: the environment variable {name} is {text!r}, which is no number")
+    return int(text)
+
+
+def _first_node(environment: Mapping[str, str]) -> str:
+    """The node of process 0: the first of `node[003-007,12]`; its own address where there is one node alone."""
+    if environment.get("SLURM_STEP_NUM_NODES") == "1":
+        return "127.0.0.1"
+    names = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
+    found = re.match(r"([^,\[]+)(?:\[(\w+))?", names)
+    if found:
+        return found.group(1) + (found.group(2) or "")
+    return environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+
+
+def check_device(devices: int, device: str) -> None:
+    """Errors: ConfigError for a device of which there is one, if so many are wanted."""
+    import torch
+
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"device: {device} is one device, and devices is {devices}; write device=auto or leave devices out"
+            " (CUDA_VISIBLE_DEVICES says which GPUs are meant)"
+        )
+    if device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available():
+        device = "mps"
+    if device.startswith("mps"):
+        raise ConfigError(f"device: {device} is one device, and devices is {devices}; write device=cpu")
+
+
+def check_devices(devices: int, device: str) -> None:
+    """Whether this machine has so many. Errors: ConfigError."""
+    import torch
+
+    check_device(devices, device)
+    if device == "cpu" or not torch.cuda.is_available():
+        cores = os.cpu_count() or 1
+        if devices > max(cores, FEW):
+            raise ConfigError(f"devices: {devices} processes on a CPU of {cores} cores; write devices={cores} at most")
+        return
+    count = torch.cuda.device_count()
+    if devices > count:
+        gpus = "1 GPU" if count == 1 else f"{count} GPUs"
+        raise ConfigError(f"devices: {devices} are wanted and there is {gpus}; lower it, or write device=cpu")
+
+
+def read_message(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def told_why() -> str:
+    """What another process of this machine has told of its end; "" where none has."""
+    files = sorted(Path(os.environ[PLACE]).glob("why-*")) if PLACE in os.environ else []
+    reasons = [f"process {int(file.name.removeprefix('why-')) + 1}: {read_message(file)}" for file in files]
+    return next(iter(reasons), "")
+
+
+def tell(name: str, text: object) -> None:
+    """To the starting process, if there is one; what is told first counts."""
+    if PLACE in os.environ:
+        with contextlib.suppress(OSError), (Path(os.environ[PLACE]) / name).open("x") as file:
+            file.write(str(text))

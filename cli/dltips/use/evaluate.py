@@ -1,0 +1,87 @@
+"""The test split of a run: scores per class and the confusion matrix; each read is counted in the run's summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dltips.errors import ConfigError
+from dltips.feed.load import Wanted, load
+from dltips.feed.splits import split
+from dltips.formatting import few
+from dltips.metrics import class_scores
+from dltips.runs import checkpoint, folder
+from dltips.use import inference
+
+
+def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
+    """Loss, accuracy, per class and confusion matrix on the test split. Errors: ConfigError."""
+    path = folder.find(run)
+    summary = folder.read_summary(path)
+    if summary is None:
+        raise ConfigError(f"{path}: has no summary.json, so it is not finished; go on with dltips train resume={path}")
+    config, payload = inference.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
+    net = inference.load(config, payload, device_name)
+    common = config.common["data"]()
+    wanted = None
+    if config.tip("finetune").name != "none":  # the weights may have decided what comes in
+        wanted = Wanted(None, None, tuple(payload["input_shape"]))
+    source = load(config.tip("data"), common, wanted)
+    classes = [str(name) for name in payload["classes"]]
+    if list(source.classes) != classes:
+        raise ConfigError(
+            f"{path}: its net knows the classes {few(classes)}, but the data have {few(source.classes)} now; bring"
+            " the data back as they were"
+        )
+    splits = split(source, common)
+    if not len(splits.test):
+        raise ConfigError(
+            f"{path}: has no test split (data.test_fraction=0); the validation scores are in summary.json"
+        )
+    # counted before anyone sees a number
+    summary["test_reads"] = folder.test_reads(summary) + 1
+    try:
+        folder.write_json(path / folder.SUMMARY, summary)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}), so the read would not be counted") from error
+    outputs, targets = net.outputs(splits.test)
+    return {
+        "run": str(path),
+        "checkpoint": which,
+        "epoch": payload["epoch"],
+        "samples": len(targets),
+        "loss": float(functional.cross_entropy(outputs, targets)),
+        **scores(outputs.argmax(1).cpu(), targets.cpu(), classes),
+        "test_reads": summary["test_reads"],
+    }
+
+
+def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Accuracy, per-class precision, recall and F1, and the confusion matrix (rows: true class)."""
+    count = len(classes)
+    matrix = torch.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
+    hits, actual, claimed = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    per_class = []
+    for index, name in enumerate(classes):
+        hit, there, said = int(hits[index]), int(actual[index]), int(claimed[index])
+        per_class.append(
+            {
+                "class": name,
+                "samples": there,
+                "precision": hit / said if said else None,
+                "recall": hit / there if there else None,
+                "f1": 2 * hit / (there + said) if there + said else None,
+            }
+        )
+    balanced_accuracy, macro_f1 = class_scores(hits.tolist(), actual.tolist(), claimed.tolist())
+    return {
+        "accuracy": int(hits.sum()) / len(targets),
+        "balanced_accuracy": balanced_accuracy,
+        "macro_f1": macro_f1,
+        "classes": classes,
+        "per_class": per_class,
+        "confusion": matrix.tolist(),
+    }

@@ -1,0 +1,88 @@
+"""A trained net from its run folder, for whoever uses it; what lies there is data, and nothing of it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.feed.batches import Batch, Feed
+from dltips.feed.placement import place
+from dltips.feed.splits import Split
+from dltips.nets.size import measure
+from dltips.runs import checkpoint, folder
+from dltips.tips.preprocessing import restore
+from dltips.train import device as devices
+from dltips.train.build import build_model
+from dltips.train.finetuning import transfer
+from dltips.train.loop import predictions
+
+
+@dataclass(frozen=True)
+class TrainedNet:
+    """A net with its fitted preprocessing, on a device."""
+
+    config: Config
+    model: nn.Module
+    preprocess: nn.Module
+    input_shape: tuple[int, ...]
+    device: torch.device
+
+    def outputs(self, split: Split) -> Batch:
+        """(outputs, targets) of raw samples, in their order: for the validation split the bits that validation saw."""
+        settings, common = self.config.settings, self.config.common["data"]()
+        autocast = devices.autocast(settings.precision, self.device)
+        flops = measure(self.model, self.input_shape, self.device).flops_per_sample
+        threads = devices.threads(3.0 * flops * settings.batch_size)
+        with devices.conditions(self.device, thread_count=threads, deterministic=settings.deterministic):
+            feed = Feed(place(split, common.placement, self.device), len(split), self.preprocess)
+            parts = list(predictions(self.model, feed, settings.batch_size, autocast))
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def load(config: Config, payload: dict[str, Any], device_name: str) -> TrainedNet:
+    """What `read` has read, ready for use on a device. Errors: ConfigError."""
+    device = devices.choose(device_name)
+    input_shape = tuple(payload["input_shape"])
+    model, preprocess = load_net(config, payload)
+    model = model.to(device)
+    if len(input_shape) == 3:  # as in training
+        model = model.to(memory_format=torch.channels_last)
+    return TrainedNet(config, model, preprocess.to(device), input_shape, device)
+
+
+def read(path: Path, name: str) -> tuple[Config, dict[str, Any]]:
+    """The config of a run, and one of its checkpoints: checkpoint.BEST or LAST. Errors: ConfigError."""
+    config = validate(OmegaConf.create(folder.read_config(path)))
+    file, other = path / name, checkpoint.LAST if name == checkpoint.BEST else checkpoint.BEST
+    remedy = f"; try --checkpoint {other.removesuffix('.pt')}"
+    if not file.exists():
+        instead = remedy if (path / other).exists() else ""
+        raise ConfigError(f"{file}: is not there; the run has not got so far{instead}")
+    try:
+        return config, checkpoint.read(file)
+    except checkpoint.Damaged as error:
+        raise ConfigError(f"{error}{remedy}") from error
+
+
+def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """The net and the fitted preprocessing from a checkpoint. Errors: ConfigError if it is another net's."""
+    regularizations = [tip() for tip in config.tips["regularization"]]
+    model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
+    preprocess = restore(payload["preprocessing"])
+    if payload.get("plan") is not None:  # what fine-tuning has made of the net
+        plan = transfer.read_plan(payload["plan"], payload["model"], len(payload["classes"]))
+        model = transfer.with_replaced_head(model, plan.top)
+    try:
+        model.load_state_dict(payload["model"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"the checkpoint's net is another one than the config's: {str(error).splitlines()[0]}"
+        ) from error
+    return model, preprocess

@@ -1,0 +1,151 @@
+"""The articles' tips and claims: none is missing, and every switch that is said to be available is one."""
+
+import itertools
+import json
+import re
+
+import pytest
+
+from dltips import paths
+from dltips.catalog import claims, descriptions
+from dltips.catalog.claims import ROWS, SOURCES, ArticleTip
+from dltips.catalog.registry import FAMILIES
+from dltips.config.composition import compose
+from dltips.config.overrides import parse
+from dltips.config.validation import validate
+from dltips.main import VERBS, main
+
+TABLE = paths.CHECKOUT.parent / "shared" / "TIPS.md"
+NAMED = re.compile(r"[a-z]+(?:\.[a-z_]+)?=(?:\[[a-z_,]+\]|[a-z0-9_.]+)|dltips [a-z]+|[a-z]+\.(?:[a-z_]+|\*)")
+
+
+def arms(row: ArticleTip) -> list[tuple[str, ...]]:
+    """The runs of a row's grid."""
+    choices = [
+        [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in parse(list(row.overrides))
+    ]
+    return list(itertools.product(*choices))
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.overrides and not row.later], ids=lambda row: row.id)
+def test_every_switch_that_is_available_is_a_valid_run(row: ArticleTip) -> None:
+    runs = arms(row)
+    validate(compose(["+recipe=quickstart", *runs[-1]])[0])
+    for run in runs:
+        for override in run:
+            family, _, option = override.partition("=")
+            if family in FAMILIES:
+                assert set(re.findall(r"\w+", option)) <= set(descriptions.options(family)), override
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.later], ids=lambda row: row.id)
+def test_what_is_not_yet_there_is_not_there(row: ArticleTip) -> None:
+    """So that the table is put right when it comes."""
+    verb = re.match(r"dltips (\w+)", row.switch)
+    if verb:
+        assert verb[1] not in VERBS or row.id == "mc_dropout"
+    assert row.command == "" and row.state == "not yet"
+
+
+def test_a_switch_of_another_verb_is_one() -> None:
+    for row in ROWS:
+        if row.switch.startswith("dltips") and not row.later:
+            assert row.switch.split()[1] in VERBS
+
+
+def test_names_are_unique_and_every_row_says_something() -> None:
+    assert len({row.id for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert row.letters and set(row.letters) <= set(SOURCES)
+        assert 3 < len(row.says) <= 80 and not row.says.endswith(".")
+        assert claims.row(row.id) is row
+    assert claims.row("nosuch") is None
+
+
+def test_a_command_asks_for_a_grid_where_it_compares() -> None:
+    commands = {row.id: row.command for row in ROWS}
+    assert commands["he"] == "dltips train +recipe=quickstart init=he"
+    assert commands["audio"].endswith(" 'augmentation=[time_shift,distort]'") and " -m " not in commands["audio"]
+    assert commands["init_decides"].startswith("dltips train -m +recipe=quickstart model.norm=none init=zeros,")
+    for row in ROWS:
+        swept = any(override.is_sweep_override() for override in parse(list(row.overrides)))
+        assert (" -m " in row.command) == (swept and not row.later), row.id
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("tips K, S and T; He et al. 2015", "KST"),
+        ("tip B; Keras", "B"),
+        ("tips S and B", "SB"),
+        ("Kingma and Ba 2015, arXiv 1412.6980", ""),
+        ("tips K and S; see B. Recht, T. Hinton", "KS"),
+        ("-", ""),
+    ],
+)
+def test_the_articles_that_a_card_cites(text: str, letters: str) -> None:
+    assert set(claims.cited(text)) == set(letters)
+
+
+# Against the list itself, which is no part of the package
+
+
+def table() -> dict[str, list[tuple[str, str, str]]]:
+    """Section -> (id, switch, articles) of each row; a claim has no switch."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    section = ""
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+            found[section] = []
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("| ") else []
+        if cells and cells[0] != "id":
+            switch, articles = ("", cells[1]) if section.startswith("Further") else (cells[1], cells[2])
+            more = re.findall(r"; (\w+): ", cells[2]) if not switch else []  # a claim within a claim
+            found[section] += [(name, switch, articles) for name in [*cells[0].split(", "), *more]]
+    return found
+
+
+with_the_list = pytest.mark.skipif(not TABLE.is_file(), reason=f"{TABLE.name} is not here")
+
+
+@with_the_list
+def test_every_row_of_the_list_is_here_in_its_order() -> None:
+    sections = table()
+    assert [[name for name, _, _ in section] for section in sections.values()] == [
+        [row.id for row in section] for section in claims.TABLE.values()
+    ]
+    assert sum(map(len, sections.values())) == len(ROWS) > 80
+
+
+@with_the_list
+def test_every_switch_goes_by_the_name_that_the_list_gives_it() -> None:
+    for name, switch, articles in itertools.chain(*table().values()):
+        row = claims.row(name)
+        assert row is not None
+        letters = re.findall(r"\b[KSBT]\b", articles)
+        assert set(row.letters) == set(letters), name
+        given = NAMED.findall(switch.replace("`", ""))
+        here = {row.switch, *row.switch.split(", "), *row.overrides}
+        for one in given:
+            assert one in here or (one == "optimizer=..." and row.switch == f"optimizer={name}"), (name, one)
+        assert given or switch in ("", "every config", "optimizer=..."), (name, switch)
+
+
+def test_ls_prints_every_row_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "tips", "--seed"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [row.id for row in ROWS]
+    for row, line in zip(ROWS, lines, strict=True):
+        assert row.switch in line and row.says in line and line.endswith("(not yet)") == row.later
+
+
+def test_json_holds_the_same_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "--seed", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [(row["id"], row["switch"], row["claim"], row["state"], row["try"]) for row in listed] == [
+        (row.id, row.switch, row.says, row.state, row.command) for row in ROWS
+    ]

@@ -1,0 +1,82 @@
+"""Workers of one study, some of them killed at random. Run by itself, it is one such worker."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from dltips.sweep.search.samplers import make_pruner
+from dltips.sweep.search.space import Dimension, Space
+from dltips.sweep.search.storage import opened, url_of
+from dltips.sweep.search.study import Study, open_study
+from dltips.sweep.search.trial_loop import Loop, TrialHandle, TrialResult
+
+SPACE = Space(
+    {},
+    (
+        Dimension("x", "float", "interval(0,1)", 0.0, 1.0),
+        Dimension("option", "choice", "a,b", labels=("a", "b"), values=("a", "b")),
+    ),
+)
+
+
+def simple(asked: TrialHandle) -> TrialResult:
+    """An objective that says what a run says: a score after each epoch, and the end."""
+    for epoch in range(1, 4):
+        time.sleep(random.random() * 0.02)
+        asked.report(epoch, float(asked.values["x"]) * epoch)
+        if asked.stop():
+            return TrialResult(None)
+    return TrialResult("complete", [float(asked.values["x"])])
+
+
+def work(storage: RDBStorage, sampler: str = "random", objective: Callable[[TrialHandle], TrialResult] = simple) -> str:
+    pruner = make_pruner("none", 3, 3, None)
+    loop = Loop(storage, open_study(storage, "study"), SPACE, sampler, pruner, 0, lambda text: None)
+    return loop.run(objective)
+
+
+def killed_at_random(url: str, folder: Path, workers: int, kills: int) -> None:
+    """Start the workers, kill some that are at a trial, replace them; done when all have ended by themselves."""
+    chance = random.Random(0)
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, __file__, url, str(folder)], stderr=subprocess.DEVNULL)
+
+    crew = [start() for _ in range(workers)]
+    with opened(url_of(url or None, folder), 60) as storage:
+        study = open_study(storage, "study")
+        while any(process.poll() is None for process in crew):
+            time.sleep(0.05)
+            busy = {(trial.user_attrs.get("worker") or {}).get("pid") for trial in study.trials()}
+            victims = [process for process in crew if process.poll() is None and process.pid in busy]
+            if kills and victims and chance.random() < 0.5:
+                victim = chance.choice(victims)
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+                kills -= 1
+                crew[crew.index(victim)] = start()
+    assert [process.returncode for process in crew] == [0] * workers
+    assert kills == 0, "the study ended before all were killed: give it more trials"
+
+
+def assert_whole(study: Study, count: int) -> None:
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(count))
+    assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: count}
+    assert all(trial.values == [trial.params["x"]] for trial in trials)
+    assert len({trial.params["x"] for trial in trials}) == count, "two trials drew the same"
+
+
+if __name__ == "__main__":
+    random.seed(os.getpid())
+    with opened(url_of(sys.argv[1] or None, Path(sys.argv[2])), 60) as opened_storage:
+        work(opened_storage)

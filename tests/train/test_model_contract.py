@@ -1,0 +1,109 @@
+"""Models that keep their own weights and activations, and those that are fitted."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dltips.config.composition import compose
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.feed.batches import to_float
+from dltips.feed.splits import Split
+from dltips.tips.preprocessing import Affine
+from dltips.train import model_contract
+from dltips.train.build import prepare
+
+
+class Keeper(nn.Module):
+    keeps = ("init", "activation")
+    remedy = "; it has its own"
+
+
+class Fitted(nn.Module):
+    """Remembers what it was given."""
+
+    def fit(self, inputs: Tensor, targets: Tensor) -> None:
+        self.given = inputs, targets
+
+
+def config_of(*overrides: str) -> Config:
+    return validate(compose(list(overrides))[0])
+
+
+def test_a_plain_net_keeps_nothing_and_has_nothing_to_say() -> None:
+    assert model_contract.kept(nn.Linear(2, 2)) == ()
+    assert model_contract.notes(nn.Linear(2, 2), config_of("init=xavier", "activation=tanh")) == []
+
+
+def test_what_a_model_does_not_take_is_said_once() -> None:
+    assert model_contract.notes(Keeper(), config_of("model=svm")) == [
+        "model=svm takes no init and no activation; it has its own"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("init=xavier",), "init: xavier cannot be had with model=mlp; it has its own"),
+        (("activation=tanh",), "activation: tanh cannot be had with model=mlp; it has its own"),
+        (("init.scale=2",), "init.scale: 2.0 cannot be had with model=mlp; it has its own"),
+    ],
+)
+def test_what_a_model_does_not_take_and_was_chosen_is_refused(overrides: Sequence[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        model_contract.notes(Keeper(), config_of(*overrides))
+    assert str(caught.value) == message
+
+
+def split(count: int) -> Split:
+    images = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8)
+    return Split(images, torch.randint(0, 3, (count,)), torch.arange(count))
+
+
+def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
+    part, model = split(model_contract.CHUNK + 7), Fitted()
+    preprocess = Affine(shift=torch.tensor(0.5), scale=torch.tensor(2.0))
+    model_contract.fit(model, config_of("model=svm"), preprocess, part)
+    inputs, targets = model.given
+    assert torch.equal(inputs, preprocess(to_float(part.inputs)))
+    assert torch.equal(targets, part.targets)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "augmentation=crop",
+            r"^augmentation: model=svm is fitted once and sees no new draws; freeze copies with data.e",
+        ),
+        (
+            "data.balance=loss",
+            r"^data.balance: model=svm is fitted to the samples as they are, not to loss; write data.b",
+        ),
+    ],
+)
+def test_what_a_fit_would_not_see_is_refused(override: str, message: str) -> None:
+    quick = ("model=svm", "data.subset=100", "device=cpu")
+    with pytest.raises(ConfigError, match=message):
+        prepare(config_of(*quick, override))
+
+
+def test_frozen_copies_are_fitted_as_samples() -> None:
+    sizes = []
+    for override in ("augmentation=none", "data.expand=3"):
+        augmentation = () if override == "augmentation=none" else ("augmentation=crop",)
+        run = prepare(config_of("model=svm", "data.subset=100", "device=cpu", override, *augmentation))
+        sizes.append(len(run.training.net.module.get_buffer("vectors")))
+    assert sizes[1] > sizes[0]
+
+
+def test_a_model_that_keeps_its_weights_is_not_initialized() -> None:
+    overrides = ("model=timm", "model.architecture=test_efficientnet", "data.subset=64", "device=cpu")
+    kept, swapped = (prepare(config_of(*overrides, f"model.swap={swap}")) for swap in ("false", "true"))
+    stem = "conv_stem.weight"
+    ours, theirs = (run.training.net.module.get_parameter(stem) for run in (swapped, kept))
+    # he: variance 2 / fan_in of 9; timm takes the fan out
+    assert not torch.equal(ours, theirs)
+    assert ours.var().item() == pytest.approx(2 / 9, rel=0.3) and len(kept.notes) == 1 and not swapped.notes
