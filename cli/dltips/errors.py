@@ -1,18 +1,56 @@
-"""What is the user's mistake, and the nearest word to what was typed."""
+"""Errors that a user can make, and the nearest word to what was typed."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class ConfigError(Exception):
     """The user's mistake, in one line: the key, the value, the remedy. Exit code 2, no traceback."""
 
+    @property
+    def key(self) -> str:
+        """What the message begins with: `optimizer.lr` of `optimizer.lr: 'x' is not a number`."""
+        return str(self).partition(":")[0]
 
-def suggest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean X?` if something is close, else the list of what there is."""
-    words = sorted(words)
-    folded = {known.casefold(): known for known in words}
+
+class WrongType(ConfigError):
+    """A value of another type than its key takes."""
+
+    def __init__(self, message: str, wanted: type) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+
+
+class OutputError(ConfigError):
+    """A folder or file of results that cannot be made or written: of no trial, but of the place where all would lie."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The nearest known word, if one is near, and all of them; as text it ends an error's line."""
+
+    nearest: str | None
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.nearest:
+            return f"; did you mean {self.nearest}?"
+        return f"; there is: {', '.join(self.known) or 'nothing'}"
+
+    def __bool__(self) -> bool:
+        return self.nearest is not None
+
+    def or_else(self, text: str) -> str:
+        """Its text if a word is near, else this one."""
+        return str(self) if self else text
+
+
+def suggest(word: str, words: Iterable[str]) -> Suggestion:
+    """What may have been meant by a word that is not among the known ones."""
+    known = tuple(sorted(words))
+    folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
-    return f"; did you mean {folded[close[0]]}?" if close else f"; there is: {', '.join(words) or 'nothing'}"
+    return Suggestion(folded[close[0]] if close else None, known)

@@ -15,6 +15,10 @@ REGISTRIES = load()
 QUICK = ("epochs=0", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
 
 
+def warned(config: Config) -> list[str]:
+    return warnings(config.tips, config.resolved)
+
+
 def config_of(*overrides: str) -> Config:
     return validate(compose(list(overrides))[0])
 
@@ -32,8 +36,8 @@ def reason(tip: str, switch: str) -> str:
 
 
 def test_the_default_config_and_the_first_recipe_are_warned_of_nothing() -> None:
-    assert warnings(config_of()) == []
-    assert warnings(config_of("+recipe=quickstart")) == []
+    assert warned(config_of()) == []
+    assert warned(config_of("+recipe=quickstart")) == []
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_the_default_config_and_the_first_recipe_are_warned_of_nothing() -> None
 def test_a_combination_that_makes_no_sense_is_warned_of_with_the_reason(
     tip: str, switch: str, overrides: tuple[str, ...]
 ) -> None:
-    said = warnings(config_of(tip, *({switch, *overrides})))
+    said = warned(config_of(tip, *({switch, *overrides})))
     assert said == [f"{tip} with {switch}: {reason(tip, switch)}"]
 
 
@@ -71,7 +75,7 @@ def test_a_combination_that_makes_no_sense_is_warned_of_with_the_reason(
     ],
 )
 def test_what_a_run_has(switch: str, on: bool, some_run: Config) -> None:
-    assert is_on(some_run, switch) == on
+    assert is_on(some_run.tips, some_run.resolved, switch) == on
 
 
 def test_of_two_tips_that_warn_of_each_other_one_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +83,7 @@ def test_of_two_tips_that_warn_of_each_other_one_is_heard(monkeypatch: pytest.Mo
     he, relu = REGISTRIES["init"].tips["he"], REGISTRIES["activation"].tips["relu"]
     monkeypatch.setitem(_cards, he, Card(**words, avoid={"activation=relu": "one", "epochs=3": "three"}))
     monkeypatch.setitem(_cards, relu, Card(**words, avoid={"init=he": "two"}))
-    assert warnings(config_of("epochs=3")) == ["activation=relu with init=he: two", "init=he with epochs=3: three"]
+    assert warned(config_of("epochs=3")) == ["activation=relu with init=he: two", "init=he with epochs=3: three"]
 
 
 def test_a_run_says_it_before_it_starts_and_writes_it_down(

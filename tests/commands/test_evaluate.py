@@ -14,6 +14,7 @@ from dltips.config.validation import validate
 from dltips.feed.splits import split
 from dltips.main import main
 from dltips.runs import checkpoint, folder
+from dltips.runs.layout import read_summary
 from dltips.use.evaluate import scores
 from dltips.use.inference import load_net
 
@@ -52,7 +53,7 @@ def evaluated(capsys: Output, *arguments: str) -> Any:
 
 
 def summary(run: str) -> dict[str, Any]:
-    found = folder.read_summary(Path(run))
+    found = read_summary(Path(run))
     assert found is not None
     return found
 

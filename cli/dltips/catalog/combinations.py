@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dltips.catalog.cards import card_of
-from dltips.catalog.registry import FAMILIES
-from dltips.config.validation import Config
+from dltips.catalog.registry import FAMILIES, Tip
+
+Chosen = Mapping[str, Sequence[Tip]]  # by family
 
 
-def warnings(config: Config) -> list[str]:
+def warnings(tips: Chosen, resolved: Mapping[str, Any]) -> list[str]:
     """One line for each chosen tip and each switch of the same run that its card warns of, with the reason."""
     found: dict[frozenset[str], str] = {}  # by the pair: of two tips that warn of each other the first is heard
-    for family, tips in config.tips.items():
-        for tip in tips:
+    for family, chosen_tips in tips.items():
+        for tip in chosen_tips:
             card, chosen = card_of(tip.function), f"{family}={tip.name}"
             for switch, reason in (card.avoid if card else {}).items():
-                if is_on(config, switch):
+                if is_on(tips, resolved, switch):
                     found.setdefault(frozenset((chosen, switch)), f"{chosen} with {switch}: {reason}")
     return list(found.values())
 
 
-def is_on(config: Config, switch: str) -> bool:
+def is_on(tips: Chosen, resolved: Mapping[str, Any], switch: str) -> bool:
     """Whether a run has `family=option` or `key=value`."""
     key, _, value = switch.partition("=")
     if key in FAMILIES:
-        return value in [tip.name for tip in config.tips[key]]
-    found: Any = config.resolved
+        return value in [tip.name for tip in tips[key]]
+    found: Any = resolved
     for part in key.split("."):
         if not isinstance(found, Mapping) or part not in found:
             return False

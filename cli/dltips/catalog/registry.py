@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from dltips import paths
-from dltips.errors import ConfigError, suggest
+from dltips.errors import ConfigError, WrongType, suggest
 
 FAMILIES = (
     "data",
@@ -221,10 +221,8 @@ def check_value(key: str, value: Any, annotation: Any) -> Any:
         choices = typing.get_args(annotation)
         # True == 1 == 1.0, so the type decides as well
         if not any(type(value) is type(choice) and value == choice for choice in choices):
-            hint = suggest(str(value), [str(choice) for choice in choices])
-            raise ConfigError(
-                f"{key}: {value!r} is none of {', '.join(map(str, choices))}{hint if 'did you' in hint else ''}"
-            )
+            hint = suggest(str(value), [str(choice) for choice in choices]).or_else("")
+            raise ConfigError(f"{key}: {value!r} is none of {', '.join(map(str, choices))}{hint}")
         return value
     if origin in (tuple, list):
         element = typing.get_args(annotation)[0]
@@ -267,4 +265,4 @@ def _check_plain(key: str, value: Any, kind: type) -> Any:
         return value
     if value is None:
         raise ConfigError(f"{key}: null is not allowed; it takes {names[kind]}")
-    raise ConfigError(f"{key}: {value!r} is not {names[kind]}")
+    raise WrongType(f"{key}: {value!r} is not {names[kind]}", kind)

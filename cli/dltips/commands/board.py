@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from urllib.parse import quote
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK, fail
+from dltips.files import Locked, locked
+from dltips.runs.layout import LOCK
+from dltips.signals import handling, interrupt, present
 
 if TYPE_CHECKING:
     from dltips.insight.board_logdir import Board, BoardLayout
@@ -63,7 +65,7 @@ def run(arguments: list[str]) -> int:
 
     from dltips.insight.board_logdir import Board
 
-    with _signals(), _folder() as folder:
+    with handling(interrupt, present("SIGTERM", "SIGHUP")), _folder() as folder:
         board = Board(chosen.places, folder)
         layout = board.refresh()
         if chosen.list:
@@ -187,47 +189,27 @@ def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Sa
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder, locked as long as this process lives, by which a later board knows what a killed one left."""
-    _sweep(Path(tempfile.gettempdir()))
-    # renamed when it is locked: before, another board might take it for one that was left
+    """A temporary folder, locked as long as this process lives: a later board sees by that what a killed one left."""
+    _remove_left_folders(Path(tempfile.gettempdir()))
+    # renamed when it is locked: before, another board would remove it
     new = Path(tempfile.mkdtemp(prefix=f".{FOLDER}"))
-    lock = _lock(new)
-    folder = new.rename(new.with_name(new.name.removeprefix(".")))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    with locked(new / LOCK):
+        folder = new.rename(new.with_name(new.name.removeprefix(".")))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(place: Path) -> None:
+def _remove_left_folders(place: Path) -> None:
     """Remove the folders of this user's boards that were killed."""
     if sys.platform == "win32":
         return
     for folder in place.glob(f"{FOLDER}*"):
-        with contextlib.suppress(OSError):
-            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
-                continue
-            lock = _lock(folder)
-            if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A lock on a folder, which ends with the process; None where another has it, or nothing can be locked."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+        with contextlib.suppress(OSError, Locked):
+            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                with locked(folder / LOCK):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _raise_file_limit() -> None:
@@ -237,24 +219,6 @@ def _raise_file_limit() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """What asks us to end ends us as ctrl-C does, so that everything is tidied up."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        names = []
-    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _say(layout: BoardLayout) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from dltips import paths
 from dltips.commands.arguments import Parser
+from dltips.commands.verbs import VERBS
 from dltips.exit_codes import EXIT_OK
-from dltips.main import VERBS
 
 BASH = """\
 # dltips: add to ~/.bashrc:  eval "$(dltips completion bash)"

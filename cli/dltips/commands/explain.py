@@ -66,8 +66,8 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
     if row is not None:
         return about_row(row), _show_row
     known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in claims.ROWS)}
-    hint = suggest(name, known)
-    raise ConfigError(f"explain: {name!r} is no tip{hint if 'did you' in hint else '; `dltips ls tips` lists them'}")
+    hint = suggest(name, known).or_else("; `dltips ls tips` lists them")
+    raise ConfigError(f"explain: {name!r} is no tip{hint}")
 
 
 # What there is to say
@@ -118,8 +118,7 @@ def about_knob(key: str) -> dict[str, Any]:
     found = {option: knob for option, listed in knobs.items() for knob in listed if knob["key"] == key}
     if not found:
         known = {knob["key"] for listed in knobs.values() for knob in listed}
-        hint = suggest(key, known)
-        hint = hint if "did you" in hint else f"; `dltips explain {family}` lists its options"
+        hint = suggest(key, known).or_else(f"; `dltips explain {family}` lists its options")
         raise ConfigError(f"explain: {key!r} is no knob of {family}{hint}")
     commands = {row.says: row.command for row in claims.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
     return {"knob": key, "options": found, "tips": commands}

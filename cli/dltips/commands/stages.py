@@ -117,11 +117,9 @@ def _choice(model: str) -> list[str]:
     name = name.removeprefix("timm:").partition(".")[0]
     if name in architectures:
         return ["model=timm", f"model.architecture={name}"]
-    hint = suggest(name, options)
-    if "did you" not in hint:
-        hint = suggest(name, [*options, *architectures])
-    if "did you" not in hint:
-        hint = suggest("", options) + (f", and timm's {len(architectures)} architectures" if architectures else "")
+    more = f", and timm's {len(architectures)} architectures" if architectures else ""
+    near = suggest(name, options) or suggest(name, [*options, *architectures])
+    hint = near.or_else(f"{suggest('', options)}{more}")
     raise ConfigError(f"ls stages: {model!r} is no model{hint}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_OK
+from dltips.signals import STOPPING, handling, interrupt
 
 HELP = """\
 dltips sweep: search for the settings that give the best score
@@ -44,22 +45,13 @@ def run(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(HELP, end="")
         return EXIT_OK
-    import signal
     from importlib.util import find_spec
 
     if find_spec("optuna") is None:
         raise ConfigError("sweep: needs Optuna; pip install 'optuna>=5,<6'")
 
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    # from here on SIGTERM and SIGUSR1 are a ctrl-C; during a trial the run itself listens
-    stopping = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    theirs = {number: signal.signal(number, interrupt) for number in stopping}
-    try:
+    # from here on SIGTERM and SIGUSR1 are a ctrl-C; during a trial the run itself handles them
+    with handling(interrupt, STOPPING[1:]):
         from dltips.sweep.search import run_search
 
         return run_search.run(arguments)
-    finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)

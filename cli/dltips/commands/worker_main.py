@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from dltips.commands import verbs
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK
-from dltips.main import main
 from dltips.train.parallel.world import tell
 
 
@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> int:
     rank = os.environ["RANK"]
     tell(f"pid-{rank}", os.getpid())
     try:
-        tell(f"code-{rank}", main(["train", *arguments]))
+        tell(f"code-{rank}", verbs.run("train", arguments))
     except BaseException:
         tell(f"code-{rank}", EXIT_INTERNAL)
         raise

@@ -234,15 +234,13 @@ class Loader(ConfigLoaderImpl):
             family = difflib.get_close_matches(head, FAMILIES, n=1)
             if rest and family:  # the family is misspelt: what follows is looked at when it is right
                 raise ConfigError(f"{key}: there is no such key; did you mean {'.'.join([*family, *rest])}?")
-            hint = suggest(key, [*keys, *FAMILIES])
+            hint = suggest(key, [*keys, *FAMILIES]).or_else("; see dltips train --help")
             owners = [family for family, chosen in final.items() if self._has_knob(family, chosen, head)]
             if len(owners) == 1 and not rest:
                 hint = f"; did you mean {owners[0]}.{head}?"
             if key.split(".")[-1] in ELSEWHERE:
                 raise ConfigError(f"{key}: there is no such key; {ELSEWHERE[key.split('.')[-1]]}")
-            raise ConfigError(
-                f"{key}: there is no such key{hint if 'did you' in hint else '; see dltips train --help'}"
-            )
+            raise ConfigError(f"{key}: there is no such key{hint}")
 
     def _has_knob(self, family: str, chosen: Choice, knob: str) -> bool:
         return isinstance(chosen, str) and knob in self._knobs(f"{family}/_common") | self._knobs(f"{family}/{chosen}")

@@ -15,7 +15,8 @@ from typing import Any
 from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, RunGroup, differing, groups, text
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
 from dltips.runs.events import EventFile, Setting, trial_name
-from dltips.runs.past_runs import CONFIG, METRICS, SWEEP, PastRun, is_number, runs_in
+from dltips.runs.layout import CONFIG, METRICS, SWEEP
+from dltips.runs.past_runs import PastRun, is_number, runs_in
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 BANDS = "mean and 95 % interval over seeds"  # the heading in the Custom Scalars tab

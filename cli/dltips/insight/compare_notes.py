@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing, text
 from dltips.runs.past_runs import PastRun
-
-if TYPE_CHECKING:
-    from dltips.insight.comparison import ComparedGroup
 
 LOST = ("diverged", "failed")  # what the setting may be to blame for; a run that was pruned or cut off says nothing
 NAMED = 5  # groups in a note

@@ -8,7 +8,8 @@ import json
 import math
 from collections.abc import Sequence
 
-from dltips.insight.comparison import ComparedGroup, Comparison, record
+from dltips.insight.compared_group import ComparedGroup
+from dltips.insight.comparison import Comparison, record
 from dltips.insight.groups import text, wrapped
 
 WIDTH, NARROWEST = 100, 24  # of the table where it goes to no terminal; of its first column

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dltips.errors import ConfigError, suggest
 from dltips.insight import compare_notes
+from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing, groups, text
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
 from dltips.metrics import higher_is_better
@@ -33,38 +34,6 @@ FIGURES = {
     "parameters": False,
     "flops_per_sample": False,
 }
-
-
-@dataclass(frozen=True)
-class ComparedGroup:
-    """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference.
-
-    `lost` are the runs that diverged or failed, save those that another run of their seed and settings made up for.
-    """
-
-    group: RunGroup
-    used: Sequence[PastRun]
-    by_seed: Mapping[int | str, float] = field(repr=False)
-    spread: Spread | None
-    seconds: float | None
-    size_mb: float | None
-    left_out: Mapping[str, int]
-    lost: Sequence[PastRun] = ()
-    difference: float | None = None
-    pairs: int = 0
-    p_alone: float | None = None
-    p: float | None = None
-    reference: bool = False
-
-    @property
-    def n(self) -> str:
-        """The seeds, `4/8` where some were lost; of seeds that were lost in part (--by) the runs."""
-        if not self.lost:
-            return str(len(self.by_seed))
-        seeds = set(replace(self.group, runs=self.lost).seeds())
-        if seeds & set(self.by_seed):
-            return f"{len(self.used)}/{len(self.used) + len(self.lost)}"
-        return f"{len(self.by_seed)}/{len(self.by_seed) + len(seeds)}"
 
 
 @dataclass(frozen=True)
@@ -218,11 +187,9 @@ def _baseline(asked: str, rows: Sequence[ComparedGroup], metric: str) -> Compare
 
 def _nearest(asked: str, labels: Sequence[str]) -> str:
     """The label, or the part of one, that may have been meant; else the first labels."""
-    hint = suggest(asked, {*labels, *(pair for label in labels for pair in label.split())})
-    if "did you mean" in hint:
-        return hint
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-    return f"; there is: {', '.join(labels[:5])}{more}"
+    hint = suggest(asked, {*labels, *(pair for label in labels for pair in label.split())})
+    return hint.or_else(f"; there is: {', '.join(labels[:5])}{more}")
 
 
 def _pairs(asked: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from dltips.errors import ConfigError
+from dltips.files import replacing
 from dltips.insight.comparison import FIGURES, Comparison
 from dltips.insight.groups import RunGroup, wrapped
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
@@ -110,17 +111,13 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
     legend.get_title().set_fontsize(9)
     for written in legend.get_texts():
         written.set_parse_math(False)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with warnings.catch_warnings():
-            # a label may hold signs that the font lacks; they are drawn as boxes
+        with replacing(path) as temporary, warnings.catch_warnings():
+            # a label may hold characters that the font lacks; they are drawn as boxes
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             canvas.print_figure(temporary, format=path.suffix.lower().removeprefix("."))
-        os.replace(temporary, path)
     except OSError as error:
         raise ConfigError(f"plot: {path} cannot be written ({error.strerror}); choose another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return cut
 
 

@@ -133,8 +133,7 @@ def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]
     known = {key for run in runs for key in run.settings}
     for key in by:
         if key not in known:
-            hint = suggest(key, known)
-            hint = hint if "did you mean" in hint else f"; what differs here is {', '.join(varied) or 'the seed alone'}"
+            hint = suggest(key, known).or_else(f"; what differs here is {', '.join(varied) or 'the seed alone'}")
             raise ConfigError(f"by: {key!r} is no setting of these runs{hint}")
     return list(dict.fromkeys(by))
 

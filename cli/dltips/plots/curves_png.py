@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dltips.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,15 +53,10 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
             axes.legend(frameon=False, fontsize=9)
     _draw(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with warnings.catch_warnings():
-            # a title may hold signs that the font lacks; they are drawn as boxes
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            canvas.print_figure(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # a title may hold characters that the font lacks; they are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas.print_figure(temporary, format="png")
 
 
 def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dltips.files import replacing
 from dltips.plots.curves_png import TRAIN, VAL
 
 if TYPE_CHECKING:
@@ -154,9 +154,5 @@ def _fitted(canvas: FigureCanvasAgg, text: str, width: int) -> str:
 
 
 def _save(canvas: FigureCanvasAgg, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         canvas.print_figure(temporary, format="png", dpi=DPI)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from dltips.files import replacing, sync_folder, write_durably
+
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
 
@@ -20,27 +22,14 @@ class Damaged(Exception):
 
 def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
     """Temporary file, fsync, rename, fsync of the folder; what was last becomes previous. Errors: OSError."""
-    temporary = folder / f".{name}.tmp"
     # in memory first: given a file, torch.save turns a full disk into a RuntimeError about zip archives
     content = io.BytesIO()
     torch.save(dict(payload), content)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if name == LAST and (folder / LAST).exists():
-        os.replace(folder / LAST, folder / PREVIOUS)
-    os.replace(temporary, folder / name)
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with replacing(folder / name) as temporary:
+        write_durably(temporary, content.getbuffer())
+        if name == LAST and (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+    sync_folder(folder)
 
 
 NET = ("format", "epoch", "model", "preprocessing", "input_shape", "classes")

@@ -12,22 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from dltips import paths
 from dltips.config.redaction import redact, redacted
 from dltips.config.validation import completed
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
+from dltips.files import Locked, locked, write_text
 from dltips.runs import past_runs
+from dltips.runs.layout import CONFIG, LOCK, METRICS, SWEEP, read_metrics, read_summary
 
-METRICS, SUMMARY, CONFIG, ENVIRONMENT, LOG = (
-    "metrics.jsonl",
-    "summary.json",
-    "config.yaml",
-    "environment.json",
-    "run.log",
-)
 UNFINISHED = ("interrupted", "failed")
 
 
@@ -39,7 +33,7 @@ def check_writable() -> None:
         os.close(handle)
         os.unlink(name)
     except OSError as error:
-        raise ConfigError(
+        raise OutputError(
             f"outputs: {paths.OUTPUTS.absolute()} cannot be written ({error.strerror}); go to a folder of your own"
         ) from error
 
@@ -51,7 +45,7 @@ def make(name: str | None, chosen: Path | None = None) -> Path:
         paths.OUTPUTS.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=False)
     except OSError as error:
-        raise ConfigError(f"outputs: {folder.absolute()} cannot be made ({error.strerror})") from error
+        raise OutputError(f"outputs: {folder.absolute()} cannot be made ({error.strerror})") from error
     return folder
 
 
@@ -64,69 +58,16 @@ def unique_name(name: str | None, short_hash: str | None = None) -> str:
 
 def write_config(folder: Path, plain: Mapping[str, Any]) -> str:
     """config.yaml: interpolations stay as they were written, secrets are redacted. Its text."""
-    text = yaml.dump(redacted(plain), Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-    write_whole(folder / CONFIG, text)
+    text = OmegaConf.to_yaml(OmegaConf.create(redacted(plain)))
+    write_text(folder / CONFIG, text)
     return text
-
-
-# libyaml's, where PyYAML has it: OmegaConf.to_yaml writes the same text in 6 ms, this in 0.4
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Quotes texts that OmegaConf would read as numbers, 1e3 for one, and others as yes or no: y and n."""
-
-
-def _as_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    with contextlib.suppress(ValueError):
-        float("0" if text in ("y", "n", "Y", "N") else text.replace("_", ""))
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
-    return dumper.represent_str(text)
-
-
-_Dumper.add_representer(str, _as_text)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All or nothing: a temporary file beside it, then a rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a torn last line, from a crash in mid-write, is left out."""
-    records = []
-    path = folder / METRICS
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        epoch = record.get("epoch") if isinstance(record, dict) else None
-        if type(epoch) is not int or not 0 <= epoch < 2**53:
-            break
-        records.append(record)
-    return records
 
 
 def cut_metrics(folder: Path, last_epoch: int) -> list[dict[str, Any]]:
     """Keep the lines up to an epoch: what came after the checkpoint is about to happen again."""
     kept = [record for record in read_metrics(folder) if record["epoch"] <= last_epoch]
-    write_whole(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+    write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return summary if isinstance(summary, dict) else None
 
 
 def test_reads(summary: Mapping[str, Any]) -> int:
@@ -146,7 +87,7 @@ def find_to_resume(chosen: str) -> Path:
     """The folder that is named; `last` is the newest unfinished run. Errors: ConfigError, also for a grid or search."""
     _check_named(chosen, "resume")
     if chosen == "last":
-        found = [path.parent for name in (CONFIG, past_runs.SWEEP) for path in paths.OUTPUTS.glob(f"*/{name}")]
+        found = [path.parent for name in (CONFIG, SWEEP) for path in paths.OUTPUTS.glob(f"*/{name}")]
         for folder in sorted(found, reverse=True):
             if past_runs.is_sweep(folder):
                 _refuse_sweep(folder, past_runs.cut_off(folder))
@@ -177,40 +118,13 @@ def _with_config(folder: Path, chosen: str) -> Path:
 
 
 @contextlib.contextmanager
-def alive(folder: Path) -> Iterator[None]:
-    """Within, the run is being written, which `alone` tells others on this machine; it ends with the process, too."""
-    with _locked(folder, shared=True):
-        yield
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Within, nobody else on this machine goes on with the run. Errors: ConfigError if it is being written already."""
-    with _locked(folder, shared=False) as got:
-        if not got:
-            raise ConfigError(f"resume: {folder} is being written by another process; wait for it, or stop it")
-        yield
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, shared: bool) -> Iterator[bool]:
-    """Whether the lock was to be had, which it is where there are no locks."""
+def writing(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Within, this process alone on this machine writes the run. Raises ConfigError if another one does."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield True
-        return
-    handle, got = os.open(folder, os.O_RDONLY), True
-    try:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            got = False
-        except OSError:  # a file system without locks
-            pass
-        yield got
-    finally:
-        os.close(handle)
+        with locked(folder / LOCK, wait):
+            yield
+    except Locked as error:
+        raise ConfigError(f"resume: {folder} is being written by another process; wait for it, or stop it") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

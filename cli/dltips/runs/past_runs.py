@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 
 from dltips import paths
 from dltips.errors import ConfigError
+from dltips.files import read_json
 from dltips.metrics import is_better
+from dltips.runs.layout import CONFIG, SUMMARY, SWEEP, read_metrics
 
-METRICS, SUMMARY, CONFIG, SWEEP = "metrics.jsonl", "summary.json", "config.yaml", "sweep.json"
 USED = "finished"  # the only runs that are averaged
 DEEPEST = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
 
@@ -41,10 +41,8 @@ class PastRun:
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl up to the first torn one; read anew with each call."""
-        from dltips.runs import folder  # late: it imports omegaconf, 0.1 s
-
         try:
-            return folder.read_metrics(self.path)
+            return read_metrics(self.path)
         except OSError:
             return []
 
@@ -115,7 +113,7 @@ def best_of(sweep: Path) -> Path:
 
 def cut_off(sweep: Path) -> str | None:
     """The command that goes on with a grid or search, if one of its trials is not over."""
-    trials = (_json(sweep / SWEEP) or {}).get("trials")
+    trials = (read_json(sweep / SWEEP) or {}).get("trials")
     names = [trial.get("folder") for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
     folders = {sweep / name for name in names if isinstance(name, str)} | {*_run_folders(sweep)}
     is_open = any(read(folder).status in ("unfinished", "interrupted") for folder in folders)
@@ -124,7 +122,7 @@ def cut_off(sweep: Path) -> str | None:
 
 def command_of(sweep: Path) -> str:
     """As it was typed; the same one goes on with what is left."""
-    return str((_json(sweep / SWEEP) or {}).get("command", "the one that began it"))
+    return str((read_json(sweep / SWEEP) or {}).get("command", "the one that began it"))
 
 
 def is_sweep(folder: Path) -> bool:
@@ -139,7 +137,7 @@ def is_run(folder: Path) -> bool:
 
 def read(folder: Path) -> PastRun:
     """One run folder; whatever is missing or damaged in it is left out."""
-    summary = _json(folder / SUMMARY) or {}
+    summary = read_json(folder / SUMMARY) or {}
     status = summary.get("status")
     settings = summary.get("settings")
     if not isinstance(settings, dict) or not settings:
@@ -194,7 +192,7 @@ def _inside(folder: Path) -> list[Path]:
     except OSError:
         return []
     inside = [Path(name) for name in names if os.path.isdir(name)]  # a link to itself is none, and no error
-    trials = (_json(folder / SWEEP) or {}).get("trials")
+    trials = (read_json(folder / SWEEP) or {}).get("trials")
     for trial in trials if isinstance(trials, list) else []:
         name = trial.get("folder") if isinstance(trial, dict) else None
         if isinstance(name, str) and "/" in name:
@@ -202,15 +200,6 @@ def _inside(folder: Path) -> list[Path]:
             if is_run(elsewhere):
                 inside.append(elsewhere)
     return inside
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is none, or no whole one."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _settings_of_config(folder: Path) -> dict[str, Any]:

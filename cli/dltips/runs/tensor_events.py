@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from torch import Tensor
 
+from dltips.files import replacing
 from dltips.runs.events import HPARAMS, PATTERN, EventFile, metadata, record, records, shape
 
 READABLE = 64  # pixels that the longer side of a picture in a grid has at the least
@@ -60,12 +60,8 @@ def cut(folder: Path, last_step: int) -> None:
         if not kept:
             path.unlink()
             continue
-        temporary = folder / ".events.tmp"
-        try:
+        with replacing(path) as temporary:
             temporary.write_bytes(b"".join(map(record, kept)))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _stays(event: Event, last_step: int) -> bool:

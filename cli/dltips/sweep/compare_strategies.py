@@ -17,12 +17,13 @@ from dltips import paths
 from dltips.config.overrides import typed_keys
 from dltips.config.plain import to_plain
 from dltips.config.validation import Config, validate
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
 from dltips.feed.dataset_cache import DatasetCache
 from dltips.metrics import is_better
 from dltips.nets.stages import stages_of
 from dltips.runs import folder
+from dltips.runs.layout import read_summary
 from dltips.train.build import prepare
 from dltips.train.run import RunContext, run_once
 
@@ -68,9 +69,9 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
             code, path = run_once(
                 trial, None, RunContext(typed_keys(overrides), [], said, deadline=started + seconds, store=store)
             )
+        except OutputError:
+            raise
         except ConfigError as error:  # what goes with the others need not go with this one
-            if str(error).startswith("outputs:"):
-                raise
             refused.append(f"{strategy} is left out: {error}")
             continue
         codes.append(code)
@@ -78,7 +79,7 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
             rest = FOUR[FOUR.index(strategy) + 1 :]
             refused.append(f"interrupted in {strategy}: {', '.join(rest) or 'nothing'} not run")
             break
-        summary = folder.read_summary(path) or {}
+        summary = read_summary(path) or {}
         outcomes.append(StrategyOutcome(strategy, str(path), summary, time.perf_counter() - started))
     lines = table(outcomes, chosen, config.settings.metric, seconds, count) if outcomes else []
     print("\n".join([*lines, *map(_folded, refused)]), flush=True)

@@ -7,20 +7,20 @@ import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dltips import paths
 from dltips.config.redaction import redact, redacted
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
+from dltips.files import Locked, locked, write_json
 from dltips.runs import folder
+from dltips.runs.layout import LOCK, SUMMARY, read_summary
 
 SWEEP = "sweep.json"
-LOCK = ".lock"
 FORMAT = 1
-PATIENCE = 5.0  # seconds
+PATIENCE = 5.0  # seconds that another command has to end in
 
 
 def read(place: Path) -> dict[str, Any] | None:
@@ -48,9 +48,9 @@ def make(identity: str, name: str | None) -> Path:
 def write(place: Path, content: Mapping[str, Any]) -> None:
     """Errors: ConfigError."""
     try:
-        folder.write_json(place / SWEEP, {"format": FORMAT, **redacted(content)})
+        write_json(place / SWEEP, {"format": FORMAT, **redacted(content)})
     except OSError as error:
-        raise ConfigError(f"outputs: {place} cannot be written ({error.strerror})") from error
+        raise OutputError(f"outputs: {place} cannot be written ({error.strerror})") from error
 
 
 def command() -> str:
@@ -60,40 +60,22 @@ def command() -> str:
 
 @contextlib.contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """Within, no other process runs this sweep's trials on this machine. Errors: ConfigError if one does already."""
+    """Within, no other command of this machine runs this sweep's trials. Raises ConfigError if one does already."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT)
-    try:
-        _wait_for(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB), place)
-        yield
-    finally:
-        os.close(handle)  # and with it the lock; the file stays, since another process may wait for it
-
-
-def _wait_for(lock: Callable[[], None], place: Path) -> None:
-    """The workers of a process that was killed save their trials first, which may take some seconds."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return lock()
-        except OSError as error:
-            if time.monotonic() > until:
-                raise ConfigError(
-                    f"{place}: is being run by another process; wait for it, or stop it: the same command then goes on"
-                ) from error
-        time.sleep(0.1)
+        with locked(place / LOCK, PATIENCE):
+            yield
+    except Locked as error:
+        raise ConfigError(
+            f"{place}: is being run by another process; wait for it, or stop it: the same command then goes on"
+        ) from error
 
 
 def finished_elsewhere() -> dict[str, Path]:
     """Every finished run under outputs by its content hash, in a sweep or by itself."""
     found: dict[str, Path] = {}
-    for pattern in (f"*/{folder.SUMMARY}", f"*/*/{folder.SUMMARY}"):
+    for pattern in (f"*/{SUMMARY}", f"*/*/{SUMMARY}"):
         for file in sorted(paths.OUTPUTS.glob(pattern)):
-            summary = folder.read_summary(file.parent) or {}
+            summary = read_summary(file.parent) or {}
             if summary.get("status") == "finished" and isinstance(summary.get("content_hash"), str):
                 found.setdefault(summary["content_hash"], file.parent)
     return found

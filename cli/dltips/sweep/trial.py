@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dltips.config.validation import Config, validate
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED
 from dltips.feed.dataset_cache import DatasetCache
+from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
+from dltips.runs.layout import CONFIG, LOG, SUMMARY, read_summary
 from dltips.train.resume import reopen
 from dltips.train.run import RunContext, Stop, reason, run_once
 from dltips.train.summary import failed_early
@@ -86,7 +88,7 @@ def folder_name(number: int, config_hash: str) -> str:
 
 def outcome_of(number: int, path: Path) -> TrialOutcome | None:
     """How the run of a folder ended; None if it was cut off, or never began."""
-    summary = folder.read_summary(path)
+    summary = read_summary(path)
     if summary is None or not isinstance(summary.get("status"), str):
         return None
     best, metric, error, seconds = (summary.get(key) for key in ("best", "metric", "error", "seconds"))
@@ -128,8 +130,8 @@ def run_trial(trial: Trial, place: Path, surroundings: SweepContext) -> TrialOut
     else:
         if code == EXIT_INTERNAL:  # the disk is full, or gone
             with contextlib.suppress(OSError):  # what was cut off goes on next time, what failed does not
-                (path / folder.SUMMARY).unlink(missing_ok=True)
-            raise ConfigError(f"outputs: {path} cannot be written; make room, then the same command goes on")
+                (path / SUMMARY).unlink(missing_ok=True)
+            raise OutputError(f"outputs: {path} cannot be written; make room, then the same command goes on")
         if code == EXIT_INTERRUPTED and outcome_of(trial.number, path) is None:
             return TrialOutcome(trial.number, "interrupted", path)
     outcome = outcome_of(trial.number, path)
@@ -146,7 +148,7 @@ def _is_writable(place: Path) -> bool:
 
 
 def _run(config: Config, path: Path, surroundings: SweepContext) -> int:
-    if (path / folder.CONFIG).is_file():
+    if (path / CONFIG).is_file():
         try:
             resumed = reopen(path, config)
         except checkpoint.Damaged:
@@ -160,25 +162,25 @@ def _run(config: Config, path: Path, surroundings: SweepContext) -> int:
         try:
             path.rmdir()
         except OSError as error:
-            raise ConfigError(f"outputs: {path} has files but no config.yaml; move it away") from error
+            raise OutputError(f"outputs: {path} has files but no config.yaml; move it away") from error
     code, _ = run_once(config, None, surroundings.session(path))
     return code
 
 
 def _record(config: Config, path: Path, error: Exception) -> None:
     """A failure in the run's own folder: its summary and, for what is no one's mistake, the traceback in its log."""
-    if isinstance(error, ConfigError) and str(error).startswith("outputs:"):
+    if isinstance(error, OutputError):
         raise error
     try:
         if not path.exists():
             folder.make(None, path)
-        if not (path / folder.CONFIG).exists():
+        if not (path / CONFIG).exists():
             folder.write_config(path, config.plain)
-        if not (folder.read_summary(path) or {}).get("error"):
-            folder.write_json(path / folder.SUMMARY, failed_early(config, reason(error)))
-        with (path / folder.LOG).open("a", encoding="utf-8") as log:
+        if not (read_summary(path) or {}).get("error"):
+            write_json(path / SUMMARY, failed_early(config, reason(error)))
+        with (path / LOG).open("a", encoding="utf-8") as log:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             text = reason(error) if isinstance(error, ConfigError) else "".join(traceback.format_exception(error))
             log.write(f"{now} failed: {text.rstrip()}\n")
     except OSError as problem:
-        raise ConfigError(f"outputs: {path} cannot be written ({problem.strerror})") from problem
+        raise OutputError(f"outputs: {path} cannot be written ({problem.strerror})") from problem

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from dltips.signals import STOPPING
+from dltips.signals import STOPPING, install
 from dltips.sweep.trial import Trial
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -23,9 +23,8 @@ def init_worker(slot: int, count: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
         if os.getppid() != parent:  # it died before that
             os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in STOPPING[1:]:
-        signal.signal(number, lambda *_: os._exit(0))  # between two trials; within one, it is saved first
+    install(signal.SIG_IGN, (signal.SIGINT,))
+    install(lambda *_: os._exit(0), STOPPING[1:])  # between two trials; within one, it is saved first
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
 

@@ -140,7 +140,7 @@ def _prepare(config: Config, threads: devices.Threads | None, begun: Begun | Non
         thawing=thawing,
         feature_seconds=tuned.seconds,
         weights_hash=pretrained.hash if pretrained else None,
-        notes=[*data.source.notes, *warnings(config), *notes, *tuned.plan.notes],
+        notes=[*data.source.notes, *warnings(config.tips, config.resolved), *notes, *tuned.plan.notes],
     )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from dltips.metrics import Score
-from dltips.runs import checkpoint, folder
+from dltips.runs import checkpoint
 from dltips.runs.hparams import hyperparameters
+from dltips.runs.layout import METRICS
 from dltips.tips.preprocessing import save
 from dltips.train.build import Run
 from dltips.train.display import Display
@@ -34,7 +35,7 @@ class FolderRecorder:
         self, path: Path, run: Run, display: Display, config_text: str, typed: Sequence[str], *, pictures: bool
     ) -> None:
         self.path = path
-        self.metrics = (path / folder.METRICS).open("a", encoding="utf-8", buffering=1)
+        self.metrics = (path / METRICS).open("a", encoding="utf-8", buffering=1)
         self.run = run
         self.display = display
         self.config_text = config_text

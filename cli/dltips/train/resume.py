@@ -17,6 +17,7 @@ from dltips.config.validation import RESUMABLE, Config, validate
 from dltips.errors import ConfigError
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import versions
+from dltips.runs.layout import ENVIRONMENT, SUMMARY, read_summary
 from dltips.tips import preprocessing
 from dltips.train.build import Run
 from dltips.train.device import Threads
@@ -55,7 +56,7 @@ class Continuation:
             raise ConfigError(f"resume: the data are not those of {self.path} any more; start a new run")
         snapshot = Snapshot.from_payload(self.payload, run.training) if self.payload is not None else None
         done = snapshot.epoch if snapshot is not None else 0
-        finished = (folder.read_summary(self.path) or {}).get("status") == "finished"
+        finished = (read_summary(self.path) or {}).get("status") == "finished"
         if snapshot is not None and finished:
             snapshot.stopped = False  # whoever makes a finished run longer wants to go on
         if done and run.config.settings.epochs < done + finished:
@@ -65,13 +66,12 @@ class Continuation:
             from dltips.runs.tensor_events import cut
 
             cut(self.path, done)
-        (self.path / folder.SUMMARY).unlink(missing_ok=True)
+        (self.path / SUMMARY).unlink(missing_ok=True)
         return snapshot, records
 
 
-def continuation(composed: DictConfig, overrides: list[str]) -> Continuation:
-    """What `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
-    path = folder.find_to_resume(str(composed.resume))
+def continuation(path: Path, composed: DictConfig, overrides: list[str]) -> Continuation:
+    """The run folder that `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
     stored = folder.read_config(path)
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)
@@ -95,7 +95,7 @@ def reopen(path: Path, config: Config) -> Continuation:
     """A run folder's last checkpoint, to go on with under its config. Errors: checkpoint.Damaged."""
     payload, problems = checkpoint.read_latest(path)
     recorded = _environment(path)
-    test_reads = folder.test_reads(folder.read_summary(path) or {})
+    test_reads = folder.test_reads(read_summary(path) or {})
     notes = [f"resume: {problem}; going on from the checkpoint before it" for problem in problems]
     if payload is None:
         notes.append(f"resume: {path} has no checkpoint yet; starting again")
@@ -161,7 +161,7 @@ def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) 
 def _environment(path: Path) -> dict[str, Any]:
     """versions, threads and hashes as the run recorded them; empty where the file is damaged or missing."""
     try:
-        recorded = json.loads((path / folder.ENVIRONMENT).read_text(encoding="utf-8"))
+        recorded = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         recorded = None
     recorded = recorded if isinstance(recorded, dict) else {}

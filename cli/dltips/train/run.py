@@ -8,9 +8,7 @@ import gc
 import math
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +20,14 @@ from omegaconf import DictConfig
 from dltips.config.overrides import typed_keys
 from dltips.config.redaction import redact
 from dltips.config.validation import Config, validate
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
 from dltips.feed.dataset_cache import DatasetCache
+from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
-from dltips.signals import STOPPING
+from dltips.runs.layout import ENVIRONMENT, LOG, SUMMARY, read_metrics
+from dltips.signals import handling
 from dltips.train import device as devices
 from dltips.train.build import Run, prepare
 from dltips.train.display import Display, display_for
@@ -76,9 +76,10 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
     if composed.get("resume") is not None:
         from dltips.train.resume import continuation
 
-        resumed = continuation(composed, overrides)
-        session = RunContext(typed_keys(overrides), [*notes, *resumed.notes], set())
-        with folder.alone(resumed.path) if several().rank == 0 else contextlib.nullcontext():
+        path = folder.find_to_resume(str(composed.resume))
+        with folder.writing(path) if several().rank == 0 else contextlib.nullcontext():
+            resumed = continuation(path, composed, overrides)
+            session = RunContext(typed_keys(overrides), [*notes, *resumed.notes], set())
             code, _ = run_once(resumed.config, resumed, session)
     else:
         code, _ = run_once(validate(composed), None, RunContext(typed_keys(overrides), notes, set()))
@@ -97,7 +98,7 @@ def run_once(config: Config, resumed: Continuation | None, session: RunContext) 
 
         run.notes = [*run.notes, *share_out(run, group)]
         if group.rank:
-            with _stop_on_signals(run.training, group):
+            with stop_on_signals(run.training, group):
                 return follow(run, resumed, group)
     snapshot, records = resumed.restore(run) if resumed else (None, [])
     if resumed:
@@ -109,16 +110,16 @@ def run_once(config: Config, resumed: Continuation | None, session: RunContext) 
     path = resumed.path if resumed else folder.make(config.settings.name, session.path)
     try:
         config_text = folder.write_config(path, config.plain)
-        folder.write_json(path / folder.ENVIRONMENT, environment(run))
-        display = display_for(path / folder.LOG, config.settings.epochs, run.training, quiet=session.quiet)
+        write_json(path / ENVIRONMENT, environment(run))
+        display = display_for(path / LOG, config.settings.epochs, run.training, quiet=session.quiet)
         pictures = session.draws(config.log.pictures)
         recorder = FolderRecorder(path, run, display, config_text, session.typed, pictures=pictures)
     except OSError as error:
         if not resumed:
             shutil.rmtree(path, ignore_errors=True)
-        raise ConfigError(f"outputs: {path} cannot be written ({error.strerror})") from error
+        raise OutputError(f"outputs: {path} cannot be written ({error.strerror})") from error
     group.first([str(path), snapshot is not None and snapshot.stopped])
-    with folder.alive(path), contextlib.closing(display), contextlib.closing(recorder):
+    with folder.writing(path), contextlib.closing(display), contextlib.closing(recorder):
         for note in (*session.notes, *run.notes):
             display.note(note, heard=note in session.said)
             session.said.add(note)
@@ -128,7 +129,7 @@ def run_once(config: Config, resumed: Continuation | None, session: RunContext) 
             gc.enable()
             devices.keep_freed_memory()
             with contextlib.ExitStack() as listening:
-                listening.enter_context(_stop_on_signals(run.training, group))
+                listening.enter_context(stop_on_signals(run.training, group))
                 result = fit(run, recorder, resume=snapshot, records=records)
                 if group.size == 1:  # of several processes another one may have heard the signal first
                     listening.close()
@@ -142,14 +143,14 @@ def run_once(config: Config, resumed: Continuation | None, session: RunContext) 
             return _failed_to_write(run, path, error), path
         except BaseException as error:
             display.leave()
-            if isinstance(error, ConfigError) and not folder.read_metrics(path):
+            if isinstance(error, ConfigError) and not read_metrics(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     # who presses ctrl-C twice loses an epoch, not the run
                     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                    summary = summarize(run, status, folder.read_metrics(path), None, reason(error))
-                    folder.write_json(path / folder.SUMMARY, summary)
+                    summary = summarize(run, status, read_metrics(path), None, reason(error))
+                    write_json(path / SUMMARY, summary)
             raise
 
 
@@ -191,13 +192,13 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     recorder.best(result.snapshot)
     status = session.ended_as() if result.stopped_early else result.status
     recorder.finish(status)
-    records = folder.read_metrics(path)
+    records = read_metrics(path)
     if recorder.pictures and records:
         from dltips.plots.curves_png import curves
 
         curves(records, path / "curves.png", redact(run.config.settings.name or path.name))
     summary = summarize(run, status, records, result)
-    folder.write_json(path / folder.SUMMARY, summary)
+    write_json(path / SUMMARY, summary)
     if result.status == "diverged":
         assert result.diverged_at is not None
         epoch, step, where = result.diverged_at
@@ -222,8 +223,8 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
 def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
     """The disk is full, or gone: the last good checkpoint is whole, and the person learns how to go on."""
     with contextlib.suppress(OSError):
-        summary = summarize(run, "failed", folder.read_metrics(path), None, f"cannot be written ({error.strerror})")
-        folder.write_json(path / folder.SUMMARY, summary)
+        summary = summarize(run, "failed", read_metrics(path), None, f"cannot be written ({error.strerror})")
+        write_json(path / SUMMARY, summary)
     has_checkpoint = (path / checkpoint.LAST).exists() or (path / checkpoint.PREVIOUS).exists()
     remedy = f"make room, then: dltips train resume={path}" if has_checkpoint else "make room and start again"
     print(f"dltips: {path} cannot be written ({error.strerror or error}); {remedy}", file=sys.stderr)
@@ -235,7 +236,7 @@ SAME = 3.0  # seconds in which a second signal is the first one again
 
 
 @contextlib.contextmanager
-def _stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
+def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once.
 
     Processes that dltips has started leave the second one to it.
@@ -251,12 +252,5 @@ def _stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
         elif time.monotonic() - told >= same:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with handling(stop):
         yield
-        return
-    theirs = {number: signal.signal(number, stop) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)

@@ -11,16 +11,18 @@ from torch.nn import functional
 from dltips.errors import ConfigError
 from dltips.feed.load import Wanted, load
 from dltips.feed.splits import split
+from dltips.files import write_json
 from dltips.formatting import few
 from dltips.metrics import class_scores
 from dltips.runs import checkpoint, folder
+from dltips.runs.layout import SUMMARY, read_summary
 from dltips.use import inference
 
 
 def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     """Loss, accuracy, per class and confusion matrix on the test split. Errors: ConfigError."""
     path = folder.find(run)
-    summary = folder.read_summary(path)
+    summary = read_summary(path)
     if summary is None:
         raise ConfigError(f"{path}: has no summary.json, so it is not finished; go on with dltips train resume={path}")
     config, payload = inference.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
@@ -44,7 +46,7 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     # counted before anyone sees a number
     summary["test_reads"] = folder.test_reads(summary) + 1
     try:
-        folder.write_json(path / folder.SUMMARY, summary)
+        write_json(path / SUMMARY, summary)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}), so the read would not be counted") from error
     outputs, targets = net.outputs(splits.test)

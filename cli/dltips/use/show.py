@@ -93,7 +93,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
         grid(rows, file, title)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written ({error.strerror or error})") from error
-    notes = [*source.notes, *warnings(config)]
+    notes = [*source.notes, *warnings(config.tips, config.resolved)]
     channels = first.inputs.shape[1]
     if channels not in (1, 3):
         notes.append(f"of the {channels} channels the picture shows the first")

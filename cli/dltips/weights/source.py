@@ -15,6 +15,7 @@ from dltips.config.validation import Config
 from dltips.errors import ConfigError
 from dltips.nets.key_maps import KeyMap, key_maps_of
 from dltips.runs import checkpoint, folder
+from dltips.runs.layout import CONFIG
 from dltips.tips.finetune.base import FinetuneKnobs
 from dltips.tips.preprocessing import Affine, restore
 from dltips.weights import files, timm_hub
@@ -53,11 +54,11 @@ def find(config: Config) -> Pretrained:
             f" finetune.source={common.file}"
         )
     path = Path(source).expanduser()
-    if (path / folder.CONFIG).is_file():
+    if (path / CONFIG).is_file():
         return _from_run(source, _run_checkpoint(path, source), path, config)
     held = files.contents(source)
     if isinstance(held, dict) and set(checkpoint.NET) <= set(held):
-        return _from_run(source, held, path.parent if (path.parent / folder.CONFIG).is_file() else None, config)
+        return _from_run(source, held, path.parent if (path.parent / CONFIG).is_file() else None, config)
     return _from_file(source, files.tensors(held, source), common, config)
 
 

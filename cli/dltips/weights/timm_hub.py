@@ -38,8 +38,8 @@ def record(name: str) -> Record:
     timm = _import_timm()
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        hint = suggest(architecture, timm.list_models())
-        hint = hint if "did you" in hint else f"; timm.list_models() has the {len(timm.list_models())} that there are"
+        known = timm.list_models()
+        hint = suggest(architecture, known).or_else(f"; timm.list_models() has the {len(known)} that there are")
         raise ConfigError(f"finetune.source: timm:{name}: {architecture!r} is no architecture of timm{hint}")
     known = [each for each in timm.list_pretrained(f"{architecture}*") if each.partition(".")[0] == architecture]
     if not known:

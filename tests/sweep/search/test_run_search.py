@@ -22,7 +22,7 @@ from dltips.config.composition import compose
 from dltips.config.plain import to_plain
 from dltips.exit_codes import EXIT_INTERRUPTED, EXIT_PARTLY
 from dltips.main import main
-from dltips.runs import folder
+from dltips.runs.layout import read_metrics, read_summary
 from dltips.sweep.search import ranking, search_plots, search_report
 from dltips.sweep.search.importance import ENOUGH
 from dltips.sweep.search.objective import Runs
@@ -54,7 +54,7 @@ def runs() -> list[Path]:
 
 
 def summaries() -> list[dict[str, Any]]:
-    return [folder.read_summary(run) or {} for run in runs()]
+    return [read_summary(run) or {} for run in runs()]
 
 
 def test_so_many_trials_as_were_asked_for_each_an_ordinary_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,10 +145,10 @@ def test_seeds_of_a_bad_trial_are_not_all_run(capsys: pytest.CaptureFixture[str]
 def test_a_pruned_run_says_so() -> None:
     arguments = ["epochs=6", "optimizer.lr=choice(0.1,1e-6)", "trials=8", "pruner=asha", "log.pictures=none"]
     assert main(["sweep", *QUICK, *arguments]) == 0
-    ended = {run.name: (folder.read_summary(run) or {})["status"] for run in runs()}
+    ended = {run.name: (read_summary(run) or {})["status"] for run in runs()}
     assert set(ended.values()) == {"finished", "pruned"}
     for run in runs():
-        assert len(folder.read_metrics(run)) == 6 or ended[run.name] == "pruned"
+        assert len(read_metrics(run)) == 6 or ended[run.name] == "pruned"
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_a_database_that_is_gone_is_not_the_runs_failure() -> None:
     with pytest.raises(DatabaseGone):
         runs_of(Unreachable())
     (run,) = Path("outputs").iterdir()
-    assert (folder.read_summary(run) or {})["status"] == "interrupted"
-    assert len(folder.read_metrics(run)) == 2 and (run / "last.pt").exists(), "it is saved, and gone on with"
+    assert (read_summary(run) or {})["status"] == "interrupted"
+    assert len(read_metrics(run)) == 2 and (run / "last.pt").exists(), "it is saved, and gone on with"
 
 
 def test_what_a_worker_does_travels_to_another_process() -> None:
@@ -303,7 +303,7 @@ def test_a_sweep_that_is_killed_three_times_ends_whole(workers: int) -> None:
     assert process.returncode == 0, output
     assert [run.name[:3] for run in runs()] == ["000", "001", "002", "003"]
     for run in runs():
-        assert [record["epoch"] for record in folder.read_metrics(run)] == list(range(1, 41))
+        assert [record["epoch"] for record in read_metrics(run)] == list(range(1, 41))
     assert any("resuming" in (run / "run.log").read_text() for run in runs())
     # and ends as if nothing had happened
     resumed = next(run for run in runs() if "resuming" in (run / "run.log").read_text())
@@ -313,7 +313,7 @@ def test_a_sweep_that_is_killed_three_times_ends_whole(workers: int) -> None:
     (alone,) = Path("outputs").glob("*/metrics.jsonl")
     volatile = ("seconds", "samples_per_second")
     plain, other = (
-        [{key: value for key, value in record.items() if key not in volatile} for record in folder.read_metrics(path)]
+        [{key: value for key, value in record.items() if key not in volatile} for record in read_metrics(path)]
         for path in (resumed, alone.parent)
     )
     assert plain == other
@@ -329,12 +329,12 @@ def test_ctrl_c_saves_what_runs(workers: int) -> None:
     assert process.returncode == EXIT_INTERRUPTED, output
     last = output.strip().splitlines()[-1]
     assert last == f"interrupted: 3 of 3 trials are left; go on with: dltips sweep resume={place()}"
-    stopped = [run for run in runs() if (folder.read_summary(run) or {})["status"] == "interrupted"]
+    stopped = [run for run in runs() if (read_summary(run) or {})["status"] == "interrupted"]
     assert len(stopped) == workers and all((run / "last.pt").exists() for run in stopped)
     assert main(["sweep", "resume=last"]) == 0
-    assert [
-        (len(folder.read_metrics(run)), summary["status"]) for run, summary in zip(runs(), summaries(), strict=True)
-    ] == [(40, "finished")] * 3
+    assert [(len(read_metrics(run)), summary["status"]) for run, summary in zip(runs(), summaries(), strict=True)] == [
+        (40, "finished")
+    ] * 3
 
 
 @pytest.mark.slow

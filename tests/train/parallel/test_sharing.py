@@ -30,12 +30,12 @@ from dltips.train.fit import fit
 from dltips.train.loop import Interrupted, Meter, NotFinite, Training
 from dltips.train.loop import validate as validation
 from dltips.train.parallel import sharing
-from dltips.train.parallel.group import ProcessGroup, ProcessLost, _in_touch, gpu_of, refuse_one_for_two
+from dltips.train.parallel.group import ProcessGroup, ProcessLost, gpu_of, losses_reported, refuse_one_for_two
 from dltips.train.parallel.sharing import LOOK_STEPS, Interruptible, Look, parts_of
-from dltips.train.parallel.spawn import _remedy, _Stop
+from dltips.train.parallel.spawn import counting_signals, how_to_resume
 from dltips.train.parallel.world import PLACE, World, check_device, world
 from dltips.train.resume import continuation
-from dltips.train.run import SAME, _stop_on_signals, reason
+from dltips.train.run import SAME, reason, stop_on_signals
 from dltips.train.snapshot import Snapshot
 
 # One process of several, which train one config after the other: importing torch once is what takes the time.
@@ -275,7 +275,7 @@ def test_what_one_process_met_ends_all(answer: tuple[float, ...], error: type[Ex
 
 def test_what_another_process_heard_is_not_the_first_of_two_signals() -> None:
     training = prepare(validate(compose(PLAIN)[0])).training
-    with _stop_on_signals(training, group := Pretended(0, 2, (1, 0, 1.0))):
+    with stop_on_signals(training, group := Pretended(0, 2, (1, 0, 1.0))):
         with pytest.raises(Interrupted):
             Look(group)(training, Meter())
         signal.raise_signal(signal.SIGTERM)  # its own, which comes later
@@ -294,7 +294,7 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
     else:
         monkeypatch.setenv(PLACE, place)
     training = prepare(validate(compose(PLAIN)[0])).training
-    with _stop_on_signals(training, Pretended(0, 2)):
+    with stop_on_signals(training, Pretended(0, 2)):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)
         assert training.stop_requested
@@ -308,7 +308,7 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
 
 def test_a_process_alone_is_ended_at_once_by_its_second_signal() -> None:
     training = prepare(validate(compose(PLAIN)[0])).training
-    with _stop_on_signals(training, ProcessGroup()):
+    with stop_on_signals(training, ProcessGroup()):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -319,7 +319,7 @@ def test_who_starts_the_processes_counts_signals_and_gives_the_handlers_back(mon
     monkeypatch.setattr("dltips.train.parallel.spawn.time.monotonic", lambda: now)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with _Stop() as stop:
+        with counting_signals() as stop:
             for number, wait, count in ((1, 0.0, 0), (15, 0.0, 1), (15, 0.1, 1), (10, 1.0, 2)):
                 now += wait
                 signal.raise_signal(number)
@@ -377,23 +377,23 @@ def test_the_search_for_the_layer_that_broke_ends_when_another_process_was_asked
 def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """gloo's word has a path of another machine in it; what another process told of its end is said instead."""
     monkeypatch.setenv(PLACE, str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), _in_touch():
+    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), losses_reported():
         raise RuntimeError("Invalid scalar type")
     gone = RuntimeError("[/__w/pytorch/gloo/transport/tcp/pair.cc:561] Connection closed by peer")
-    with pytest.raises(ProcessLost) as lost, _in_touch():
+    with pytest.raises(ProcessLost) as lost, losses_reported():
         raise gone
     assert reason(lost.value) == "another process of this run is gone"
     (tmp_path / "why-1").write_text("ValueError: no such luck")
-    with pytest.raises(ProcessLost) as lost, _in_touch():
+    with pytest.raises(ProcessLost) as lost, losses_reported():
         raise gone
     assert reason(lost.value) == "process 2: ValueError: no such luck"
 
 
 def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
-    assert _remedy("") == "nothing was trained yet"
-    assert _remedy(str(tmp_path)) == f"no checkpoint was saved yet in {tmp_path}: start again"
+    assert how_to_resume("") == "nothing was trained yet"
+    assert how_to_resume(str(tmp_path)) == f"no checkpoint was saved yet in {tmp_path}: start again"
     (tmp_path / "previous.pt").touch()
-    assert _remedy(str(tmp_path)) == f"dltips train resume={tmp_path} goes on from its last checkpoint"
+    assert how_to_resume(str(tmp_path)) == f"dltips train resume={tmp_path} goes on from its last checkpoint"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 
 from dltips.errors import ConfigError
 from dltips.plots.curves_png import prepare as prepare_to_draw
-from dltips.signals import STOPPING, signals_blocked
+from dltips.signals import handling, signals_blocked, unblock
 from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
 from dltips.sweep.worker_process import init_worker, on_own_device
 
@@ -53,6 +53,11 @@ class GridWorker:
         self.process.join()
 
 
+def close_all(workers: Sequence[GridWorker]) -> None:
+    for worker in workers:
+        worker.close()
+
+
 def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
     """Outcomes as they come. A worker that is killed leaves its trial cut off, and another takes its place."""
     pending = deque(trials)
@@ -67,9 +72,9 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
             if worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGTERM)
 
-    # before the first fork: what Python raises within one is lost
-    theirs = {number: signal.signal(number, stop) for number in STOPPING}
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: close_all(workers))
+        stack.enter_context(handling(stop))  # before the first fork: what Python raises within one is lost
         for slot in range(count):
             if not stopping:
                 workers.append(GridWorker(slot, count, place, surroundings, [worker.connection for worker in workers]))
@@ -85,7 +90,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
             for worker in busy:
                 if worker.connection not in ready and worker.process.sentinel not in ready:
                     continue
-                outcome = _heard(worker, place)
+                outcome = _outcome(worker, place)
                 if stopping and outcome.status == "interrupted":
                     outcome = replace(outcome, error=None)  # it ended as it was told to
                 worker.trial = None
@@ -98,14 +103,9 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 yield outcome
         if stopping and pending:  # the trials at hand had finished all the same
             raise KeyboardInterrupt
-    finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)
-        for worker in workers:
-            worker.close()
 
 
-def _heard(worker: GridWorker, place: Path) -> TrialOutcome:
+def _outcome(worker: GridWorker, place: Path) -> TrialOutcome:
     """What a worker says of its trial, or what its end says."""
     assert worker.trial is not None
     try:
@@ -134,7 +134,7 @@ def _serve(
     for end in inherited:
         end.close()
     init_worker(slot, count, parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
+    unblock()  # what has come since the start is heard here
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             trial = connection.recv()

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from dltips.formatting import label
 from dltips.metrics import is_better
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
-from dltips.signals import STOPPING, interrupt
+from dltips.runs.layout import SUMMARY, read_metrics
+from dltips.signals import STOPPING, handling, interrupt
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.grid.compose_trials import Frozen, freeze
 from dltips.sweep.grid.grid_report import report
@@ -119,17 +120,6 @@ def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str
         raise ConfigError(f"{error} (trial {label(varied)})" if varied else str(error)) from error
 
 
-@contextlib.contextmanager
-def _heard(handler: Any) -> Iterator[None]:
-    """Within, SIGTERM and SIGUSR1 go to the handler; a trial that runs hears them itself."""
-    theirs = {number: signal.signal(number, handler) for number in STOPPING[1:]}
-    try:
-        yield
-    finally:
-        for number, before in theirs.items():
-            signal.signal(number, before)
-
-
 def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: SweepContext, *, retry: bool) -> int:
     left = _left_to_run(grid, retry=retry)
     _describe(grid, frozen)
@@ -140,7 +130,7 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: SweepCont
     surroundings.after_epoch = [progress.epoch] if progress.live else []
     interrupted = False
     try:
-        with _heard(interrupt):
+        with handling(interrupt, STOPPING[1:]):  # a trial that runs handles them itself
             for outcome in launcher(left, grid.place, surroundings) if left else ():
                 grid.outcomes[outcome.number] = outcome
                 progress.ended(outcome)
@@ -149,7 +139,7 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: SweepCont
     except KeyboardInterrupt:
         interrupted = True
     best = grid.best
-    with _heard(signal.SIG_IGN):  # it ends anyway, and the table is what it was for
+    with handling(signal.SIG_IGN, STOPPING[1:]):  # it ends anyway, and the table is what it was for
         _draw_best(grid, best)
         with contextlib.suppress(OSError):  # nobody reads it
             print(report(grid.trials, grid.outcomes, grid.metric, best, grid.place), flush=True)
@@ -176,7 +166,7 @@ def _left_to_run(grid: Grid, *, retry: bool) -> list[Trial]:
             if outcome.status == "diverged":  # from its beginning, which a failure in mid-run need not go back to
                 shutil.rmtree(path)
             else:
-                (path / folder.SUMMARY).unlink()
+                (path / SUMMARY).unlink()
             outcome = None
         if outcome is not None and outcome.status in (*ENDED, *FAILED):
             grid.outcomes[trial.number] = outcome
@@ -209,7 +199,7 @@ def _draw_best(grid: Grid, best: TrialOutcome | None) -> None:
     if config.log.pictures == "best" and not picture.exists():
         from dltips.plots.curves_png import curves
 
-        curves(folder.read_metrics(best.path), picture, redact(config.settings.name or best.path.name))
+        curves(read_metrics(best.path), picture, redact(config.settings.name or best.path.name))
 
 
 class GridProgress:

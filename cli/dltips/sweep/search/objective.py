@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dltips.metrics import Score
-from dltips.runs import folder
+from dltips.runs.layout import read_metrics, read_summary
 from dltips.sweep.search.seed_racing import is_clearly_worse
 from dltips.sweep.search.space import Space
 from dltips.sweep.search.trial_loop import TrialHandle, TrialResult
@@ -84,7 +84,7 @@ class Runs:
         return run_trial(on_own_device(trial, self.slot), self.place, surroundings)
 
     def _values(self, outcome: TrialOutcome) -> list[float]:
-        summary = folder.read_summary(outcome.path) or {}
+        summary = read_summary(outcome.path) or {}
         best = summary.get("best") or {}
         found = [(best if name in get_args(Score) else summary).get(name) for name in self.objectives]
         return [float(value) if isinstance(value, int | float) else math.nan for value in found]
@@ -135,7 +135,7 @@ class _Watch:
 
 
 def _pruned_value(path: Path, metric: str) -> list[float]:
-    records = folder.read_metrics(path)
+    records = read_metrics(path)
     value = records[-1].get(metric) if records else None
     return [float(value)] if isinstance(value, int | float) and math.isfinite(value) else []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +20,11 @@ from dltips.config.validation import Config
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.feed.dataset_cache import DatasetCache
+from dltips.files import locked
 from dltips.metrics import Score
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
+from dltips.runs.layout import CONFIG
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.preflight import Checker
 from dltips.sweep.search import ranking, samplers, search_report, search_workers
@@ -255,7 +256,7 @@ def _begun(plan: SearchPlan, url: URL, place: Path | None, more: bool) -> tuple[
 def _left_behind(plan: SearchPlan, place: Path) -> dict[int, dict[str, Any]]:
     """The values of the trials whose runs are in the folder, by number."""
     found: dict[int, dict[str, Any]] = {}
-    for file in sorted(place.glob(f"[0-9]*-*/{folder.CONFIG}")):
+    for file in sorted(place.glob(f"[0-9]*-*/{CONFIG}")):
         number = file.parent.name.partition("-")[0]
         try:
             stored = folder.read_config(file.parent)
@@ -345,13 +346,7 @@ def _refuse_differences(theirs: SearchPlan, ours: SearchPlan) -> None:
 
 @contextlib.contextmanager
 def _one_command_at_a_time() -> Iterator[None]:
-    """Within, no other command makes a sweep's folder: two that are given at once share one."""
-    import fcntl
-
+    """Within, no other command makes a search's folder: two that are given at once share one."""
     paths.OUTPUTS.mkdir(exist_ok=True)
-    handle = os.open(paths.OUTPUTS / ".search.lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(paths.OUTPUTS / ".search.lock", wait=-1):
         yield
-    finally:
-        os.close(handle)

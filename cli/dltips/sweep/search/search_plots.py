@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dltips.files import replacing
 from dltips.formatting import override_text
 from dltips.plots.curves_png import TRAIN, VAL
 from dltips.sweep.search.importance import importances
@@ -242,9 +242,5 @@ def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[F
 def _save(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from dltips.config.overrides import with_plus
 from dltips.config.redaction import redact
 from dltips.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTLY
 from dltips.formatting import columns, label, override_text
-from dltips.runs import folder
+from dltips.runs.layout import read_metrics
 from dltips.sweep.search.objective import FOLDERS, RACED, SCORES, SECONDS
 from dltips.sweep.search.ranking import pareto, ranked
 from dltips.sweep.search.study import ERROR, WORKER, ClaimedTrial
@@ -207,7 +207,7 @@ def _draw(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], path: Pa
     from dltips.sweep.search.search_plots import draw
 
     draw(plan, trials, place)
-    records = folder.read_metrics(path)
+    records = read_metrics(path)
     if records and not (path / "curves.png").exists():
         from dltips.plots.curves_png import curves
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sqlalchemy import URL
 
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, fail
 from dltips.feed.dataset_cache import DatasetCache
-from dltips.signals import STOPPING, interrupt, signals_blocked
+from dltips.signals import handling, install, interrupt, signals_blocked, unblock
 from dltips.sweep.search import ranking, samplers, search_report
 from dltips.sweep.search.objective import Runs
 from dltips.sweep.search.storage import DatabaseGone, in_one_line, opened
@@ -58,7 +58,7 @@ class Work:
             return EXIT_INTERRUPTED
         except (DatabaseGone, ConfigError) as error:
             # a disk that is full is no mistake in the command
-            mistake = isinstance(error, ConfigError) and not str(error).startswith("outputs:")
+            mistake = isinstance(error, ConfigError) and not isinstance(error, OutputError)
             return fail(str(error), EXIT_USAGE if mistake else EXIT_INTERNAL)
         return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
 
@@ -129,8 +129,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
         for process in list(crew.values()):
             end(process)
 
-    theirs = {number: signal.signal(number, stop) for number in STOPPING}
-    try:
+    with handling(stop):
         for slot in range(count):
             if not stopping:
                 start(slot)
@@ -153,9 +152,6 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
                     say(f"worker {slot}: is not replaced, since {replaced} were killed; is there memory enough?")
                 else:
                     start(slot)
-    finally:
-        for number, handler in theirs.items():
-            signal.signal(number, handler)
     return EXIT_INTERRUPTED if stopping else max(codes, default=EXIT_INTERNAL)
 
 
@@ -170,8 +166,8 @@ def _guarded(work: Callable[[int], int], slot: int) -> int:
 
     code = EXIT_INTERNAL
     try:
-        signal.signal(signal.SIGTERM, interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what has come since the start is heard here
+        install(interrupt, (signal.SIGTERM,))
+        unblock()  # what has come since the start is heard here
         code = work(slot)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED

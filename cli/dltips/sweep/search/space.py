@@ -20,7 +20,7 @@ from dltips.config.plain import flat, leaves, to_plain
 from dltips.config.recipes import GROUP
 from dltips.config.redaction import redacted
 from dltips.config.validation import Config, validate
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, WrongType
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -170,11 +170,10 @@ class Space:
         return config
 
     def _with_remedy(self, tried: Dimension, error: ConfigError) -> ConfigError:
-        text = str(error)
-        named = next((dimension for dimension in self.dimensions if text.startswith(f"{dimension.key}:")), None)
+        named = next((dimension for dimension in self.dimensions if dimension.key == error.key), None)
         if named is None:
-            return ConfigError(f"{tried.key}={tried.typed}: {text}")
-        if named.kind == "float" and "is not a whole number" in text:
+            return ConfigError(f"{tried.key}={tried.typed}: {error}")
+        if named.kind == "float" and isinstance(error, WrongType) and error.wanted is int:
             whole = f"int({named.typed})" if named.step is None else "range(FIRST,END,STEP)"
             return ConfigError(f"{named.key}: takes whole numbers; write '{named.key}={whole}'")
         return error
@@ -280,7 +279,7 @@ def _section(family: str, label: str, fixed: list[str], firsts: Mapping[str, str
     except ConfigError as error:
         inside = [key for key in firsts if key.startswith(f"{family}.")]
         hint = f"; a knob of one option only is searched apart: leave out {family} or {inside[0]}" if inside else ""
-        head = "" if str(error).startswith(f"{family}:") else f"{family}={label}: "
+        head = "" if error.key == family else f"{family}={label}: "
         raise ConfigError(f"{head}{error}{hint}") from error
 
 

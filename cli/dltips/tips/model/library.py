@@ -50,8 +50,7 @@ def timm_net(
     timm = _import_timm()
     known = timm.list_models()
     if architecture not in known:
-        hint = suggest(architecture, known)
-        hint = hint if "did you" in hint else f"; timm.list_models() has the {len(known)} that there are"
+        hint = suggest(architecture, known).or_else(f"; timm.list_models() has the {len(known)} that there are")
         raise ConfigError(f"model.architecture: {architecture!r} is no architecture of timm {timm.__version__}{hint}")
     settings: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}

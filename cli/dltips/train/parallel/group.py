@@ -95,14 +95,14 @@ class DistributedGroup(ProcessGroup):
 
     def add_up(self, tensor: Tensor) -> None:
         if tensor.numel():
-            with _in_touch():
+            with losses_reported():
                 distributed.all_reduce(tensor)
 
     def take_first(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             if tensor.numel():
                 whole = tensor.detach().contiguous()
-                with _in_touch():
+                with losses_reported():
                     distributed.broadcast(whole.reshape(-1).view(torch.uint8), 0)  # gloo knows no int16, no float8
                 if whole.data_ptr() != tensor.data_ptr():
                     tensor.copy_(whole)
@@ -110,7 +110,7 @@ class DistributedGroup(ProcessGroup):
     def gather(self, value: Any) -> list[Any]:
         own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with _in_touch():
+        with losses_reported():
             distributed.all_gather(lengths, torch.tensor([len(own)]))
             longest = max(int(length) for length in lengths)
             texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
@@ -122,7 +122,7 @@ class DistributedGroup(ProcessGroup):
 
     def highest(self, *values: float) -> Sequence[float]:
         found = torch.tensor(values, dtype=torch.float64)
-        with _in_touch():
+        with losses_reported():
             distributed.all_reduce(found, distributed.ReduceOp.MAX)
         return found.tolist()
 
@@ -165,7 +165,7 @@ def refuse_devices(config: Config, group: ProcessGroup) -> None:
 
 
 @contextlib.contextmanager
-def _in_touch() -> Iterator[None]:
+def losses_reported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

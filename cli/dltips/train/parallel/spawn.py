@@ -21,6 +21,8 @@ from omegaconf import DictConfig
 from dltips.config.overrides import typed_keys
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
+from dltips.runs.layout import LOG
+from dltips.signals import handling, present
 from dltips.train.parallel.world import LOST, PLACE, World, check_devices, read_message, tell, world
 
 GRACE = 10.0  # seconds, in which processes that were killed are gone
@@ -38,7 +40,7 @@ def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[s
     devices = _asked(composed, overrides)
     if devices == 1:
         return one_run()
-    with _Stop() as stop:
+    with counting_signals() as stop:
         if composed.get("resume") is None:
             from dltips.config.validation import validate
 
@@ -68,7 +70,7 @@ def _kept(composed: DictConfig, overrides: list[str], key: str, default: object)
     return folder.read_config(folder.find_to_resume(str(composed.resume))).get(key, default)
 
 
-def _start(devices: int, arguments: list[str], stop: _Stop) -> int:
+def _start(devices: int, arguments: list[str], stop: StopCount) -> int:
     """Run `dltips train` with these arguments in so many processes, which end before this does; the exit code."""
     import logging
 
@@ -85,40 +87,34 @@ def _start(devices: int, arguments: list[str], stop: _Stop) -> int:
         return _conclude(place, devices, failed, stopped=stop.asked > 0)
 
 
-class _Stop:
-    """Within, signals are counted: the first one is for the processes, so that they save, a second one for this one.
+class StopCount:
+    """Counts the signals that ask to stop: after the first the processes save and end, a second ends them at once.
 
-    A scheduler says SIGUSR1. One that comes right after another is the same word: whoever ends a process and its group
-    signals twice.
+    Two signals within 0.5 s count as one, because killing a process group delivers the signal twice.
     """
 
-    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
     SAME = 0.5  # seconds
 
     def __init__(self) -> None:
         self.asked = 0
         self.at = 0.0
-        self.theirs: dict[int, Any] = {}
 
-    def hear(self, number: int, frame: object) -> None:
+    def on_signal(self, number: int, frame: object) -> None:
         now = time.monotonic()
         if not self.asked or now - self.at > self.SAME:
             self.asked, self.at = self.asked + 1, now
 
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
-            # what nohup has switched off stays off
-            numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-            self.theirs = {number: signal.signal(number, self.hear) for number in numbers}
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.theirs.items():
-            signal.signal(number, handler)
+@contextlib.contextmanager
+def counting_signals() -> Iterator[StopCount]:
+    """Within, signals are counted. A signal that nohup has switched off stays off."""
+    count = StopCount()
+    numbers = present("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
+    with handling(count.on_signal, [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]):
+        yield count
 
 
-def _supervise(devices: int, place: Path, arguments: list[str], stop: _Stop) -> tuple[int, int] | None:
+def _supervise(devices: int, place: Path, arguments: list[str], stop: StopCount) -> tuple[int, int] | None:
     """Start the processes and wait for their end; the rank that failed first, if any, and its exit status.
 
     Torch's supervisor gets a thread, in which it leaves signals alone: else it would kill 30 s after the first.
@@ -192,15 +188,15 @@ def _conclude(place: Path, devices: int, failed: tuple[int, int] | None, *, stop
             _keep(place, rank, path)
             return fail(f"process {rank + 1} of {devices}: {why}", int(code))
     if stopped:
-        return fail(f"interrupted{' at once, without saving' if path else ''}; {_remedy(path)}", EXIT_INTERRUPTED)
+        return fail(f"interrupted{' at once, without saving' if path else ''}; {how_to_resume(path)}", EXIT_INTERRUPTED)
     rank, status = failed or (0, EXIT_INTERNAL)
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     how += " (memory may have run out)" if -status == signal.SIGKILL else ""
     _keep(place, rank, path)
-    return fail(f"process {rank + 1} of {devices} {how}, and the others with it; {_remedy(path)}", EXIT_INTERNAL)
+    return fail(f"process {rank + 1} of {devices} {how}, and the others with it; {how_to_resume(path)}", EXIT_INTERNAL)
 
 
-def _remedy(path: str) -> str:
+def how_to_resume(path: str) -> str:
     """How to go on with a run that could not save; `path` is its folder, if it got that far."""
     from dltips.runs import checkpoint
 
@@ -215,9 +211,7 @@ def _keep(place: Path, rank: int, path: str) -> None:
     """The end of what a process said, a traceback for instance, goes to run.log: the first one has said its own."""
     said = read_message(place / f"said-{rank}").splitlines()[-TAIL:]
     if rank and said and path:
-        from dltips.runs import folder
-
-        with contextlib.suppress(OSError), (Path(path) / folder.LOG).open("a", encoding="utf-8") as log:
+        with contextlib.suppress(OSError), (Path(path) / LOG).open("a", encoding="utf-8") as log:
             log.writelines(f"process {rank + 1}: {line}\n" for line in said)
 
 

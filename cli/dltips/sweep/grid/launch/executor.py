@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dltips.errors import ConfigError
+from dltips.signals import handling
 from dltips.sweep.grid.launch.remote_trial import JobResult
 from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
 
@@ -82,24 +83,19 @@ class SignalFlag:
 
     def __enter__(self) -> SignalFlag:
         self.stop = False
-        self._theirs = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._handling = handling(self._on_signal, (signal.SIGINT, signal.SIGTERM))
+        self._handling.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._theirs.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(None, None, None)
 
-    def _hear(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int, frame: object) -> None:
         if self.stop:
             raise KeyboardInterrupt
         self.stop = True
 
 
-@contextlib.contextmanager
-def ignore_sigint() -> Iterator[None]:
-    """Within, processes are started that a terminal's ctrl-C does not reach: they are told by us, once."""
-    theirs = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, theirs)
+def ignore_sigint() -> contextlib.AbstractContextManager[None]:
+    """Within, processes start that a terminal's ctrl-C does not reach: the executor passes it on to them, once."""
+    return handling(signal.SIG_IGN, (signal.SIGINT,))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dltips.errors import ConfigError
-from dltips.runs.folder import SUMMARY
+from dltips.files import Locked, locked, write_text
+from dltips.runs.layout import SUMMARY
 from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
 
 RUNNING = ".running"  # in the sweep's folder: a locked file for each trial that some process runs
@@ -86,38 +87,21 @@ def _shared() -> SweepContext:
 
 @contextlib.contextmanager
 def claimed(file: Path) -> Iterator[str | None]:
-    """Within, no other process has the file's trial, and None is given; or else the name of the one that has it.
+    """Yields None, and no other process has the file's trial meanwhile; or else the name of the process that has it.
 
-    On a file system without locks everyone gets None.
+    On a file system without locks every process gets None.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield None
-        return
     file.parent.mkdir(exist_ok=True)
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT)
+    holder = file.with_name(f"{file.name}.holder")
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 200).decode()
-            os.close(handle)
-            yield holder or "another process"
+            stack.enter_context(locked(file))
+        except Locked:
+            yield holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
             return
-        except OSError:  # no locks here
-            break
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(file).st_ino == os.fstat(handle).st_ino:  # else the one before has just removed it
-                break
-        os.close(handle)
-    try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        stack.callback(holder.unlink, missing_ok=True)
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield None
-    finally:
-        file.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def jobs_of(trials: Sequence[Trial], place: Path, typed: Sequence[str], cores: int | None) -> list[Job]:

@@ -22,7 +22,8 @@ from typing import Any
 from dltips.catalog.registry import Count, Size
 from dltips.config.plain import leaves
 from dltips.config.redaction import redact, redacted
-from dltips.errors import ConfigError
+from dltips.errors import ConfigError, OutputError
+from dltips.signals import install
 from dltips.sweep.grid.launch.executor import JobLost, collect, ignore_sigint
 from dltips.sweep.grid.launch.remote_trial import Job, JobResult, jobs_of, run_job
 from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
@@ -67,7 +68,7 @@ def fresh(place: Path) -> Path:
         folder.mkdir(exist_ok=True)
         (folder / STOP).unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"outputs: {folder} cannot be written ({error.strerror})") from error
+        raise OutputError(f"outputs: {folder} cannot be written ({error.strerror})") from error
     return folder
 
 
@@ -105,8 +106,8 @@ class RemoteCall:
                 heard.append(number)
                 signal.raise_signal(signal.SIGTERM)
 
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(time_is_up, save_and_queue)
+        install(stop, (signal.SIGTERM,))
+        install(save_and_queue, (time_is_up,))
         reply = run_job(errand)
         with contextlib.suppress(KeyboardInterrupt):  # it is told to stop, which it is about to do
             stopped = reply.outcome is not None and reply.outcome.status == "interrupted" and not reply.outcome.error
