@@ -23,10 +23,11 @@ from torch.nn import functional
 from dltips.config.composition import compose
 from dltips.config.validation import Config, validate
 from dltips.feed.batches import to_float
-from dltips.train.build import build_model, initialize, prepare
+from dltips.train.build import build_model, build_run, initialize
 from dltips.train.data import Data, prepare_data
 from dltips.train.device import keep_freed_memory
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning.features import cut, keep_features
+from dltips.train.finetuning.pretrained import find, put, wanted
 from dltips.train.fit import fit
 from dltips.train.loop import evaluation_batch
 
@@ -41,19 +42,19 @@ def configured(root: str, weights: str, seed: int, epochs: int) -> Config:
 
 def started(config: Config) -> tuple[nn.Module, Data]:
     """The net with its weights and the samples as they are when both contenders begin."""
-    pretrained = transfer.find(config)
+    pretrained = find(config)
     assert pretrained is not None
-    data = prepare_data(config, CPU, pretrained.preprocess, transfer.wanted(config, pretrained, None))
+    data = prepare_data(config, CPU, pretrained.preprocess, wanted(config, pretrained, None))
     model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), [])
     initialize(model, config, data.preprocess(to_float(data.train.inputs[:2])))
-    transfer.put(pretrained, model, config)
+    put(pretrained, model, config)
     return model.to(memory_format=torch.channels_last), data
 
 
 def ordinary(config: Config) -> tuple[float, float]:
     """Seconds and last validation accuracy of the loop that computes the features in every epoch."""
     model, data = started(config)
-    body, head = transfer.cut(model)
+    body, head = cut(model)
     body.eval()
     optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
     train, val = (data.feed(part, once=True) for part in (data.train, data.splits.val))
@@ -80,14 +81,14 @@ def ours(config: Config) -> tuple[float, float]:
     started(config)
     loading = time.perf_counter() - started_at
     started_at = time.perf_counter()
-    records = fit(prepare(config)).records
+    records = fit(build_run(config)).records
     return time.perf_counter() - started_at - loading, records[-1]["val/accuracy"]
 
 
 def extraction(config: Config, rounds: int) -> list[float]:
     """Ours over the bare loop's seconds, round by round."""
     model, data = started(config)
-    body, _ = transfer.cut(model)
+    body, _ = cut(model)
     body.eval()
     feed = data.feed(data.train, once=True)
     batch = evaluation_batch(feed, config.settings.batch_size)
@@ -98,7 +99,7 @@ def extraction(config: Config, rounds: int) -> list[float]:
             return [body(inputs) for inputs in prepared]
 
     def mine() -> object:
-        return transfer.keep_features(body, feed, config.settings.batch_size, 1, lambda view: (), no_autocast)
+        return keep_features(body, feed, config.settings.batch_size, 1, lambda view: (), no_autocast)
 
     def seconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()

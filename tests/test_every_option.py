@@ -21,7 +21,7 @@ from dltips.catalog.registry import FAMILIES
 from dltips.config.composition import compose
 from dltips.config.validation import validate
 from dltips.main import main
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.fit import fit
 
 REGISTRIES = registry.load()
@@ -131,7 +131,7 @@ def test_two_epochs(family: str, name: str, tmp_path: Path) -> None:
     composed, _ = compose(overrides(family, name, tmp_path))
     config = validate(composed)
     assert name in [tip.name for tip in config.tips[family]]
-    run = prepare(config)
+    run = build_run(config)
     before = run.training.net.parameters.clone()
     result = fit(run)
     assert (result.status, len(result.records)) == ("finished", 2)

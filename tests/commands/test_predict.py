@@ -21,7 +21,7 @@ from dltips.main import main
 from dltips.runs import checkpoint
 from dltips.tips.data.reading import read_samples
 from dltips.train import device
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.loop import predictions
 from dltips.use import inference
 
@@ -87,11 +87,13 @@ def test_pictures_of_the_validation_samples_get_the_bits_that_validation_saw(run
     assert torch.equal(samples, val.inputs) and len(names) == len(val) == 180
     outputs, _ = inference.load(config, payload, "cpu").outputs(Split(samples, torch.zeros(180, dtype=torch.int64)))
 
-    again = prepare(config)
+    again = build_run(config)
     training = again.training
     training.net.module.load_state_dict(payload["model"])
     with device.conditions(training.device, thread_count=again.threads.training, deterministic=False):
-        seen = torch.cat([part for part, _ in predictions(training.net.module, training.val, 32, training.autocast)])
+        seen = torch.cat(
+            [part for part, _ in predictions(training.net.module, training.inputs.val, 32, training.autocast)]
+        )
     assert torch.equal(outputs, seen)
     last = json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["val/accuracy"] == float((outputs.argmax(1) == val.targets).double().mean())

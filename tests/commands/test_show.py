@@ -16,7 +16,7 @@ from dltips.main import main
 from dltips.plots.sample_grid import GAP, SampleRow
 from dltips.tips.augmentation import Batch
 from dltips.train import seeds
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.loop import batches
 from dltips.use import show
 
@@ -49,9 +49,9 @@ def rows_with(images: Tensor, file: str = "outputs/show.png") -> list[int]:
 def first_batch(*overrides: str) -> tuple[Tensor, Tensor]:
     """The first batch of training, augmented, before the preprocessing; and the same samples as they are."""
     composed, _ = compose(["preprocessing=none", *overrides])
-    run = prepare(validate(composed))
+    run = build_run(validate(composed))
     inputs, targets = next(batches(run.training, 0))
-    chosen = run.training.order(0)[: len(targets)]
+    chosen = run.training.inputs.order(0)[: len(targets)]
     return inputs / 255, run.splits.train.taken().inputs[chosen] / 255
 
 

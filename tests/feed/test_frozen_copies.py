@@ -109,13 +109,13 @@ def test_without_an_augmentation_there_is_nothing_to_draw() -> None:
 def test_an_epoch_is_k_times_as_long(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from dltips.config.composition import compose
     from dltips.config.validation import validate
-    from dltips.train.build import prepare
+    from dltips.train.build import build_run
 
     monkeypatch.chdir(tmp_path)
     overrides = ["data.subset=100", "batch_size=20", "augmentation=flip", "model.widths=[8]"]
-    plain, grown = (prepare(validate(compose([*overrides, f"data.expand={copies}"])[0])) for copies in (0, 3))
-    assert plain.training.steps_per_epoch == 5 and plain.training.augmentation_names == ["flip"]
-    assert grown.training.steps_per_epoch == 15 and list(grown.training.augmentation_names) == []
-    order = grown.training.order(0)
+    plain, grown = (build_run(validate(compose([*overrides, f"data.expand={copies}"])[0])) for copies in (0, 3))
+    assert plain.training.steps_per_epoch == 5 and plain.training.inputs.augmentation_names == ["flip"]
+    assert grown.training.steps_per_epoch == 15 and list(grown.training.inputs.augmentation_names) == []
+    order = grown.training.inputs.order(0)
     assert sorted(order.tolist()) == list(range(300))
     assert len(grown.splits.train) == 100 and len(grown.splits.val) == len(plain.splits.val)

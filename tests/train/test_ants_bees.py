@@ -7,7 +7,7 @@ import pytest
 
 from dltips.config.composition import compose
 from dltips.config.validation import validate
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.fit import fit
 
 WEIGHTS = "weights/mobilenet_v2_tflite_dequant_fp16.pth"
@@ -23,7 +23,7 @@ def test_the_mean_of_five_seeds_is_at_least_94_percent(tmp_path: Path, monkeypat
     for seed in range(5):
         chosen = ["+recipe=finetune_ants_bees", f"data.root={data / 'hymenoptera'}", f"seed={seed}"]
         config = validate(compose([*chosen, f"finetune.source={data / WEIGHTS}", "log.layers=false"])[0])
-        run = prepare(config)
+        run = build_run(config)
         assert len(run.splits.val) == 153
         scores.append(fit(run).records[-1]["val/accuracy"])
     assert sum(scores) / len(scores) >= 0.94, scores

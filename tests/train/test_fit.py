@@ -7,7 +7,7 @@ import pytest
 from dltips.config.composition import compose
 from dltips.config.validation import validate
 from dltips.train import fit
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 
 
 def test_what_watchers_wait_for_is_no_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,9 +22,8 @@ def test_what_watchers_wait_for_is_no_training_time(monkeypatch: pytest.MonkeyPa
         return False
 
     config = ["device=cpu", "data.subset=150", "epochs=3", "log.layers=false"]
-    run = prepare(validate(compose(config)[0]))
-    run.watchers = [wait]
-    result = fit.fit(run)
+    run = build_run(validate(compose(config)[0]))
+    result = fit.fit(run, watchers=[wait])
     seconds = [record["seconds"] for record in result.records]
     assert waited == 30_000 and 0 < seconds[0] < seconds[1] < seconds[2] < 10_000
     assert result.snapshot.seconds < 10_000

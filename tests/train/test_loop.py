@@ -1,5 +1,6 @@
 """The loop's parts: how a batch is split and weighed, when the hooks are called, what a checkpoint holds of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch.nn import functional
 from dltips.config.composition import compose
 from dltips.config.validation import validate
 from dltips.nets.flat import FlatModel
-from dltips.train.build import Run, prepare
+from dltips.train.build import Run, build_run
 from dltips.train.fit import Result, fit
-from dltips.train.loop import parts_for
+from dltips.train.loop import Hooks, microbatches_for
 from dltips.train.snapshot import Snapshot
 
 SHORT = ["device=cpu", "data.subset=100", "batch_size=20", "model.widths=[16]", "log.layers=false"]
@@ -27,7 +28,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(*overrides: str) -> Run:
     composed, _ = compose([*SHORT, *overrides])
-    return prepare(validate(composed))
+    return build_run(validate(composed))
 
 
 def trained(*overrides: str) -> tuple[Run, Result]:
@@ -43,7 +44,7 @@ def gradient(accumulate: int, reduction: str, count: int) -> Tensor:
     torch.manual_seed(0)
     net = FlatModel(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double())
     seen = []
-    for part, labels, weight in parts_for(accumulate, reduction)(inputs, targets):
+    for part, labels, weight in microbatches_for(accumulate, reduction)(inputs, targets):
         seen.append(part)
         (functional.cross_entropy(net.module(part), labels) * weight).backward()
     assert torch.equal(torch.cat(seen), inputs)
@@ -65,7 +66,7 @@ def test_a_sum_is_undone_by_a_rate_that_is_divided_by_the_batch_size(accumulate:
     options = ["epochs=2", "model.norm=none", f"accumulate={accumulate}"]
     mean, _ = trained(*options, "optimizer.lr=0.02")
     summed, _ = trained(*options, "optimizer.lr=0.001", "optimizer.reduction=sum")
-    assert mean.training.train.count % mean.training.batch_size == 0
+    assert mean.training.inputs.train.count % mean.training.batch_size == 0
     torch.testing.assert_close(mean.training.net.parameters, summed.training.net.parameters, rtol=1e-4, atol=1e-6)
 
 
@@ -78,9 +79,8 @@ def test_each_hook_has_its_moment() -> None:
     """Two steps an epoch: gradient and step each, the epoch's end, then the validation between two swaps."""
     run = prepared("epochs=2", "batch_size=50")
     calls: list[str] = []
-    for hook in HOOKS:
-        setattr(run.training, hook, [lambda net, name=hook: calls.append(name)])
-    whole, val = run.training.rule.step, run.training.val
+    hooks = Hooks(**{hook: [lambda net, name=hook: calls.append(name)] for hook in HOOKS})
+    whole, val = run.training.optimizer.step, run.training.inputs.val
 
     def step(rate: float) -> None:
         calls.append("step")
@@ -90,11 +90,11 @@ def test_each_hook_has_its_moment() -> None:
         calls.append("validation")
         return val(*arguments)
 
-    run.training.rule.step = step
+    run.training.optimizer.step = step
     validation.count = val.count  # type: ignore[attr-defined]
     validation.batches = val.batches  # type: ignore[attr-defined]
-    run.training.val = validation  # type: ignore[assignment]
-    fit(run)
+    inputs = replace(run.training.inputs, val=validation)  # type: ignore[arg-type]
+    fit(replace(run, training=replace(run.training, hooks=hooks, inputs=inputs)))
     steps = ["on_gradient", "step", "after_step"] * 2
     once = [*steps, "end_epoch", "swaps", "validation", "swaps"]
     best = ["swaps", "swaps"]  # around the copy of the best weights, if these are
@@ -143,7 +143,7 @@ def _stopped(epochs: int, *options: str) -> tuple[Run, Snapshot]:
     class Recorder:
         def epoch(self, record: Any, snapshot: Snapshot) -> None:
             snapshots.append(snapshot)
-            run.training.stop_requested = len(snapshots) == epochs
+            run.training.progress.stop_requested = len(snapshots) == epochs
 
     assert fit(run, Recorder()).status == "interrupted"
     return run, snapshots[-1]

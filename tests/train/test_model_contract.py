@@ -13,7 +13,7 @@ from dltips.feed.batches import to_float
 from dltips.feed.splits import Split
 from dltips.tips.preprocessing import Affine
 from dltips.train import model_contract
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 
 
 class Keeper(nn.Module):
@@ -87,21 +87,21 @@ def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
 def test_what_a_fit_would_not_see_is_refused(override: str, message: str) -> None:
     quick = ("model=svm", "data.subset=100", "device=cpu")
     with pytest.raises(ConfigError, match=message):
-        prepare(config_of(*quick, override))
+        build_run(config_of(*quick, override))
 
 
 def test_frozen_copies_are_fitted_as_samples() -> None:
     sizes = []
     for override in ("augmentation=none", "data.expand=3"):
         augmentation = () if override == "augmentation=none" else ("augmentation=crop",)
-        run = prepare(config_of("model=svm", "data.subset=100", "device=cpu", override, *augmentation))
+        run = build_run(config_of("model=svm", "data.subset=100", "device=cpu", override, *augmentation))
         sizes.append(len(run.training.net.module.get_buffer("vectors")))
     assert sizes[1] > sizes[0]
 
 
 def test_a_model_that_keeps_its_weights_is_not_initialized() -> None:
     overrides = ("model=timm", "model.architecture=test_efficientnet", "data.subset=64", "device=cpu")
-    kept, swapped = (prepare(config_of(*overrides, f"model.swap={swap}")) for swap in ("false", "true"))
+    kept, swapped = (build_run(config_of(*overrides, f"model.swap={swap}")) for swap in ("false", "true"))
     stem = "conv_stem.weight"
     ours, theirs = (run.training.net.module.get_parameter(stem) for run in (swapped, kept))
     # he: variance 2 / fan_in of 9; timm takes the fan out

@@ -107,7 +107,7 @@ def test_the_files_of_a_run_and_what_they_say() -> None:
     found = {path.name.split(".")[0] if path.name.startswith("events") else path.name for path in folder.iterdir()}
     assert found == {
         "config.yaml", "environment.json", "metrics.jsonl", "summary.json", "run.log", "curves.png", "events",
-        "last.pt", "best.pt",
+        "last.pt", "best.pt", ".lock",
     }  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     records = metrics(folder)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from dltips.metrics import is_better
 from dltips.nets.stages import stages_of
 from dltips.runs import folder
 from dltips.runs.layout import read_summary
-from dltips.train.build import prepare
-from dltips.train.run import RunContext, run_once
+from dltips.train.build import build_run
+from dltips.train.context import RunContext
+from dltips.train.run import run_once
 
 FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
 
@@ -55,20 +56,25 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
         raise ConfigError("--compare: begins runs of its own; leave resume out")
     folder.check_writable()
     store = DatasetCache()
-    asked = prepare(config, store=store)
+    asked = build_run(config, datasets=store)
     chosen = asked.plan.strategy
     stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
     trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
     for note in (*notes, *asked.notes):
         print(_folded(note), flush=True)
     count = len(asked.splits.val)
-    outcomes, codes, refused, said = [], [], [], {*notes, *asked.notes}
+    outcomes, codes, refused, reported = [], [], [], {*notes, *asked.notes}
     for strategy, trial in trials.items():
         started = time.perf_counter()
         try:
-            code, path = run_once(
-                trial, None, RunContext(typed_keys(overrides), [], said, deadline=started + seconds, store=store)
+            context = RunContext(
+                typed_keys(overrides),
+                reported=reported,
+                datasets=store,
+                prints_report=False,
+                watchers=[until(started + seconds)],
             )
+            code, path = run_once(trial, None, context)
         except OutputError:
             raise
         except ConfigError as error:  # what goes with the others need not go with this one
@@ -86,6 +92,11 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     if EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     return EXIT_DIVERGED if EXIT_DIVERGED in codes else max(codes, default=EXIT_OK)
+
+
+def until(deadline: float) -> Callable[[Mapping[str, Any]], bool]:
+    """A watcher that lets no epoch begin after the deadline, of time.perf_counter()."""
+    return lambda record: time.perf_counter() > deadline
 
 
 def _folded(text: str) -> str:

@@ -10,7 +10,7 @@ from dltips.feed.dataset_cache import DatasetCache
 from dltips.tips.augmentation import Samples
 from dltips.train import device as devices
 from dltips.train.build import build_model, check_batch_size
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import pretrained as pretrained_nets
 from dltips.train.parallel.group import SINGLE_PROCESS, refuse_devices
 from dltips.train.summary import content_hash
 
@@ -38,8 +38,8 @@ def _hashes(config: Config, store: DatasetCache) -> tuple[torch.device, str, str
     device = devices.choose(config.settings.device)
     devices.autocast(config.settings.precision, device)
     common = config.common["data"]()
-    pretrained = transfer.find(config)
-    source, splits, train = store.samples(config, common, transfer.wanted(config, pretrained, None))
+    pretrained = pretrained_nets.find(config)
+    source, splits, train = store.samples(config, common, pretrained_nets.wanted(config, pretrained, None))
     check_batch_size(config, len(train) * max(1, common.expand))
     classes = len(source.classes)
     augmentations = Augmentations.build(config.tips["augmentation"], Samples(train.inputs, train.targets, classes))

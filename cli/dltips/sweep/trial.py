@@ -6,21 +6,21 @@ import contextlib
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED
-from dltips.feed.dataset_cache import DatasetCache
 from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
 from dltips.runs.layout import CONFIG, LOG, SUMMARY, read_summary
+from dltips.train.context import RunContext
 from dltips.train.resume import reopen
-from dltips.train.run import RunContext, Stop, reason, run_once
+from dltips.train.run import reason, run_once
 from dltips.train.summary import failed_early
 
 ENDED = ("finished", "pruned")  # well, that is: there is nothing left to do
@@ -56,31 +56,6 @@ class TrialOutcome:
     seconds: float = 0.0  # of training, those before a resume included
 
 
-@dataclass
-class SweepContext:
-    """What the trials of one process share."""
-
-    typed: Sequence[str] = ()
-    said: set[str] = field(default_factory=set)
-    store: DatasetCache = field(default_factory=DatasetCache)
-    stop: Stop = field(default_factory=Stop)
-    after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
-    ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
-
-    def session(self, path: Path, notes: Sequence[str] = ()) -> RunContext:
-        return RunContext(
-            typed=self.typed,
-            notes=notes,
-            said=self.said,
-            path=path,
-            quiet=True,
-            store=self.store,
-            stop=self.stop,
-            after_epoch=self.after_epoch,
-            ended_as=self.ended_as,
-        )
-
-
 def folder_name(number: int, config_hash: str) -> str:
     """007-3fa9c2d1."""
     return f"{number:03}-{config_hash[:8]}"
@@ -110,7 +85,7 @@ def _divergence(summary: Mapping[str, Any]) -> str | None:
     return f"not finite in epoch {where.get('epoch')}: {where.get('where')}" if isinstance(where, dict) else None
 
 
-def run_trial(trial: Trial, place: Path, surroundings: SweepContext) -> TrialOutcome:
+def run_trial(trial: Trial, place: Path, context: RunContext) -> TrialOutcome:
     """Run a trial in its folder, or go on where it was cut off. What goes wrong inside is its outcome.
 
     Errors: ConfigError if the sweep's folder cannot be written; KeyboardInterrupt.
@@ -119,7 +94,7 @@ def run_trial(trial: Trial, place: Path, surroundings: SweepContext) -> TrialOut
     try:
         if trial.code not in ("", code_hash()):
             raise ConfigError("the code here is not the one that the trial was frozen with; give the command again")
-        code = _run(config, path, surroundings)
+        code = _run(config, path, context)
     except Exception as error:
         try:
             _record(config, path, error)
@@ -147,14 +122,14 @@ def _is_writable(place: Path) -> bool:
         return False
 
 
-def _run(config: Config, path: Path, surroundings: SweepContext) -> int:
+def _run(config: Config, path: Path, context: RunContext) -> int:
     if (path / CONFIG).is_file():
         try:
             resumed = reopen(path, config)
         except checkpoint.Damaged:
             resumed = None
         if resumed is not None:
-            code, _ = run_once(resumed.config, resumed, surroundings.session(path, resumed.notes))
+            code, _ = run_once(resumed.config, resumed, replace(context, path=path, quiet=True, notes=resumed.notes))
             return code
     if path.is_dir():  # made, and cut off before anything was in it; what else lies there is not ours
         for left in path.glob(".*.tmp"):
@@ -163,7 +138,7 @@ def _run(config: Config, path: Path, surroundings: SweepContext) -> int:
             path.rmdir()
         except OSError as error:
             raise OutputError(f"outputs: {path} has files but no config.yaml; move it away") from error
-    code, _ = run_once(config, None, surroundings.session(path))
+    code, _ = run_once(config, None, replace(context, path=path, quiet=True))
     return code
 
 

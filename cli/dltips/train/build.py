@@ -23,19 +23,18 @@ from dltips.nets.size import Size, measure
 from dltips.nets.spectrogram import check_sample_rate
 from dltips.tips.data import DataKnobs, Source
 from dltips.tips.finetune import FinetunePlan
-from dltips.tips.optimizer import Optimizer, with_rates
-from dltips.tips.optimizer import OptimizerKnobs as Optimizing
+from dltips.tips.optimizer import Optimizer, OptimizerKnobs, with_rates
 from dltips.tips.regularization import Regularization
 from dltips.tips.schedule import Schedule, Steps
 from dltips.train import device as devices
 from dltips.train import model_contract, seeds
 from dltips.train.data import Data, prepare_data
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import features, plans, pretrained
 from dltips.train.finetuning.freezing import FreezeSchedule
-from dltips.train.finetuning.transfer import Autocast, Begun, TrainingInputs
 from dltips.train.layer_statistics import LayerStatistics
-from dltips.train.loop import Criterion, Training, parts_for
+from dltips.train.loop import Autocast, Criterion, Hooks, Training, TrainingInputs, microbatches_for
 from dltips.train.parallel.group import group
+from dltips.train.resumed import Resumed
 from dltips.train.snapshot import Best, Weights
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
 PROBE = 64  # samples of the fixed batch on which layers are watched
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A training with what surrounds it."""
+    """What is built from a config: a training that is ready to start, and what a run's folder tells of it."""
 
     config: Config
     training: Training
@@ -58,74 +57,68 @@ class Run:
     size: Size
     threads: devices.Threads
     plan: FinetunePlan
-    thawing: FreezeSchedule
+    freezing: FreezeSchedule
     feature_seconds: float  # that fine-tuning took before the first epoch
-    weights_hash: str | None  # of the file that fine-tuning started from
-    notes: Sequence[str] = ()  # what the user should hear of before the run starts
-    test_reads: int = 0  # before this run was resumed
-    watchers: Sequence[Callable[[Mapping[str, Any]], bool]] = ()  # hear of each epoch; True ends the session
+    weights_hash: str | None  # of the weights that fine-tuning started from
+    notes: Sequence[str] = ()  # for the user, before the run starts
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits.train.inputs.shape[1:])
 
-    def enter(self, epoch: int, best: Best | None) -> Best | None:
-        """Let other stages train, if that begins with this epoch; the best weights, in the net's new layout."""
-        if not self.thawing.begins(epoch):
+    def unfreeze(self, epoch: int, best: Best | None) -> Best | None:
+        """Apply this epoch's freezing phase; returns the best weights, re-laid out for the new flat buffers."""
+        if not self.freezing.begins(epoch):
             return best
-        training, net = self.training, self.training.net
+        net = self.training.net
         named = best.weights.named(net) if best is not None else {}
-        net.flatten(self.thawing.freeze(epoch))
-        training.rule = rule_for(self.config, net, self.thawing, epoch)
+        net.flatten(self.freezing.freeze(epoch))
+        self.training.use(optimizer_for(self.config, net, self.freezing, epoch))
         for part in self.regularizations:
             part.thaw()
         return None if best is None else Best(best.metrics, Weights.from_named(named, net))
 
 
-def prepare(
-    config: Config,
-    threads: devices.Threads | None = None,
-    begun: Begun | None = None,
-    store: DatasetCache | None = None,
-) -> Run:
-    """Load the data, build the net, bind the tips. Errors: ConfigError.
+def build_run(config: Config, resumed: Resumed | None = None, datasets: DatasetCache | None = None) -> Run:
+    """Load the data, build the net, bind the tips. Raises ConfigError.
 
-    The threads, and what was settled by then, are given when a run is resumed: its bits depend on them. Runs that are
-    given the same store load their data once.
+    A resumed run keeps what its checkpoint has settled, and the number of threads: its bits depend on them. Runs that
+    are given the same datasets load their data once.
     """
-    # statistics and first weights hang on the order of sums; and waking a second thread costs tiny runs 24 ms
+    # statistics and first weights depend on the order of sums; and waking a second thread costs tiny runs 24 ms
     with devices.one_thread():
-        return _prepare(config, threads, begun, store or DatasetCache())
+        return _build(config, resumed, datasets or DatasetCache())
 
 
-def _prepare(config: Config, threads: devices.Threads | None, begun: Begun | None, store: DatasetCache) -> Run:
-    settings = config.settings
+def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> Run:
+    settings, threads = config.settings, resumed.threads if resumed else None
+    settled = resumed if resumed is not None and resumed.is_settled else None
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    with group().in_turn():  # what one process has fetched the others find
-        pretrained = None if begun else transfer.find(config)
-        brought = begun.preprocess if begun else pretrained.preprocess if pretrained else None
-        data = prepare_data(config, device, brought, transfer.wanted(config, pretrained, begun), store)
+    with group().in_turn():  # what one process has downloaded the others find
+        source = None if settled else pretrained.find(config)
+        given_preprocess = settled.preprocess if settled else source.preprocess if source else None
+        data = prepare_data(config, device, given_preprocess, pretrained.wanted(config, source, settled), datasets)
     check_batch_size(config, len(data.train))
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):
         plan_ahead(settings.epochs)
     probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
-    model, notes, missing = _begin_net(config, data, regularizations, pretrained, probe)
-    tuned = _tune(config, model, data, probe, autocast, threads, begun)
-    if pretrained is not None and missing:
-        freeze_norm = config.common["finetune"]().freeze_norm
-        transfer.check_missing(pretrained.origin, missing, model, tuned.plan, freeze_norm=freeze_norm)
-    epoch = begun.epoch if begun else 0
-    thawing = FreezeSchedule(tuned.model, tuned.plan.phases, freeze_norm=config.common["finetune"]().freeze_norm)
-    net = FlatModel(tuned.model, thawing.freeze(epoch))
-    _check_batch_norm(config, net, thawing)
-    rule = rule_for(config, net, thawing, epoch)
-    training = _training(config, net, tuned.data, tuned.supply, rule, regularizations, autocast)
+    model, notes, missing = _initialized(config, data, regularizations, source, probe)
+    tuned = _tune(config, model, data, probe, autocast, threads, settled)
+    freeze_norm = config.common["finetune"]().freeze_norm
+    if source is not None and missing:
+        pretrained.check_missing(source.origin, missing, model, tuned.plan, freeze_norm=freeze_norm)
+    epoch = settled.epoch if settled else 0
+    freezing = FreezeSchedule(tuned.model, tuned.plan.phases, freeze_norm=freeze_norm)
+    net = FlatModel(tuned.model, freezing.freeze(epoch))
+    _check_batch_norm(config, net, freezing)
+    optimizer = optimizer_for(config, net, freezing, epoch)
+    training = _training(config, net, tuned.data, tuned.inputs, optimizer, regularizations, autocast)
     statistics = None
     if config.log.layers:
         targets = data.train.targets[:PROBE].to(device)
-        statistics = LayerStatistics(tuned.supply.probe, targets, training.model, autocast)
+        statistics = LayerStatistics(tuned.inputs.probe, targets, tuned.inputs.model, autocast)
     return Run(
         config=config,
         training=training,
@@ -137,23 +130,23 @@ def _prepare(config: Config, threads: devices.Threads | None, begun: Begun | Non
         size=tuned.size,
         threads=tuned.threads,
         plan=tuned.plan,
-        thawing=thawing,
+        freezing=freezing,
         feature_seconds=tuned.seconds,
-        weights_hash=pretrained.hash if pretrained else None,
+        weights_hash=source.hash if source else settled.weights_hash if settled else None,
         notes=[*data.source.notes, *warnings(config.tips, config.resolved), *notes, *tuned.plan.notes],
     )
 
 
-def _begin_net(
+def _initialized(
     config: Config,
     data: Data,
     regularizations: Sequence[Regularization],
-    pretrained: Pretrained | None,
+    source: Pretrained | None,
     probe: Tensor,
 ) -> tuple[nn.Module, list[str], Sequence[str]]:
-    """The net with its first weights, on the device; what there is to say of it; what no weights were found for.
+    """Returns the initialized model on its device, notes for the user, and the tensors missing from the source.
 
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), regularizations)
     check_sample_rate(model, data.source.reader.get("sample_rate"))
@@ -162,21 +155,21 @@ def _begin_net(
         model_contract.fit(model, config, data.preprocess, data.train)
     initialize(model, config, probe.cpu())
     missing: Sequence[str] = ()
-    if pretrained is not None:
-        loaded = transfer.put(pretrained, model, config)
-        notes += [*pretrained.notes, loaded.report]
+    if source is not None:
+        loaded = pretrained.put(source, model, config)
+        notes += [*source.notes, loaded.report]
         missing = loaded.missing
     return _on(data.device, model, data.train), notes, missing
 
 
 @dataclass(frozen=True)
 class _Tuned:
-    """A net as its strategy wants it, and what passes through which part of it."""
+    """A net as its fine-tuning strategy wants it, and what passes through which part of it."""
 
     model: nn.Module
     data: Data
     plan: FinetunePlan
-    supply: TrainingInputs
+    inputs: TrainingInputs
     size: Size
     threads: devices.Threads
     seconds: float
@@ -189,9 +182,9 @@ def _tune(
     probe: Tensor,
     autocast: Autocast,
     threads: devices.Threads | None,
-    begun: Begun | None,
+    settled: Resumed | None,
 ) -> _Tuned:
-    """Ask the strategy, and compute what it wants computed once. Errors: ConfigError."""
+    """Run the fine-tuning strategy and precompute the features that it caches. Raises ConfigError."""
     settings, input_shape = config.settings, tuple(data.train.inputs.shape[1:])
     size = measure(model, input_shape, data.device)
     beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
@@ -199,34 +192,34 @@ def _tune(
         devices.keep_freed_memory()
     with devices.conditions(data.device, thread_count=beforehand, deterministic=settings.deterministic):
         started = time.perf_counter()
-        plan = transfer.make_plan(config, model, data, autocast, begun)
-        model = _on(data.device, transfer.with_replaced_head(model, plan.top), data.train)
-        if begun is not None:
-            transfer.put_back(begun, model)
-        data = transfer.as_planned(data, plan)
-        supply = transfer.supply(config, model, data, plan, autocast, probe)
+        plan = plans.make_plan(config, model, data, autocast, settled)
+        model = _on(data.device, plans.with_replaced_head(model, plan.top), data.train)
+        if settled is not None:
+            plans.put_back(settled, model)
+        data = plans.as_planned(data, plan)
+        inputs = features.training_inputs(config, model, data, plan, autocast, probe)
         seconds = time.perf_counter() - started if plan.phases else 0.0
     if plan.top is not None:
         size = measure(model, input_shape, data.device)
-        plan = replace(plan, top=replace(plan.top, features=None))  # the supply has them
-    trained = size if supply.part is model else measure(supply.part, supply.probe.shape[1:], data.device)
-    own_threads = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
-    return _Tuned(model, data, plan, supply, size, threads or devices.Threads(own_threads, beforehand), seconds)
+        plan = replace(plan, top=replace(plan.top, features=None))  # the inputs have them
+    trained = size if inputs.model is model else measure(inputs.model, inputs.probe.shape[1:], data.device)
+    count = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
+    return _Tuned(model, data, plan, inputs, size, threads or devices.Threads(count, beforehand), seconds)
 
 
-def rule_for(config: Config, net: FlatModel, thawing: FreezeSchedule, epoch: int) -> Optimizer:
-    """The optimizer on what trains in this epoch. Errors: ConfigError."""
-    optimizing: Optimizing = config.common["optimizer"]()
-    rule: Optimizer = config.tip("optimizer")(net)
-    return with_rates(rule, net, optimizing.rates, thawing.rates(epoch), thawing.later(epoch))
+def optimizer_for(config: Config, net: FlatModel, freezing: FreezeSchedule, epoch: int) -> Optimizer:
+    """The optimizer of what trains in this epoch. Raises ConfigError."""
+    knobs: OptimizerKnobs = config.common["optimizer"]()
+    optimizer: Optimizer = config.tip("optimizer")(net)
+    return with_rates(optimizer, net, knobs.rates, freezing.rates(epoch), freezing.later(epoch))
 
 
 def _training(
     config: Config,
     net: FlatModel,
     data: Data,
-    supply: TrainingInputs,
-    rule: Optimizer,
+    inputs: TrainingInputs,
+    optimizer: Optimizer,
     regularizations: Sequence[Regularization],
     autocast: Autocast,
 ) -> Training:
@@ -234,29 +227,27 @@ def _training(
     steps_per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = Steps(settings.epochs * steps_per_epoch, steps_per_epoch)
     schedule: Schedule = config.common["schedule"](config.tip("schedule")(steps), steps)
-    optimizing: Optimizing = config.common["optimizer"]()
+    knobs: OptimizerKnobs = config.common["optimizer"]()
     return Training(
         net=net,
-        rule=rule,
+        optimizer=optimizer,
         schedule=schedule,
-        train=supply.train,
-        val=supply.val,
-        batch_size=settings.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        seed=settings.seed,
-        order=supply.order,
-        augmentation_names=supply.augmentation_names,
+        inputs=inputs,
         criterion=_criterion(data.common, data.train, len(data.source.classes), data.device, regularizations),
         autocast=autocast,
-        parts=parts_for(settings.accumulate, optimizing.reduction),
-        model=supply.part,
-        forward=torch.compile(supply.part) if settings.compile else supply.part,
+        microbatches=microbatches_for(settings.accumulate, knobs.reduction),
+        forward=torch.compile(inputs.model) if settings.compile else inputs.model,
         device=data.device,
-        on_gradient=_hooks(regularizations, "on_gradient"),
-        after_step=_hooks(regularizations, "after_step"),
-        end_epoch=_hooks(regularizations, "end_epoch"),
-        swaps=_hooks(regularizations, "swap"),
-        after_epoch=[*_hooks(regularizations, "after_epoch"), _hear(schedule)],
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        hooks=Hooks(
+            on_gradient=_hooks(regularizations, "on_gradient"),
+            after_step=_hooks(regularizations, "after_step"),
+            end_epoch=_hooks(regularizations, "end_epoch"),
+            swaps=_hooks(regularizations, "swap"),
+            on_metrics=[*_hooks(regularizations, "after_epoch"), _adjusting(schedule)],
+        ),
     )
 
 
@@ -303,12 +294,14 @@ def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
     return [getattr(part, name) for part in parts if hasattr(part, name)]
 
 
-def _hear(schedule: Schedule) -> Any:
-    def hear(metrics: Any) -> bool:
+def _adjusting(schedule: Schedule) -> Callable[[Mapping[str, float]], bool]:
+    """The schedule gets each epoch's metrics, as plateau wants, and never stops the run."""
+
+    def adjust(metrics: Mapping[str, float]) -> bool:
         schedule.hear(metrics)
         return False
 
-    return hear
+    return adjust
 
 
 def _criterion(
@@ -334,9 +327,9 @@ def check_batch_size(config: Config, count: int) -> None:
         raise ConfigError(f"accumulate: {config.settings.accumulate} parts do not fit a batch of {batch_size}")
 
 
-def _check_batch_norm(config: Config, net: FlatModel, thawing: FreezeSchedule) -> None:
+def _check_batch_norm(config: Config, net: FlatModel, freezing: FreezeSchedule) -> None:
     part = config.settings.batch_size // config.settings.accumulate
-    resting = {id(layer) for stage in thawing.always_resting() for layer in stage.modules()}
+    resting = {id(layer) for stage in freezing.always_resting() for layer in stage.modules()}
     norms = [layer for layer in net.module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if part < 2 and any(id(layer) not in resting for layer in norms):
         raise ConfigError(

@@ -37,15 +37,15 @@ class Display:
         self.started = time.perf_counter()
         self.first_epoch: int | None = None
 
-    def say(self, text: str, *, heard: bool = False) -> None:
+    def say(self, text: str, *, reported: bool = False) -> None:
         """A line for the person, unless heard before, and for run.log."""
-        if not heard:
+        if not reported:
             self.write(text)
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-    def note(self, text: str, *, heard: bool) -> None:
+    def note(self, text: str, *, reported: bool) -> None:
         """What the person should know of a run before it starts, once."""
-        self.say(text, heard=heard)
+        self.say(text, reported=reported)
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it; the run goes on
@@ -76,22 +76,22 @@ class LiveDisplay(Display):
         from rich.text import Text
 
         total = epochs * training.steps_per_epoch
-        start, begin = training.step, time.perf_counter()
+        start, begin = training.progress.step, time.perf_counter()
 
         class Speed(ProgressColumn):
             def render(self, task: Task) -> Text:
                 elapsed = time.perf_counter() - begin
-                done = training.step - start
+                done = training.progress.step - start
                 rate = done / elapsed if elapsed > 0 else 0.0
-                left = clock((total - training.step) / rate) if rate > 0 else "-:--"
+                left = clock((total - training.progress.step) / rate) if rate > 0 else "-:--"
                 return Text(f"{rate * training.batch_size:,.0f} samples/s  {left} left")
 
         class Follow(Progress):
             def get_renderables(self) -> Any:
                 for task in self.tasks:
-                    epoch = min(epochs, training.step // training.steps_per_epoch + 1)
-                    task.completed = training.step
-                    task.fields["place"] = f"epoch {epoch}/{epochs}  step {training.step}/{total}"
+                    epoch = min(epochs, training.progress.step // training.steps_per_epoch + 1)
+                    task.completed = training.progress.step
+                    task.fields["place"] = f"epoch {epoch}/{epochs}  step {training.progress.step}/{total}"
                 return super().get_renderables()
 
         columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[score]}"), Speed())
@@ -113,8 +113,8 @@ class LiveDisplay(Display):
 class QuietDisplay(Display):
     """One run of many: its epochs go to run.log alone, notes are still said."""
 
-    def note(self, text: str, *, heard: bool) -> None:
-        if not heard:
+    def note(self, text: str, *, reported: bool) -> None:
+        if not reported:
             super().write(text)
         self.say(text)
 

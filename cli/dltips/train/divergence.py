@@ -32,16 +32,16 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
     net.train()
     seeds.seed_global_stream(training.seed, epoch, training.device)
-    training.step = epoch * training.steps_per_epoch
+    training.progress.step = epoch * training.steps_per_epoch
     where = "the loss"
     try:
         for inputs, targets in batches(training, epoch):
-            if group.highest(training.stop_requested)[0]:
+            if group.highest(training.progress.stop_requested)[0]:
                 where = "a step from here on (stopped while looking)"
                 break
             meter = Meter(group)
-            train_step(training, inputs, targets, meter, training.forward)
-            training.step += 1
+            train_step(training, inputs, targets, meter)
+            training.progress.step += 1
             try:
                 meter.means()
             except NotFinite:
@@ -55,6 +55,6 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     finally:
         for handle in handles:
             handle.remove()
-    step = training.step
+    step = training.progress.step
     snapshot.put_back(training, run.regularizations)
     return epoch + 1, step, where

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from dltips.train.snapshot import Best, Snapshot, Weights
 
 Status = Literal["finished", "interrupted", "diverged"]
 Record = dict[str, Any]
+Watcher = Callable[[Mapping[str, Any]], bool]  # gets an epoch's record; True ends this session, not the training
 
 
 class Recorder(Protocol):
@@ -62,20 +63,23 @@ def fit(
     *,
     resume: Snapshot | None = None,
     records: Sequence[Record] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> Result:
     """Train until the last epoch, early stopping, an interruption, or a loss that is not finite."""
     recorder = recorder or Nobody()
     with devices.conditions(
         run.training.device, thread_count=run.threads.training, deterministic=run.config.settings.deterministic
     ):
-        return _fit(run, recorder, resume, list(records))
+        return _fit(run, recorder, resume, list(records), watchers)
 
 
-def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Record]) -> Result:
+def _fit(
+    run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Record], watchers: Sequence[Watcher]
+) -> Result:
     training, settings = run.training, run.config.settings
     if resume is not None:
         resume.put_back(training, run.regularizations)
-        training.step = resume.epoch * training.steps_per_epoch
+        training.progress.step = resume.epoch * training.steps_per_epoch
     clock = _Clock(resume.seconds if resume else 0.0)
     best = resume.best if resume else None
     snapshot = resume or Snapshot.take(training, run.regularizations, 0, 0.0, None)
@@ -100,14 +104,14 @@ def _fit(run: Run, recorder: Recorder, resume: Snapshot | None, records: list[Re
 
             return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
         records.append(record)
-        verdicts = [hear(record) for hear in training.after_epoch]  # every one hears, also after a first says stop
-        best = run.enter(epoch + 1, best)
-        stopped = training.group.first(any(verdicts))
+        stops = [hook(record) for hook in training.hooks.on_metrics]  # all are called, also after a first one stops
+        best = run.unfreeze(epoch + 1, best)
+        stopped = training.group.first(any(stops))
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
         # who only watches stops this session, not the training: a checkpoint knows nothing of it
         watched = time.perf_counter()
-        enough = [hear(record) for hear in run.watchers]
+        enough = [watch(record) for watch in watchers]
         clock.before -= time.perf_counter() - watched  # a search's database may be waited for
         if training.group.first(any(enough)) or snapshot.stopped:
             break
@@ -128,13 +132,13 @@ def _score(
         record |= run.statistics.measure(training.net)
     record["seconds"] = round(clock(), 6)
     if means is not None:
-        record["samples_per_second"] = round(training.train.count / seconds, 1)
+        record["samples_per_second"] = round(training.inputs.train.count / seconds, 1)
     metrics = {name: value for name, value in record.items() if isinstance(value, float) and "/" in name}
     metrics = {"epoch": epoch} | {name: value for name, value in metrics.items() if not name.startswith("layers/")}
     if metric in record and (best is None or is_better(metric, record[metric], best.metrics[metric])):
-        for swap in training.swaps:
+        for swap in training.hooks.swaps:
             swap(training.net)
         best = Best(metrics, Weights.of(training.net))
-        for swap in reversed(training.swaps):
+        for swap in reversed(training.hooks.swaps):
             swap(training.net)
     return record, best

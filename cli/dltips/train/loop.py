@@ -19,14 +19,14 @@ from dltips.tips.optimizer import Optimizer
 from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 from dltips.train.parallel.group import SINGLE_PROCESS, ProcessGroup
-from dltips.train.straight import Forward, straight
 
 EVALUATION = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
 VALUES = 2**22  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 5 GB
 FOLD = 256  # steps between looks at the losses: each look waits for the device
 
 Criterion = Callable[..., Tensor]
-Parts = Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]
+Autocast = Callable[[], AbstractContextManager[None]]
+Microbatches = Callable[[Tensor, Tensor], Sequence[tuple[Tensor, Tensor, float]]]
 
 
 class NotFinite(Exception):
@@ -37,43 +37,70 @@ class Interrupted(Exception):
     """Someone asked the run to stop."""
 
 
-@dataclass
-class Training:
-    """All that a step touches: lists of hooks, built once and mostly empty, instead of questions in the loop."""
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What is passed to which part of the net, and in which order."""
 
-    net: FlatModel
-    rule: Optimizer
-    schedule: Schedule
+    model: nn.Module  # the net, or its head where the features in front of it are computed once
     train: Feed
     val: Feed
-    batch_size: int
-    steps_per_epoch: int
-    seed: int
     order: Callable[[int], Tensor]  # of an epoch's samples
     augmentation_names: Sequence[str]
-    criterion: Criterion
-    autocast: Callable[[], AbstractContextManager[None]]
-    parts: Parts
-    model: nn.Module  # what stands between the feed and the loss: the net, or the part of it that trains
-    forward: Forward  # the same, perhaps compiled
-    device: torch.device
+    probe: Tensor  # the fixed batch on which layers are watched, as the model takes it
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called where in the loop: built once, mostly empty, instead of questions in the loop."""
+
     on_gradient: Sequence[Callable[[FlatModel], None]] = ()
     after_step: Sequence[Callable[[FlatModel], None]] = ()
-    swaps: Sequence[Callable[[FlatModel], None]] = ()
     end_epoch: Sequence[Callable[[FlatModel], None]] = ()
-    after_epoch: Sequence[Callable[[Mapping[str, float]], bool]] = ()
+    swaps: Sequence[Callable[[FlatModel], None]] = ()  # in front of a validation, and in reverse behind it
+    # each epoch's metrics go to early stopping, which may return True to stop, and to the schedule
+    on_metrics: Sequence[Callable[[Mapping[str, float]], bool]] = ()
+
+
+@dataclass
+class Progress:
+    """How far a training has come; a display reads it, and a signal handler writes to it, at any time."""
+
+    step: int = 0  # steps done since the run began
+    stop_requested: bool = False
+
+
+@dataclass
+class Training:
+    """All that a step touches. Only the optimizer changes, when stages are unfrozen, and the progress."""
+
+    net: FlatModel
+    optimizer: Optimizer
+    schedule: Schedule
+    inputs: TrainingInputs
+    criterion: Criterion
+    autocast: Autocast
+    microbatches: Microbatches
+    forward: Callable[[Tensor], Tensor]  # of inputs.model, perhaps compiled
+    device: torch.device
+    seed: int
+    batch_size: int
+    steps_per_epoch: int
+    hooks: Hooks = field(default_factory=Hooks)
     group: ProcessGroup = SINGLE_PROCESS  # the processes that share the run
-    look: Callable[[Training, Meter], None] = field(default_factory=lambda: look)  # between two steps
-    step: int = 0  # steps done since the run began; a display may read it at any time
-    stop_requested: bool = field(default=False)
+    check: Callable[[Training, Meter], None] = field(default_factory=lambda: check)  # between two steps
+    progress: Progress = field(default_factory=Progress)
+
+    def use(self, optimizer: Optimizer) -> None:
+        """Go on with another optimizer: other parameters train from now on."""
+        self.optimizer = optimizer
 
 
-def whole(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+def whole_batch(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
     """The batch in one part."""
     return ((inputs, targets, 1.0),)
 
 
-def in_parts(count: int) -> Parts:
+def split_batch(count: int) -> Microbatches:
     """The batch in `count` parts, each with its share of the samples, so that the gradients add up to the whole's."""
 
     def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
@@ -85,9 +112,9 @@ def in_parts(count: int) -> Parts:
     return parts
 
 
-def parts_for(accumulate: int, reduction: str) -> Parts:
+def microbatches_for(accumulate: int, reduction: str) -> Microbatches:
     """How a batch is split, and how much the mean gradient of each part weighs: its share, or for a sum its samples."""
-    parts = whole if accumulate == 1 else in_parts(accumulate)
+    parts = whole_batch if accumulate == 1 else split_batch(accumulate)
     if reduction == "mean":
         return parts
     return lambda inputs, targets: [(part, labels, float(len(labels))) for part, labels, _ in parts(inputs, targets)]
@@ -170,35 +197,35 @@ class Meter:
 
 def batches(training: Training, epoch: int) -> Iterator[Batch]:
     """The epoch's training batches, from streams of randomness of their own."""
-    feed = training.train
+    feed = training.inputs.train
     generators = [
         seeds.generator(training.seed, "augmentation", name, epoch, str(training.device))
-        for name in training.augmentation_names
+        for name in training.inputs.augmentation_names
     ]
-    return feed(training.order(epoch), training.batch_size, generators)
+    return feed(training.inputs.order(epoch), training.batch_size, generators)
 
 
 def train_epoch(
     training: Training, epoch: int, before_last: Callable[[FlatModel], None] | None = None
 ) -> tuple[float, float]:
     """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
-    net, meter, forward = training.net, Meter(training.group), straight(training.forward)
+    net, meter, progress = training.net, Meter(training.group), training.progress
     net.train()
     # dropout and its like draw from torch's global stream
     seeds.seed_global_stream(training.seed, epoch, training.device)
-    first = training.step = epoch * training.steps_per_epoch
-    last = first + training.steps_per_epoch - 1
+    progress.step = epoch * training.steps_per_epoch
+    last = progress.step + training.steps_per_epoch - 1
     gc.disable()  # a collection in mid-epoch costs more than an epoch's garbage
     try:
         for inputs, targets in batches(training, epoch):
-            if before_last is not None and training.step == last:
+            if before_last is not None and progress.step == last:
                 before_last(net)
-            train_step(training, inputs, targets, meter, forward)
-            training.step += 1
-            training.look(training, meter)
+            train_step(training, inputs, targets, meter)
+            progress.step += 1
+            training.check(training, meter)
     finally:
         gc.enable()
-    for hook in training.end_epoch:
+    for hook in training.hooks.end_epoch:
         hook(net)
     net.assert_views()
     means = meter.means()
@@ -208,41 +235,41 @@ def train_epoch(
     return means
 
 
-def look(training: Training, meter: Meter) -> None:
+def check(training: Training, meter: Meter) -> None:
     """Whether there is a reason not to go on. Errors: NotFinite, Interrupted."""
-    if training.stop_requested:
+    if training.progress.stop_requested:
         raise Interrupted
     if not meter.is_finite:
         raise NotFinite
 
 
-def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter, forward: Forward) -> None:
+def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter) -> None:
     """Forward, backward, hooks, update, hooks."""
     net = training.net
-    net.learning_rate = training.rule.learning_rate * training.schedule.factor(training.step)
+    net.learning_rate = training.optimizer.learning_rate * training.schedule.factor(training.progress.step)
     net.gradients.zero_()
-    for part, labels, share in training.parts(inputs, targets):
+    for part, labels, share in training.microbatches(inputs, targets):
         with training.autocast():
-            outputs = forward(part)
+            outputs = training.forward(part)
         loss = training.criterion(outputs.float(), labels)
         (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         meter.add(loss, outputs, labels)
     net.settle()
-    for hook in training.on_gradient:
+    for hook in training.hooks.on_gradient:
         hook(net)
-    training.rule.step(net.learning_rate)
-    for hook in training.after_step:
+    training.optimizer.step(net.learning_rate)
+    for hook in training.hooks.after_step:
         hook(net)
 
 
 def validate(training: Training) -> dict[str, float]:
     """The scores on the validation split, with averaged weights where there are some."""
-    for swap in training.swaps:
+    for swap in training.hooks.swaps:
         swap(training.net)
     try:
-        return score(training, training.val)
+        return score(training, training.inputs.val)
     finally:
-        for swap in reversed(training.swaps):
+        for swap in reversed(training.hooks.swaps):
             swap(training.net)
 
 
@@ -250,7 +277,7 @@ def score(training: Training, feed: Feed) -> dict[str, float]:
     """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
     meter = Meter(training.group, per_class=True)
     order = training.group.piece(torch.arange(feed.count))
-    for outputs, targets in predictions(training.model, feed, training.batch_size, training.autocast, order):
+    for outputs, targets in predictions(training.inputs.model, feed, training.batch_size, training.autocast, order):
         meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
     return meter.scores()
 
@@ -264,7 +291,7 @@ def predictions(
     model: nn.Module,
     feed: Feed,
     batch_size: int,
-    autocast: Callable[[], AbstractContextManager[None]],
+    autocast: Autocast,
     order: Tensor | None = None,
 ) -> Iterator[Batch]:
     """(outputs, targets) over a feed in its own order, or the given one, in large batches, in eval mode."""

@@ -17,7 +17,7 @@ from dltips.runs.layout import METRICS
 from dltips.tips.preprocessing import save
 from dltips.train.build import Run
 from dltips.train.display import Display
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import plans
 from dltips.train.fit import Record
 from dltips.train.snapshot import FORMAT, Snapshot
 
@@ -79,7 +79,7 @@ class FolderRecorder:
             "classes": list(self.run.source.classes),
             "reader": json.dumps(self.run.source.reader),
             "config_hash": self.run.config.hash,
-            "plan": transfer.write_plan(self.run.plan),
+            "plan": plans.write_plan(self.run.plan),
         }
 
     def best(self, snapshot: Snapshot) -> None:
@@ -110,7 +110,7 @@ class FolderRecorder:
         if self.run.config.log.histograms:
             net = self.run.training.net
             weights = {f"weights/{segment.name}": view for segment, view in net.views(net.parameters)}
-            self.events.histograms(self.run.training.step // self.run.training.steps_per_epoch, weights)
+            self.events.histograms(self.run.training.progress.step // self.run.training.steps_per_epoch, weights)
 
     def finish(self, status: str) -> None:
         """Pictures and the end of the TensorBoard session: after the last epoch, so that they cost no training time."""
@@ -132,8 +132,8 @@ def augmented_examples(run: Run, count: int = 32) -> Any:
     assert indices is not None
     inputs = to_float(run.splits.train.inputs.index_select(0, indices[:count]).to(training.device))
     targets = run.splits.train.targets.index_select(0, indices[:count]).to(training.device)
-    augmentations = (*training.train.augmentations, *training.train.mixing)
-    for name, augment in zip(training.augmentation_names, augmentations, strict=True):
+    augmentations = (*training.inputs.train.augmentations, *training.inputs.train.mixing)
+    for name, augment in zip(training.inputs.augmentation_names, augmentations, strict=True):
         generator = seeds.generator(training.seed, "augmentation", name, 0, str(training.device))
         inputs, targets = augment(inputs, targets, generator)
     return inputs.clamp(0, 1).cpu()

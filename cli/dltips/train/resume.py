@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +17,35 @@ from dltips.errors import ConfigError
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import versions
 from dltips.runs.layout import ENVIRONMENT, SUMMARY, read_summary
-from dltips.tips import preprocessing
 from dltips.train.build import Run
 from dltips.train.device import Threads
-from dltips.train.finetuning.transfer import Begun
 from dltips.train.fit import Record
 from dltips.train.parallel.group import group
-from dltips.train.snapshot import FORMAT, Snapshot
+from dltips.train.resumed import Resumed
+from dltips.train.snapshot import Snapshot
 
 
-@dataclass
-class Continuation:
-    """A run folder and what its next part needs."""
+def restore(resumed: Resumed, run: Run) -> tuple[Snapshot | None, list[Record]]:
+    """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
+    if resumed.data_hash is not None and resumed.data_hash != run.splits.hash:
+        raise ConfigError(f"resume: the data are not those of {resumed.path} any more; start a new run")
+    snapshot = Snapshot.from_payload(resumed.payload, run.training) if resumed.payload is not None else None
+    done = snapshot.epoch if snapshot is not None else 0
+    finished = (read_summary(resumed.path) or {}).get("status") == "finished"
+    if snapshot is not None and finished:
+        snapshot.stopped = False  # whoever makes a finished run longer wants to go on
+    if done and run.config.settings.epochs < done + finished:
+        raise ConfigError(f"resume: {resumed.path} has its {done} epochs; write epochs=N with more of them to go on")
+    records = folder.cut_metrics(resumed.path, done)
+    if any(resumed.path.glob("events.out.tfevents.*")):
+        from dltips.runs.tensor_events import cut
 
-    path: Path
-    config: Config
-    payload: dict[str, Any] | None  # None if the run was stopped before its first checkpoint
-    threads: Threads | None
-    data_hash: str | None
-    weights_hash: str | None  # of what fine-tuning started from
-    test_reads: int  # of the run so far
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def begun(self) -> Begun | None:
-        """What the run has settled; None if it had no checkpoint yet. Errors: ConfigError."""
-        payload = self.payload
-        if payload is None or payload.get("format") != FORMAT:
-            return None
-        fitted = preprocessing.restore(payload["preprocessing"])
-        shape = tuple(payload["input_shape"])
-        return Begun(fitted, shape, payload["epoch"], payload["model"], payload.get("plan"))
-
-    def restore(self, run: Run) -> tuple[Snapshot | None, list[Record]]:
-        """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
-        if self.data_hash is not None and self.data_hash != run.splits.hash:
-            raise ConfigError(f"resume: the data are not those of {self.path} any more; start a new run")
-        snapshot = Snapshot.from_payload(self.payload, run.training) if self.payload is not None else None
-        done = snapshot.epoch if snapshot is not None else 0
-        finished = (read_summary(self.path) or {}).get("status") == "finished"
-        if snapshot is not None and finished:
-            snapshot.stopped = False  # whoever makes a finished run longer wants to go on
-        if done and run.config.settings.epochs < done + finished:
-            raise ConfigError(f"resume: {self.path} has its {done} epochs; write epochs=N with more of them to go on")
-        records = folder.cut_metrics(self.path, done)
-        if any(self.path.glob("events.out.tfevents.*")):
-            from dltips.runs.tensor_events import cut
-
-            cut(self.path, done)
-        (self.path / SUMMARY).unlink(missing_ok=True)
-        return snapshot, records
+        cut(resumed.path, done)
+    (resumed.path / SUMMARY).unlink(missing_ok=True)
+    return snapshot, records
 
 
-def continuation(path: Path, composed: DictConfig, overrides: list[str]) -> Continuation:
+def resumed_from(path: Path, composed: DictConfig, overrides: list[str]) -> Resumed:
     """The run folder that `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
     stored = folder.read_config(path)
     typed = to_plain(composed)
@@ -91,7 +66,7 @@ def continuation(path: Path, composed: DictConfig, overrides: list[str]) -> Cont
         raise ConfigError(f"resume: no checkpoint of {path} can be read ({error}); start a new run") from error
 
 
-def reopen(path: Path, config: Config) -> Continuation:
+def reopen(path: Path, config: Config) -> Resumed:
     """A run folder's last checkpoint, to go on with under its config. Errors: checkpoint.Damaged."""
     payload, problems = checkpoint.read_latest(path)
     recorded = _environment(path)
@@ -106,7 +81,7 @@ def reopen(path: Path, config: Config) -> Continuation:
     ]
     if differ:
         notes.append(f"resume: other versions than the run began with ({', '.join(differ)}); the bits may differ")
-    return Continuation(
+    return Resumed(
         path,
         config,
         payload,

@@ -10,10 +10,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -22,145 +21,118 @@ from dltips.config.redaction import redact
 from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError, OutputError
 from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK
-from dltips.feed.dataset_cache import DatasetCache
 from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
 from dltips.runs.layout import ENVIRONMENT, LOG, SUMMARY, read_metrics
 from dltips.signals import handling
 from dltips.train import device as devices
-from dltips.train.build import Run, prepare
-from dltips.train.display import Display, display_for
+from dltips.train.build import Run, build_run
+from dltips.train.context import RunContext
+from dltips.train.display import display_for
 from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
 from dltips.train.parallel.group import ProcessGroup, ProcessLost, refuse_devices
 from dltips.train.parallel.group import group as several
 from dltips.train.parallel.world import PLACE
 from dltips.train.recorder import FolderRecorder
+from dltips.train.resume import restore, resumed_from
+from dltips.train.resumed import Resumed
 from dltips.train.summary import environment, parameters, report, summarize
-
-if TYPE_CHECKING:
-    from dltips.train.resume import Continuation
-
-
-@dataclass
-class Stop:
-    """Whether someone asked to stop, if only when a run was all but over, and finished: others shall not begin."""
-
-    asked: bool = False
-
-
-@dataclass
-class RunContext:
-    """What surrounds a run: what was typed and said, where it lies, what it shares, who may end it."""
-
-    typed: Sequence[str]  # keys that were set on the command line
-    notes: Sequence[str]
-    said: set[str]  # notes that the person has heard: they go to run.log alone, and the others are added
-    path: Path | None = None  # the run's folder, yet to be made; None: one of its own under outputs
-    deadline: float | None = None  # of time.perf_counter(): no epoch begins after it, and the end is not reported
-    quiet: bool = False  # one of many: its epochs go to run.log alone, its pictures wait until it is the best
-    store: DatasetCache | None = None
-    stop: Stop = field(default_factory=Stop)
-    # each gets an epoch's line of metrics.jsonl, and ends the run with True, as what `ended_as` then says
-    after_epoch: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
-    ended_as: Callable[[], Literal["finished", "pruned", "interrupted"]] = lambda: "finished"
-
-    def draws(self, pictures: str) -> bool:
-        return pictures == "all" or (pictures == "best" and not self.quiet)
 
 
 def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
-    """One run from its composed config; the exit code. Errors: ConfigError, with nothing left behind."""
+    """One run from its composed config; returns the exit code. Raises ConfigError, with nothing left behind."""
     folder.check_writable()
-    if composed.get("resume") is not None:
-        from dltips.train.resume import continuation
-
-        path = folder.find_to_resume(str(composed.resume))
-        with folder.writing(path) if several().rank == 0 else contextlib.nullcontext():
-            resumed = continuation(path, composed, overrides)
-            session = RunContext(typed_keys(overrides), [*notes, *resumed.notes], set())
-            code, _ = run_once(resumed.config, resumed, session)
-    else:
-        code, _ = run_once(validate(composed), None, RunContext(typed_keys(overrides), notes, set()))
+    typed = typed_keys(overrides)
+    if composed.get("resume") is None:
+        code, _ = run_once(validate(composed), None, RunContext(typed, notes))
+        return code
+    path = folder.find_to_resume(str(composed.resume))
+    with folder.writing(path) if several().rank == 0 else contextlib.nullcontext():
+        resumed = resumed_from(path, composed, overrides)
+        code, _ = run_once(resumed.config, resumed, RunContext(typed, [*notes, *resumed.notes]))
     return code
 
 
-def run_once(config: Config, resumed: Continuation | None, session: RunContext) -> tuple[int, Path]:
-    """One run, new or resumed; its exit code and folder. Errors: ConfigError, with nothing left behind."""
+def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tuple[int, Path]:
+    """One run, new or resumed; returns its exit code and folder. Raises ConfigError, with nothing left behind."""
     group = several()
     refuse_devices(config, group)
-    settled = (resumed.threads, resumed.begun) if resumed else (None, None)
-    run = prepare(config, *settled, session.store)
+    run = build_run(config, resumed, context.datasets)
     code_hash()  # of the files as they are now, not as they will be when the run is over
     if group.size > 1:
         from dltips.train.parallel.sharing import follow, share_out
 
-        run.notes = [*run.notes, *share_out(run, group)]
+        run = share_out(run, group)
         if group.rank:
             with stop_on_signals(run.training, group):
                 return follow(run, resumed, group)
-    snapshot, records = resumed.restore(run) if resumed else (None, [])
-    if resumed:
-        run.test_reads = resumed.test_reads
-        if resumed.payload is not None:
-            run.weights_hash = resumed.weights_hash
-    run.training.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
-    run.watchers = [*session.after_epoch, *_until(session.deadline)]
-    path = resumed.path if resumed else folder.make(config.settings.name, session.path)
-    try:
-        config_text = folder.write_config(path, config.plain)
-        write_json(path / ENVIRONMENT, environment(run))
-        display = display_for(path / LOG, config.settings.epochs, run.training, quiet=session.quiet)
-        pictures = session.draws(config.log.pictures)
-        recorder = FolderRecorder(path, run, display, config_text, session.typed, pictures=pictures)
-    except OSError as error:
-        if not resumed:
-            shutil.rmtree(path, ignore_errors=True)
-        raise OutputError(f"outputs: {path} cannot be written ({error.strerror})") from error
+    snapshot, records = restore(resumed, run) if resumed else (None, [])
+    run.training.progress.step = (snapshot.epoch if snapshot else 0) * run.training.steps_per_epoch
+    path = resumed.path if resumed else folder.make(config.settings.name, context.path)
+    recorder = _recorder(run, path, context, is_new=resumed is None)
+    display = recorder.display
+    test_reads = resumed.test_reads if resumed else 0
     group.first([str(path), snapshot is not None and snapshot.stopped])
     with folder.writing(path), contextlib.closing(display), contextlib.closing(recorder):
-        for note in (*session.notes, *run.notes):
-            display.note(note, heard=note in session.said)
-            session.said.add(note)
+        for note in (*context.notes, *run.notes):
+            display.note(note, reported=note in context.reported)
+            context.reported.add(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
             _freeze()
             gc.enable()
             devices.keep_freed_memory()
-            with contextlib.ExitStack() as listening:
-                listening.enter_context(stop_on_signals(run.training, group))
-                result = fit(run, recorder, resume=snapshot, records=records)
-                if group.size == 1:  # of several processes another one may have heard the signal first
-                    listening.close()
-                session.stop.asked = session.stop.asked or run.training.stop_requested
+            with contextlib.ExitStack() as handlers:
+                handlers.enter_context(stop_on_signals(run.training, group))
+                result = fit(run, recorder, resume=snapshot, records=records, watchers=context.watchers)
+                if group.size == 1:  # of several processes another one may have got the signal first
+                    handlers.close()
+                context.stop.requested = context.stop.requested or run.training.progress.stop_requested
                 display.leave()
-                code = _end(run, recorder, result, path, display, session)
+                code = _end(run, recorder, result, path, context, test_reads)
                 group.part()
             return code, path
         except OSError as error:
             display.leave()
-            return _failed_to_write(run, path, error), path
+            return _failed_to_write(run, path, error, test_reads), path
         except BaseException as error:
             display.leave()
-            if isinstance(error, ConfigError) and not read_metrics(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    # who presses ctrl-C twice loses an epoch, not the run
-                    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-                    summary = summarize(run, status, read_metrics(path), None, reason(error))
-                    write_json(path / SUMMARY, summary)
+            _record_failure(run, path, error, test_reads)
             raise
+
+
+def _recorder(run: Run, path: Path, context: RunContext, *, is_new: bool) -> FolderRecorder:
+    """The recorder of a run folder that holds the run's config and environment from now on. Raises OutputError."""
+    config = run.config
+    try:
+        config_text = folder.write_config(path, config.plain)
+        write_json(path / ENVIRONMENT, environment(run))
+        display = display_for(path / LOG, config.settings.epochs, run.training, quiet=context.quiet)
+        pictures = context.draws(config.log.pictures)
+        return FolderRecorder(path, run, display, config_text, context.typed, pictures=pictures)
+    except OSError as error:
+        if is_new:
+            shutil.rmtree(path, ignore_errors=True)
+        raise OutputError(f"outputs: {path} cannot be written ({error.strerror})") from error
+
+
+def _record_failure(run: Run, path: Path, error: BaseException, test_reads: int) -> None:
+    """The reason in summary.json; a run that was refused before its first epoch leaves no folder behind."""
+    if isinstance(error, ConfigError) and not read_metrics(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        # a second ctrl-C loses an epoch, not the run
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        summary = summarize(run, status, read_metrics(path), None, reason(error), test_reads=test_reads)
+        write_json(path / SUMMARY, summary)
 
 
 @functools.cache  # once in a process; asking gc.get_freeze_count() counts one by one, which takes 16 ms
 def _freeze() -> None:
     gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
-
-
-def _until(deadline: float | None) -> list[Callable[[Any], bool]]:
-    return [] if deadline is None else [lambda record: time.perf_counter() > deadline]
 
 
 def reason(error: BaseException) -> str:
@@ -180,24 +152,25 @@ def _headline(run: Run) -> str:
     trains = run.training.net.count
     part = f", of which {trains:,} train" if trains != run.size.parameters else ""
     return (
-        f"{data} ({run.training.train.count:,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
+        f"{data} ({run.training.inputs.train.count:,} train, {len(splits.val):,} val, {len(splits.test):,} test)"
         f", {run.config.tip('model').name} with {parameters(run.size.parameters)}{part}, on {run.training.device}"
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display: Display, session: RunContext) -> int:
-    """Checkpoints, pictures, summary, and what the person gets to read."""
+def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int) -> int:
+    """Checkpoints, pictures, the summary, and what is printed at the end; returns the exit code."""
+    display = recorder.display
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
         recorder.checkpoint(result.snapshot)
     recorder.best(result.snapshot)
-    status = session.ended_as() if result.stopped_early else result.status
+    status = context.ended_as() if result.stopped_early else result.status
     recorder.finish(status)
     records = read_metrics(path)
     if recorder.pictures and records:
         from dltips.plots.curves_png import curves
 
         curves(records, path / "curves.png", redact(run.config.settings.name or path.name))
-    summary = summarize(run, status, records, result)
+    summary = summarize(run, status, records, result, test_reads=test_reads)
     write_json(path / SUMMARY, summary)
     if result.status == "diverged":
         assert result.diverged_at is not None
@@ -214,16 +187,17 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, display
     if result.status == "interrupted":
         saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
         display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
-    if session.deadline is None and not session.quiet:
+    if context.prints_report and not context.quiet:
         with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
             print(report(run, path, summary, records), flush=True)
     return {"diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}.get(status, EXIT_OK)
 
 
-def _failed_to_write(run: Run, path: Path, error: OSError) -> int:
+def _failed_to_write(run: Run, path: Path, error: OSError, test_reads: int) -> int:
     """The disk is full, or gone: the last good checkpoint is whole, and the person learns how to go on."""
     with contextlib.suppress(OSError):
-        summary = summarize(run, "failed", read_metrics(path), None, f"cannot be written ({error.strerror})")
+        why = f"cannot be written ({error.strerror})"
+        summary = summarize(run, "failed", read_metrics(path), None, why, test_reads=test_reads)
         write_json(path / SUMMARY, summary)
     has_checkpoint = (path / checkpoint.LAST).exists() or (path / checkpoint.PREVIOUS).exists()
     remedy = f"make room, then: dltips train resume={path}" if has_checkpoint else "make room and start again"
@@ -247,8 +221,8 @@ def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         nonlocal told
-        if not training.stop_requested:
-            training.stop_requested, told = True, time.monotonic()
+        if not training.progress.stop_requested:
+            training.progress.stop_requested, told = True, time.monotonic()
         elif time.monotonic() - told >= same:
             raise KeyboardInterrupt
 

@@ -94,7 +94,7 @@ class Snapshot:
             epoch,
             seconds,
             Weights.of(training.net),
-            {name: value.clone() for name, value in training.rule.state.items()},
+            {name: value.clone() for name, value in training.optimizer.state.items()},
             dict(training.schedule.state),
             [_copied(part.state) for part in regularizations],
             best,
@@ -105,7 +105,7 @@ class Snapshot:
         """The training is where it was when the snapshot was taken."""
         self.weights.put_back(training.net)
         for name, value in self.rule.items():
-            training.rule.state[name].copy_(value)
+            training.optimizer.state[name].copy_(value)
         training.schedule.state.update(self.schedule)
         for part, state in zip(regularizations, self.regularizations, strict=True):
             part.state.clear()
@@ -140,14 +140,14 @@ class Snapshot:
             )
         device = training.device
         best = payload["best"]
-        state = {name: value.shape for name, value in training.rule.state.items()}
+        state = {name: value.shape for name, value in training.optimizer.state.items()}
         if {name: value.shape for name, value in payload["optimizer"].items()} != state:
             raise ConfigError("resume: the checkpoint's optimizer is of other parameters than those that train here")
         return cls(
             payload["epoch"],
             payload["seconds"],
             _weights(payload["model"], training.net),
-            {name: value.to(training.rule.state[name].device) for name, value in payload["optimizer"].items()},
+            {name: value.to(training.optimizer.state[name].device) for name, value in payload["optimizer"].items()},
             dict(payload["schedule"]),
             [_to(state, device) for state in payload["regularizations"]],
             None if best is None else Best(dict(best["metrics"]), _weights(best["model"], training.net)),

@@ -45,15 +45,21 @@ def environment(run: Run) -> dict[str, Any]:
 
 
 def summarize(
-    run: Run, status: str, records: Sequence[Record], result: Result | None, error: str | None = None
+    run: Run,
+    status: str,
+    records: Sequence[Record],
+    result: Result | None,
+    error: str | None = None,
+    *,
+    test_reads: int = 0,
 ) -> dict[str, Any]:
     """summary.json. `best` and `last` are the metrics of those epochs, `error` says why a run failed."""
     best = result.best.metrics if result is not None and result.best is not None else None
     last = {name: value for name, value in records[-1].items() if not name.startswith("layers/")} if records else None
     seconds = result.snapshot.seconds if result is not None else (records[-1]["seconds"] if records else 0.0)
-    samples = sum(run.training.train.count for record in records if "samples_per_second" in record)
+    samples = sum(run.training.inputs.train.count for record in records if "samples_per_second" in record)
     training_seconds = sum(
-        run.training.train.count / record["samples_per_second"]
+        run.training.inputs.train.count / record["samples_per_second"]
         for record in records
         if record.get("samples_per_second")
     )
@@ -82,7 +88,7 @@ def summarize(
         "data_hash": run.splits.hash,
         "code_version": code_version(),
         "content_hash": content_hash(run.config, device, run.splits.hash, run.weights_hash),
-        "test_reads": run.test_reads,
+        "test_reads": test_reads,
         "settings": flat(run.config.plain),
     }
 
@@ -105,7 +111,7 @@ def failed_early(config: Config, error: str) -> dict[str, Any]:
 
 
 def _trained_parameters(run: Run, records: Sequence[Record]) -> int:
-    names = run.thawing.trained(records[-1]["epoch"] if records else 0)
+    names = run.freezing.trained(records[-1]["epoch"] if records else 0)
     module = run.training.net.module
     return sum(parameter.numel() for name, parameter in module.named_parameters() if names is None or name in names)
 

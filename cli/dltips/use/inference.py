@@ -20,7 +20,7 @@ from dltips.runs import checkpoint, folder
 from dltips.tips.preprocessing import restore
 from dltips.train import device as devices
 from dltips.train.build import build_model
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import plans
 from dltips.train.loop import predictions
 
 
@@ -77,8 +77,8 @@ def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Mod
     model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
     preprocess = restore(payload["preprocessing"])
     if payload.get("plan") is not None:  # what fine-tuning has made of the net
-        plan = transfer.read_plan(payload["plan"], payload["model"], len(payload["classes"]))
-        model = transfer.with_replaced_head(model, plan.top)
+        plan = plans.read_plan(payload["plan"], payload["model"], len(payload["classes"]))
+        model = plans.with_replaced_head(model, plan.top)
     try:
         model.load_state_dict(payload["model"])
     except (KeyError, TypeError, RuntimeError) as error:

@@ -25,7 +25,7 @@ from dltips.tips.data import Source
 from dltips.train import device as devices
 from dltips.train import seeds
 from dltips.train.data import epoch_order
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import pretrained as pretrained_nets
 
 COLUMNS = 8
 
@@ -46,7 +46,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     device = devices.choose(settings.device)
     common = config.common["data"]()
     balance.check(common.balance, common.shuffle)
-    source = load(config.tip("data"), common, transfer.wanted(config, transfer.find(config), None))
+    source = load(config.tip("data"), common, pretrained_nets.wanted(config, pretrained_nets.find(config), None))
     if source.inputs.dim() not in (3, 4):
         raise ConfigError(
             f"data={config.tip('data').name}: its samples are vectors of {source.inputs[0].numel()} features, of which"

@@ -24,7 +24,8 @@ from dltips.sweep.grid.launch.with_joblib import how_it_died, processes
 from dltips.sweep.grid.launch.with_submitit import gpus_of, refuse_secrets
 from dltips.sweep.grid.launchers import LAUNCHERS, launcher_for
 from dltips.sweep.grid.launchers import here as in_this_process
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, folder_name
+from dltips.sweep.trial import Trial, TrialOutcome, folder_name
+from dltips.train.context import RunContext
 
 QUICK = ["epochs=4", "data.subset=150", "log.tensorboard=false", "log.layers=false", "log.pictures=none", "device=cpu"]
 
@@ -229,7 +230,7 @@ def test_a_death_costs_one_trial_and_a_note_is_said_once(capsys: pytest.CaptureF
             (third, JobResult(outcome(third), ["mind the gap"])),
         ]
     )
-    ended = list(collect(crew, Path("place"), SweepContext()))  # type: ignore[arg-type]
+    ended = list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
     assert [one.status for one in ended] == ["finished", "interrupted", "finished"]
     assert ended[1].error == "its job was lost with its machine; the same command goes on with it"
     assert [one.path for one in ended] == [Path("place") / trial.folder for trial in (first, second, third)]
@@ -240,7 +241,7 @@ def test_a_machine_without_the_folder_ends_the_grid() -> None:
     (trial,) = trials("seed=0")
     crew = Told([(trial, JobResult(None, refused="outputs: it is not there"))])
     with pytest.raises(ConfigError, match="outputs: it is not there"):
-        list(collect(crew, Path("place"), SweepContext()))  # type: ignore[arg-type]
+        list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
     assert crew.calls == ["close"]
 
 
@@ -249,14 +250,14 @@ def test_the_first_ctrl_c_is_passed_on_once_and_the_second_ends_all() -> None:
     (Path("place") / second.folder).mkdir(parents=True)
     lost = JobLost("stopped")
     crew = Told([(first, JobResult(outcome(first))), (second, lost), (third, lost), (fourth, lost)], strike=3)
-    ended = list(collect(crew, Path("place"), SweepContext()))  # type: ignore[arg-type]
+    ended = list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
     # who was stopped has no excuse, which tells a person's stop from a death; who never began is no outcome
     assert [(one.number, one.status, one.error) for one in ended] == [(0, "finished", None), (1, "interrupted", None)]
     assert crew.calls == ["stop", "close"]
 
     crew = Told([(first, JobResult(outcome(first))), (second, lost)])
     with pytest.raises(KeyboardInterrupt):
-        for _ in collect(crew, Path("place"), SweepContext()):  # type: ignore[arg-type]
+        for _ in collect(crew, Path("place"), RunContext()):  # type: ignore[arg-type]
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -280,7 +281,7 @@ def test_joblib_runs_what_is_run_here_to_the_same_bits() -> None:
     chosen = launcher_for(freeze(["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]).launcher, 1)
     for place, launcher in ((Path("here"), in_this_process), (Path("there"), chosen)):
         place.mkdir()
-        ended = sorted(launcher(trials("seed=0,1"), place, SweepContext()), key=lambda one: one.number)
+        ended = sorted(launcher(trials("seed=0,1"), place, RunContext()), key=lambda one: one.number)
         assert [(one.number, one.status, one.path.parent) for one in ended] == [
             (0, "finished", place),
             (1, "finished", place),

@@ -59,7 +59,7 @@ def test_a_grid_in_workers_ends_after_the_trials_at_hand(
     def interrupted(training):  # type: ignore[no-untyped-def]
         if training.seed == 0:
             os.kill(os.getppid(), number)
-            while not training.stop_requested:  # until the parent has passed it on
+            while not training.progress.stop_requested:  # until the parent has passed it on
                 pass
         return validate(training)
 

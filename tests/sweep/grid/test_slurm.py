@@ -16,7 +16,8 @@ from dltips.sweep.grid.compose_trials import freeze
 from dltips.sweep.grid.launch import with_slurm
 from dltips.sweep.grid.launch.remote_trial import jobs_of
 from dltips.sweep.grid.launchers import launcher_for
-from dltips.sweep.trial import SweepContext, Trial, folder_name
+from dltips.sweep.trial import Trial, folder_name
+from dltips.train.context import RunContext
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'dltips[submitit]'")
 
@@ -88,7 +89,7 @@ def chosen_slurm(*more: str) -> Any:
 
 def test_slurms_script_and_what_slurm_says_of_jobs_that_end(slurm: Path, tmp_path: Path) -> None:
     Path("place").mkdir()
-    ended = sorted(chosen_slurm()(trials("seed=0,1"), Path("place"), SweepContext()), key=lambda one: one.number)
+    ended = sorted(chosen_slurm()(trials("seed=0,1"), Path("place"), RunContext()), key=lambda one: one.number)
     script = (tmp_path / "script").read_text()
     assert script.rstrip() == SCRIPT.format(logs=tmp_path / "place/.submitit", python=sys.executable).rstrip()
     assert [(one.status, one.error) for one in ended] == [
@@ -107,7 +108,7 @@ def test_slurms_script_and_what_slurm_says_of_jobs_that_end(slurm: Path, tmp_pat
 
 def test_no_gpus_are_asked_for_where_there_shall_be_none(slurm: Path, tmp_path: Path) -> None:
     Path("place").mkdir()
-    list(chosen_slurm("gpus_per_node=0", "gres=gpu:a100:1")(trials("seed=0,1"), Path("place"), SweepContext()))
+    list(chosen_slurm("gpus_per_node=0", "gres=gpu:a100:1")(trials("seed=0,1"), Path("place"), RunContext()))
     script = (tmp_path / "script").read_text()
     assert "--gpus-per-node" not in script and "#SBATCH --gres=gpu:a100:1" in script
 
@@ -116,7 +117,7 @@ def test_what_sbatch_refuses_is_said_in_its_words(slurm: Path, capsys: pytest.Ca
     (slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
     Path("place").mkdir()
     with pytest.raises(ConfigError) as error:
-        list(chosen_slurm()(trials("seed=0,1"), Path("place"), SweepContext()))
+        list(chosen_slurm()(trials("seed=0,1"), Path("place"), RunContext()))
     assert str(error.value) == (
         "hydra/launcher=submitit_slurm: SLURM takes no jobs (sbatch: error: invalid partition specified: gpu)"
     )

@@ -13,7 +13,7 @@ from dltips.config.composition import compose
 from dltips.config.validation import validate
 from dltips.main import main
 from dltips.nets import stages
-from dltips.train.build import Run, build_model, prepare
+from dltips.train.build import Run, build_model, build_run
 from dltips.train.fit import fit
 from dltips.use import inference
 
@@ -47,7 +47,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ready(source: Path, *overrides: str) -> Run:
     composed, _ = compose([*TARGET, f"finetune.source={source}", *overrides])
-    return prepare(validate(composed))
+    return build_run(validate(composed))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ def test_what_rests_has_no_gradient_and_no_optimizer_state(source: Path, strateg
         assert parameter.requires_grad == (name in training)
         assert (parameter.grad is not None) == (name in training)
     # the moments are as long as what trains, and no longer
-    moments = [value for value in run.training.rule.state.values() if value.dim() == 1 and len(value) > 1]
+    moments = [value for value in run.training.optimizer.state.values() if value.dim() == 1 and len(value) > 1]
     assert moments and all(len(value) == len(net.parameters) for value in moments)
     assert net.count < sum(parameter.numel() for parameter in net.module.parameters())
 
@@ -155,7 +155,6 @@ def test_the_best_weights_are_those_of_the_best_epoch_whatever_thawed_after_it(s
 
     # what the first epoch ends with is the best by far
     scores = iter([0.9, 0.1, 0.1])
-    run.training.after_epoch = [*run.training.after_epoch, lambda record: False]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dltips.train.fit.validate", lambda training: {"accuracy": next(scores), "loss": 1.0})
         result = fit(run, Copy())
@@ -343,7 +342,7 @@ def test_kept_features_train_the_head_as_the_whole_net_would(source: Path) -> No
     heads = []
     for views in (1, 0):
         run = ready(source, "finetune=linear_probe", f"finetune.views={views}", "epochs=4")
-        assert (run.training.model is run.training.net.module) == (views == 0)
+        assert (run.training.inputs.model is run.training.net.module) == (views == 0)
         fit(run)
         heads.append(run.training.net.parameters)
     torch.testing.assert_close(heads[0], heads[1], atol=1e-5, rtol=1e-4)
@@ -351,13 +350,13 @@ def test_kept_features_train_the_head_as_the_whole_net_would(source: Path) -> No
 
 def test_each_view_is_what_an_epoch_without_kept_features_would_draw(source: Path) -> None:
     run = ready(source, "finetune=linear_probe", "finetune.views=3", "augmentation=crop", "data.shuffle=false")
-    assert run.training.train.prepared is not None
-    features = run.training.train.prepared.inputs
+    assert run.training.inputs.train.prepared is not None
+    features = run.training.inputs.train.prepared.inputs
     count = len(run.splits.train)
     assert len(features) == 3 * count
     first, second = features[:count], features[count : 2 * count]
     assert not torch.equal(first, second)
-    orders = [run.training.order(epoch) for epoch in range(50)]
+    orders = [run.training.inputs.order(epoch) for epoch in range(50)]
     drawn = torch.stack([order // count for order in orders])
     assert all(torch.equal(order % count, torch.arange(count)) for order in orders)
     assert drawn.unique().tolist() == [0, 1, 2]

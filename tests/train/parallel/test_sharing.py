@@ -24,17 +24,17 @@ from dltips.config.validation import validate
 from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.nets.flat import FlatModel
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.divergence import locate
 from dltips.train.fit import fit
 from dltips.train.loop import Interrupted, Meter, NotFinite, Training
 from dltips.train.loop import validate as validation
 from dltips.train.parallel import sharing
 from dltips.train.parallel.group import ProcessGroup, ProcessLost, gpu_of, losses_reported, refuse_one_for_two
-from dltips.train.parallel.sharing import LOOK_STEPS, Interruptible, Look, parts_of
+from dltips.train.parallel.sharing import LOOK_STEPS, Agreement, Interruptible, shares_of
 from dltips.train.parallel.spawn import counting_signals, how_to_resume
 from dltips.train.parallel.world import PLACE, World, check_device, world
-from dltips.train.resume import continuation
+from dltips.train.resume import resumed_from
 from dltips.train.run import SAME, reason, stop_on_signals
 from dltips.train.snapshot import Snapshot
 
@@ -48,16 +48,16 @@ from dltips.config.validation import validate
 from dltips.train.parallel.sharing import share_out
 from dltips.train.fit import fit
 from dltips.train.parallel.group import group
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 
 rank, size, configs = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[4], rank=rank, world_size=size)
 for number, overrides in enumerate(configs):
-    run = prepare(validate(compose([*overrides, f"devices={size}"])[0]))
-    notes = share_out(run, group())
+    run = build_run(validate(compose([*overrides, f"devices={size}"])[0]))
+    run = share_out(run, group())
     result = fit(run)
     torch.save(
-        {"records": result.records, "net": run.training.net.module.state_dict(), "notes": notes,
+        {"records": result.records, "net": run.training.net.module.state_dict(), "notes": list(run.notes),
          "status": result.status, "diverged_at": result.diverged_at, "epoch": result.snapshot.epoch},
         f"{number}-{rank}.pt",
     )
@@ -114,7 +114,7 @@ def together(folder: Path, size: int, *configs: list[str]) -> list[list[dict[str
 
 
 def alone(overrides: list[str]) -> dict[str, Any]:
-    run = prepare(validate(compose(overrides)[0]))
+    run = build_run(validate(compose(overrides)[0]))
     result = fit(run)
     return {
         "records": result.records,
@@ -243,7 +243,7 @@ def test_the_processes_pieces_are_the_batch_and_their_gradients_add_up_to_its(
     whole = gradient([(inputs, targets, 1.0)])
     for reduction, factor in (("mean", 1), ("sum", count)):
         by_rank = [
-            list(parts_of(Pretended(rank, size), accumulate, reduction, least=least)(inputs, targets))
+            list(shares_of(Pretended(rank, size), accumulate, reduction, least=least)(inputs, targets))
             for rank in range(size)
         ]
         pieces = [piece for own in by_rank for piece in own]
@@ -255,12 +255,12 @@ def test_the_processes_pieces_are_the_batch_and_their_gradients_add_up_to_its(
 
 def test_all_look_at_the_same_steps_and_seldom() -> None:
     """The next look follows from the slowest process's time per step, which all hear of."""
-    training, meter = prepare(validate(compose(PLAIN)[0])).training, Meter()
+    training, meter = build_run(validate(compose(PLAIN)[0])).training, Meter()
     for slowest, between in ((0.05, 4), (1.0, 1), (1e-9, LOOK_STEPS)):
         group = Pretended(0, 2, (0, 0, slowest))
-        look = Look(group)
+        look = Agreement(group)
         look.at = float("inf")  # this process took no time
-        for training.step in range(1, 1 + 3 * between):
+        for training.progress.step in range(1, 1 + 3 * between):
             look.at = float("inf")
             look(training, meter)
         assert group.asked == 3
@@ -268,18 +268,18 @@ def test_all_look_at_the_same_steps_and_seldom() -> None:
 
 @pytest.mark.parametrize(("answer", "error"), [((1, 0, 1.0), Interrupted), ((0, 1, 1.0), NotFinite)])
 def test_what_one_process_met_ends_all(answer: tuple[float, ...], error: type[Exception]) -> None:
-    training = prepare(validate(compose(PLAIN)[0])).training
+    training = build_run(validate(compose(PLAIN)[0])).training
     with pytest.raises(error):
-        Look(Pretended(0, 2, answer))(training, Meter())
+        Agreement(Pretended(0, 2, answer))(training, Meter())
 
 
 def test_what_another_process_heard_is_not_the_first_of_two_signals() -> None:
-    training = prepare(validate(compose(PLAIN)[0])).training
+    training = build_run(validate(compose(PLAIN)[0])).training
     with stop_on_signals(training, group := Pretended(0, 2, (1, 0, 1.0))):
         with pytest.raises(Interrupted):
-            Look(group)(training, Meter())
+            Agreement(group)(training, Meter())
         signal.raise_signal(signal.SIGTERM)  # its own, which comes later
-    assert training.stop_requested
+    assert training.progress.stop_requested
 
 
 @pytest.mark.parametrize("place", [None, "somewhere"])
@@ -293,11 +293,11 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
         monkeypatch.delenv(PLACE, raising=False)
     else:
         monkeypatch.setenv(PLACE, place)
-    training = prepare(validate(compose(PLAIN)[0])).training
+    training = build_run(validate(compose(PLAIN)[0])).training
     with stop_on_signals(training, Pretended(0, 2)):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)
-        assert training.stop_requested
+        assert training.progress.stop_requested
         now += SAME
         if place is None:
             with pytest.raises(KeyboardInterrupt):
@@ -307,7 +307,7 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
 
 
 def test_a_process_alone_is_ended_at_once_by_its_second_signal() -> None:
-    training = prepare(validate(compose(PLAIN)[0])).training
+    training = build_run(validate(compose(PLAIN)[0])).training
     with stop_on_signals(training, ProcessGroup()):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
@@ -336,9 +336,9 @@ def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
 ) -> None:
     """It was asked this moment; a batch takes a second."""
     monkeypatch.setattr(sharing, "PATIENCE", patience)
-    training = prepare(validate(compose(PLAIN)[0])).training
+    training = build_run(validate(compose(PLAIN)[0])).training
     group, seen = Answering(0, 2, (0.0, 1.0)), []
-    feed = Interruptible(training.val, training, group)
+    feed = Interruptible(training.inputs.val, training.progress, group)
     with pytest.raises(Interrupted) if patience < 0 else contextlib.nullcontext():
         for batch in feed(torch.arange(64), 32):
             seen.append(batch)
@@ -354,10 +354,10 @@ class Answering(Pretended):
 
 
 def test_a_run_whose_validation_is_broken_off_keeps_the_epoch_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, passes = prepare(validate(compose(PLAIN)[0])), []
+    run, passes = build_run(validate(compose(PLAIN)[0])), []
 
     def broken_off(training: Training) -> dict[str, float]:
-        passes.append(training.step)
+        passes.append(training.progress.step)
         if len(passes) == 2:
             raise Interrupted
         return validation(training)
@@ -368,7 +368,7 @@ def test_a_run_whose_validation_is_broken_off_keeps_the_epoch_before(monkeypatch
 
 
 def test_the_search_for_the_layer_that_broke_ends_when_another_process_was_asked_to_stop() -> None:
-    run = prepare(validate(compose(PLAIN)[0]))
+    run = build_run(validate(compose(PLAIN)[0]))
     run.training.group = Answering(1, 2, (1.0,))
     snapshot = Snapshot.take(run.training, run.regularizations, 0, 0.0, None)
     assert locate(run, snapshot, 0) == (1, 0, "a step from here on (stopped while looking)")
@@ -457,7 +457,7 @@ def test_a_run_that_goes_on_has_as_many_devices_as_were_started(monkeypatch: pyt
     assert main(["train", *PLAIN, "epochs=1"]) == 0
     monkeypatch.setattr("dltips.train.resume.group", lambda: Pretended(0, 2))
     overrides = [f"resume={only_run()}", "epochs=2"]
-    resumed = continuation(compose(overrides)[0], overrides)
+    resumed = resumed_from(only_run(), compose(overrides)[0], overrides)
     assert resumed.config.settings.devices == resumed.config.plain["devices"] == 2
     assert resumed.threads is None
 

@@ -15,7 +15,7 @@ from dltips.formatting import clock, columns, override_text
 from dltips.nets.flat import FlatModel
 from dltips.sweep.trial import Trial
 from dltips.train import device as devices
-from dltips.train.build import prepare
+from dltips.train.build import build_run
 from dltips.train.loop import Meter, Training, batches, evaluation_batch, predictions, train_step
 from dltips.train.run import reason
 from dltips.train.summary import peak_memory
@@ -87,18 +87,20 @@ def _duration(seconds: float) -> str:
 def measure(config: Config, store: DatasetCache) -> Cost:
     """Prepare a run, time some steps and a part of its validation, and throw it away. Errors: ConfigError."""
     started = time.perf_counter()
-    run = prepare(config, store=store)
+    run = build_run(config, datasets=store)
     before = time.perf_counter() - started
     training = run.training
     with devices.conditions(
         training.device, thread_count=run.threads.training, deterministic=config.settings.deterministic
     ):
         step = _seconds_per_step(training, training.net)
-        size = evaluation_batch(training.val, training.batch_size)
+        size = evaluation_batch(training.inputs.val, training.batch_size)
         started = time.perf_counter()
-        outputs, _ = next(iter(predictions(training.model, training.val, training.batch_size, training.autocast)))
+        outputs, _ = next(
+            iter(predictions(training.inputs.model, training.inputs.val, training.batch_size, training.autocast))
+        )
         outputs.sum().item()  # a GPU is done when its result is there
-        validation = (time.perf_counter() - started) * max(1.0, training.val.count / size)
+        validation = (time.perf_counter() - started) * max(1.0, training.inputs.val.count / size)
     return Cost(before, step * training.steps_per_epoch + validation, peak_memory(training.device))
 
 
@@ -109,7 +111,7 @@ def _seconds_per_step(training: Training, net: FlatModel) -> float:
     begin = time.perf_counter()
     for inputs, targets in batches(training, 0):
         started = time.perf_counter()
-        train_step(training, inputs, targets, meter, training.forward)
+        train_step(training, inputs, targets, meter)
         torch.stack([loss for loss, _, _ in meter.pending]).sum().item()  # a GPU is done when its result is there
         times.append(time.perf_counter() - started)
         if len(times) > STEPS or time.perf_counter() - begin > SECONDS:

@@ -18,27 +18,28 @@ import torch
 from dltips.errors import ConfigError
 from dltips.plots.curves_png import prepare as prepare_to_draw
 from dltips.signals import handling, signals_blocked, unblock
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
+from dltips.sweep.trial import Trial, TrialOutcome, run_trial
 from dltips.sweep.worker_process import init_worker, on_own_device
+from dltips.train.context import RunContext
 
 
 class GridWorker:
     """A process that runs one trial after another."""
 
     def __init__(
-        self, slot: int, count: int, place: Path, surroundings: SweepContext, others: Sequence[Connection] = ()
+        self, slot: int, count: int, place: Path, context: RunContext, others: Sequence[Connection] = ()
     ) -> None:
         beside_gpu = torch.cuda.is_available()
         # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
-        context: Any = multiprocessing.get_context("spawn" if beside_gpu else "fork")
-        shared = SweepContext(surroundings.typed, surroundings.said) if beside_gpu else surroundings
+        processes: Any = multiprocessing.get_context("spawn" if beside_gpu else "fork")
+        shared = RunContext(context.typed, reported=context.reported) if beside_gpu else context
         self.slot = slot
         self.trial: Trial | None = None
-        self.connection, theirs = context.Pipe()
+        self.connection, theirs = processes.Pipe()
         # a fork inherits the parent's ends, and would keep itself and its like from hearing that the parent is gone
         inherited = [] if beside_gpu else [self.connection, *others]
         arguments = (theirs, inherited, slot, count, place, shared, os.getpid())
-        self.process: Any = context.Process(target=_serve, args=arguments)
+        self.process: Any = processes.Process(target=_serve, args=arguments)
         with signals_blocked():
             self.process.start()
         theirs.close()
@@ -58,7 +59,7 @@ def close_all(workers: Sequence[GridWorker]) -> None:
         worker.close()
 
 
-def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     """Outcomes as they come. A worker that is killed leaves its trial cut off, and another takes its place."""
     pending = deque(trials)
     count = min(count, len(pending))
@@ -77,7 +78,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
         stack.enter_context(handling(stop))  # before the first fork: what Python raises within one is lost
         for slot in range(count):
             if not stopping:
-                workers.append(GridWorker(slot, count, place, surroundings, [worker.connection for worker in workers]))
+                workers.append(GridWorker(slot, count, place, context, [worker.connection for worker in workers]))
         for worker in workers:
             if not stopping:
                 worker.give(pending.popleft())
@@ -97,7 +98,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, surroundings: S
                 if not worker.process.is_alive() and pending and not stopping:
                     worker.close()
                     ends = [other.connection for other in workers if other is not worker]
-                    workers[workers.index(worker)] = worker = GridWorker(worker.slot, count, place, surroundings, ends)
+                    workers[workers.index(worker)] = worker = GridWorker(worker.slot, count, place, context, ends)
                 if pending and not stopping:
                     worker.give(pending.popleft())
                 yield outcome
@@ -127,7 +128,7 @@ def _serve(
     slot: int,
     count: int,
     place: Path,
-    surroundings: SweepContext,
+    context: RunContext,
     parent: int,
 ) -> None:
     """A worker's life. It ends with the connection, and with its parent."""
@@ -139,7 +140,7 @@ def _serve(
         while True:
             trial = connection.recv()
             try:
-                outcome = run_trial(on_own_device(trial, slot), place, surroundings)
+                outcome = run_trial(on_own_device(trial, slot), place, context)
             except ConfigError as error:
                 outcome = TrialOutcome(trial.number, "failed", place / trial.folder, str(error))
             connection.send(outcome)

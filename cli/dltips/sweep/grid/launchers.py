@@ -16,9 +16,10 @@ from typing import Any
 
 from dltips.catalog.registry import check_knobs, knobs_of
 from dltips.errors import ConfigError, suggest
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
+from dltips.sweep.trial import Trial, TrialOutcome, run_trial
+from dltips.train.context import RunContext
 
-Launcher = Callable[[Sequence[Trial], Path, SweepContext], Iterator[TrialOutcome]]
+Launcher = Callable[[Sequence[Trial], Path, RunContext], Iterator[TrialOutcome]]
 
 # hydra/launcher=NAME: the module of launch/ that does it; its package, which is the extra's name too
 LAUNCHERS = {
@@ -29,14 +30,14 @@ LAUNCHERS = {
 }
 
 
-def here(trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     """In this process, one after another, until someone stops one. Errors: KeyboardInterrupt, where it had finished."""
     for number, trial in enumerate(trials, 1):
-        outcome = run_trial(trial, place, surroundings)
+        outcome = run_trial(trial, place, context)
         yield outcome
         if outcome.status == "interrupted":
             return
-        if surroundings.stop.asked and number < len(trials):
+        if context.stop.requested and number < len(trials):
             raise KeyboardInterrupt
         gc.collect()  # a net and its hooks hold one another; what was there before the first trial is frozen
 

@@ -30,7 +30,8 @@ from dltips.sweep.grid.compose_trials import Frozen, freeze
 from dltips.sweep.grid.grid_report import report
 from dltips.sweep.grid.launchers import Launcher, here, launcher_for
 from dltips.sweep.preflight import Checker
-from dltips.sweep.trial import ENDED, FAILED, SweepContext, Trial, TrialOutcome, folder_name, outcome_of
+from dltips.sweep.trial import ENDED, FAILED, Trial, TrialOutcome, folder_name, outcome_of
+from dltips.train.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,20 @@ def run(overrides: list[str], options: Options) -> int:
     launcher = launcher_for(frozen.launcher, options.workers)
     if options.workers > 1:
         torch.set_num_threads(1)  # threads do not survive a fork
-    surroundings = SweepContext(frozen.typed)
+    context = RunContext(frozen.typed)
     for note in frozen.notes:
         _say(note)
-    grid = _laid_out(frozen, Checker(surroundings.store))
+    grid = _laid_out(frozen, Checker(context.datasets))
     if options.dry_run:
         from dltips.sweep.grid.estimate import show
 
         grid.place = places.find(grid.identity) or Path()
         left = _left_to_run(grid, retry=False) if grid.place != Path() else list(grid.trials)
-        return show(grid.trials, {trial.number for trial in left}, surroundings.store, options.workers)
+        return show(grid.trials, {trial.number for trial in left}, context.datasets, options.workers)
     grid.name = None if "name" in frozen.varied else grid.trials[0].config.settings.name
     grid.place = places.find(grid.identity) or places.make(grid.identity, grid.name)
     with places.alone(grid.place):
-        return _run(grid, frozen, launcher, surroundings, retry=options.retry)
+        return _run(grid, frozen, launcher, context, retry=options.retry)
 
 
 def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
@@ -120,18 +121,18 @@ def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str
         raise ConfigError(f"{error} (trial {label(varied)})" if varied else str(error)) from error
 
 
-def _run(grid: Grid, frozen: Frozen, launcher: Launcher, surroundings: SweepContext, *, retry: bool) -> int:
+def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *, retry: bool) -> int:
     left = _left_to_run(grid, retry=retry)
     _describe(grid, frozen)
     done = len(grid.trials) - len(left)
     count = "1 trial" if len(grid.trials) == 1 else f"{len(grid.trials)} trials"
     _say(f"{grid.place}: {count}" + (f", {done} of them done before" if done else ""))
     progress = GridProgress(grid, left, live=launcher is here and sys.stderr.isatty())
-    surroundings.after_epoch = [progress.epoch] if progress.live else []
+    context.watchers = [progress.epoch] if progress.live else []
     interrupted = False
     try:
         with handling(interrupt, STOPPING[1:]):  # a trial that runs handles them itself
-            for outcome in launcher(left, grid.place, surroundings) if left else ():
+            for outcome in launcher(left, grid.place, context) if left else ():
                 grid.outcomes[outcome.number] = outcome
                 progress.ended(outcome)
                 # a worker that was killed says why; a person who stops a trial stops the grid

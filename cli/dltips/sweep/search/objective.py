@@ -13,8 +13,9 @@ from dltips.runs.layout import read_metrics, read_summary
 from dltips.sweep.search.seed_racing import is_clearly_worse
 from dltips.sweep.search.space import Space
 from dltips.sweep.search.trial_loop import TrialHandle, TrialResult
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, folder_name, outcome_of, run_trial
+from dltips.sweep.trial import Trial, TrialOutcome, folder_name, outcome_of, run_trial
 from dltips.sweep.worker_process import on_own_device
+from dltips.train.context import RunContext
 
 SCORES, FOLDERS, SECONDS, RACED = "scores", "folders", "seconds", "raced"  # attributes of a trial
 
@@ -35,7 +36,7 @@ class Runs:
     best: Callable[[], Sequence[float] | None]
     code: str = ""  # the hash of the code that the study was made with; "": any
     slot: int = 0
-    surroundings: SweepContext = field(default_factory=SweepContext)
+    context: RunContext = field(default_factory=RunContext)
 
     def __call__(self, asked: TrialHandle) -> TrialResult:
         plain = self.space.plain(asked.values)
@@ -80,8 +81,8 @@ class Runs:
         done = outcome_of(trial.number, self.place / trial.folder)
         if done is not None and done.status in ("finished", "pruned", "diverged"):
             return done  # its worker died between the end of the run and telling it
-        surroundings = replace(self.surroundings, after_epoch=[watch.epoch], ended_as=watch.ended_as)
-        return run_trial(on_own_device(trial, self.slot), self.place, surroundings)
+        context = replace(self.context, watchers=[watch.epoch], ended_as=watch.ended_as)
+        return run_trial(on_own_device(trial, self.slot), self.place, context)
 
     def _values(self, outcome: TrialOutcome) -> list[float]:
         summary = read_summary(outcome.path) or {}

@@ -44,7 +44,7 @@ from dltips.sweep.search.search_workers import Work
 from dltips.sweep.search.storage import FILE, DatabaseGone, in_one_line, name_of, opened, shown, url_of, with_retry
 from dltips.sweep.search.study import join, open_study
 from dltips.sweep.search.worker_id import this_worker
-from dltips.train.finetuning import transfer
+from dltips.train.finetuning import pretrained as pretrained_nets
 
 Answer = TypeVar("Answer")
 
@@ -119,8 +119,8 @@ class Origin:
 
     def look(self, config: Config) -> None:
         """Errors: ConfigError."""
-        pretrained = transfer.find(config)
-        wanted = transfer.wanted(config, pretrained, None)
+        pretrained = pretrained_nets.find(config)
+        wanted = pretrained_nets.wanted(config, pretrained, None)
         _, splits, _ = self._store.samples(config, config.common["data"](), wanted)
         self._found.add(f"{splits.hash} {pretrained.hash if pretrained else ''}")
 

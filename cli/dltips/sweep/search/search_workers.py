@@ -24,8 +24,8 @@ from dltips.sweep.search.objective import Runs
 from dltips.sweep.search.storage import DatabaseGone, in_one_line, opened
 from dltips.sweep.search.study import Study, open_study
 from dltips.sweep.search.trial_loop import Loop
-from dltips.sweep.trial import SweepContext
 from dltips.sweep.worker_process import init_worker
+from dltips.train.context import RunContext
 
 if TYPE_CHECKING:
     from dltips.sweep.search.plan import SearchPlan
@@ -52,7 +52,7 @@ class Work:
                 study = open_study(storage, self.plan.study)
                 loop = self.loop(storage, study)
                 objective = self.objective(loop, study, slot)
-                loop.stopped = lambda: objective.surroundings.stop.asked
+                loop.stopped = lambda: objective.context.stop.requested
                 ended = loop.run(objective)
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
@@ -93,7 +93,7 @@ class Work:
             best=lambda: ranking.best_scores(plan, loop.ask(study.trials)),
             code=plan.code,
             slot=slot,
-            surroundings=SweepContext(plan.typed, store=self.store or DatasetCache()),
+            context=RunContext(plan.typed, datasets=self.store or DatasetCache()),
         )
 
 

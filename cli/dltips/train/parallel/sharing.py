@@ -10,6 +10,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,60 +23,72 @@ from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_OK
 from dltips.feed.batches import Batch, Feed, batch_sizes
 from dltips.nets.flat import FlatModel
-from dltips.tips.optimizer import OptimizerKnobs as Optimizing
+from dltips.tips.optimizer import OptimizerKnobs
 from dltips.train import device as devices
 from dltips.train import seeds
 from dltips.train.build import Run
 from dltips.train.fit import fit
-from dltips.train.loop import Interrupted, Meter, NotFinite, Parts, Training
+from dltips.train.loop import Interrupted, Meter, Microbatches, NotFinite, Progress, Training
 from dltips.train.parallel.group import ProcessGroup
 from dltips.train.parallel.world import tell
 from dltips.train.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from dltips.train.resume import Continuation
+    from dltips.train.resumed import Resumed
 
 PATIENCE = 30  # seconds for which a validation goes on when the run is to stop: its epoch is worth keeping
 LOOK = 0.2  # seconds between two agreements on going on, about
 LOOK_STEPS = 256  # but no more steps than these
 
 
-def share_out(run: Run, group: ProcessGroup) -> list[str]:
-    """Let each process of the group train on its share; what there is to say of it. Errors: ConfigError, alike in all.
+def share_out(run: Run, group: ProcessGroup) -> Run:
+    """Shard the run over the group; returns it with a training of this process's share, and notes for the user.
 
-    The first process writes and speaks; the others keep silent and measure no layers.
+    The first process writes and prints; the others stay silent and measure no layers. Raises the same ConfigError on
+    every rank.
     """
     training, settings = run.training, run.config.settings
     norms = _batch_norms(run)
-    together = training.device.type == "cuda" and all(type(norm) in _PLAIN for norm in norms)
-    _check_batch(settings.batch_size, settings.accumulate, group.size, apart=bool(norms) and not together)
+    synchronized = training.device.type == "cuda" and all(type(norm) in _PLAIN for norm in norms)
+    _check_batch(settings.batch_size, settings.accumulate, group.size, apart=bool(norms) and not synchronized)
     _begin_alike(run, group)
-    optimizing: Optimizing = run.config.common["optimizer"]()
-    least = 1 if together or settings.batch_size < 2 * group.size else 2
-    parts = parts_of(group, settings.accumulate, optimizing.reduction, least=least)
-    training.parts = _telling(parts, [_in_step(norm) for norm in norms], group.size) if together else parts
-    training.group = group
-    training.look = Look(group)
-    training.val = Interruptible(training.val, training, group)
-    training.forward = own_stream(training, group)
-    training.on_gradient = [lambda net: group.add_up(net.gradients), *training.on_gradient]
-    training.end_epoch = [*training.end_epoch, lambda net: group.take_first(_state(run))]
-    if group.rank:
-        run.statistics = None
-    notes = []
+    knobs: OptimizerKnobs = run.config.common["optimizer"]()
+    least = 1 if synchronized or settings.batch_size < 2 * group.size else 2
+    shares = shares_of(group, settings.accumulate, knobs.reduction, least=least)
+    if synchronized:
+        shares = _telling(shares, [_synchronized(norm) for norm in norms], group.size)
+    hooks = replace(
+        training.hooks,
+        on_gradient=[lambda net: group.add_up(net.gradients), *training.hooks.on_gradient],
+        end_epoch=[*training.hooks.end_epoch, lambda net: group.take_first(_state(run))],
+    )
+    shared = replace(
+        training,
+        microbatches=shares,
+        forward=own_stream(training, group),
+        inputs=replace(training.inputs, val=Interruptible(training.inputs.val, training.progress, group)),
+        hooks=hooks,
+        group=group,
+        check=Agreement(group),
+    )
+    notes = [*run.notes, *_notes(run, group, apart=bool(norms) and not synchronized)]
+    return replace(run, training=shared, statistics=None if group.rank else run.statistics, notes=notes)
+
+
+def _notes(run: Run, group: ProcessGroup, *, apart: bool) -> Iterator[str]:
+    """In what the curve differs from that of one device; `apart`: each process has batch statistics of its own."""
     if any(map(_draws, run.training.net.module.modules())):
-        notes.append(
+        yield (
             "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
             " one device"
         )
-    if not norms or together:
-        return notes
-    return [
-        *notes,
-        f"devices: batch norm takes its statistics from each process's {settings.batch_size // group.size} of the"
-        f" {settings.batch_size} samples in a batch, so that the curve is not that of one device; with model.norm=none,"
-        " layer or group it would be",
-    ]
+    if apart:
+        batch_size = run.config.settings.batch_size
+        yield (
+            f"devices: batch norm takes its statistics from each process's {batch_size // group.size} of the"
+            f" {batch_size} samples in a batch, so that the curve is not that of one device; with model.norm=none,"
+            " layer or group it would be"
+        )
 
 
 def _draws(module: nn.Module) -> bool:
@@ -86,7 +99,7 @@ def _draws(module: nn.Module) -> bool:
     return any(isinstance(share, float) and share > 0 for share in shares)
 
 
-def follow(run: Run, resumed: Continuation | None, group: ProcessGroup) -> tuple[int, Path]:
+def follow(run: Run, resumed: Resumed | None, group: ProcessGroup) -> tuple[int, Path]:
     """The run in a process that is not the first: it trains, and writes nothing; the exit code and the run's folder."""
     snapshot = None
     if resumed is not None and resumed.payload is not None:
@@ -157,7 +170,7 @@ def _state(run: Run) -> list[Tensor]:
 # What a process trains on
 
 
-def parts_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: int) -> Parts:
+def shares_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: int) -> Microbatches:
     """This process's pieces of a batch, each with its weight: its share of the whole batch, or for a sum its samples.
 
     The batch is first shared out, then split as `accumulate` asks, in as many pieces everywhere. No process gets fewer
@@ -194,10 +207,10 @@ def own_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Te
     def passed(inputs: Tensor) -> Tensor:
         nonlocal step, drawn
         shared = stream.get_state()
-        if training.step == step:  # another piece of the same batch
+        if training.progress.step == step:  # another piece of the same batch
             stream.set_state(drawn)
         else:
-            step = training.step
+            step = training.progress.step
             stream.manual_seed(seeds.derive(training.seed, "global", f"rank {group.rank}", step))
         try:
             return forward(inputs)
@@ -231,12 +244,12 @@ class Pace:
         return found
 
 
-class Look(Pace):
+class Agreement(Pace):
     """Between two steps: whether any process was asked to stop, or has met a loss that is not finite."""
 
     def __call__(self, training: Training, meter: Meter) -> None:
         """Errors: NotFinite, Interrupted, Lost."""
-        found = self.agreed(training.step, training.stop_requested, not meter.is_finite)
+        found = self.agreed(training.progress.step, training.progress.stop_requested, not meter.is_finite)
         if found is None:
             return
         stop, broken = found
@@ -249,9 +262,9 @@ class Look(Pace):
 class Interruptible(Feed):
     """The same batches; all processes break off between two of them, PATIENCE after one of them was asked to stop."""
 
-    def __init__(self, feed: Feed, training: Training, group: ProcessGroup) -> None:
+    def __init__(self, feed: Feed, progress: Progress, group: ProcessGroup) -> None:
         vars(self).update(vars(feed))
-        self.training = training
+        self.progress = progress
         self.group = group
 
     def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
@@ -260,7 +273,7 @@ class Interruptible(Feed):
         everywhere = len(batch_sizes(self.count // self.group.size, batch_size))  # some process may have one more
         for number, batch in enumerate(super().__call__(order, batch_size, generators), 1):
             yield batch
-            if self.training.stop_requested:
+            if self.progress.stop_requested:
                 asked = min(asked, time.perf_counter())
             found = pace.agreed(number, time.perf_counter() - asked) if number <= everywhere else None
             if found is not None and found[0] > PATIENCE:
@@ -272,7 +285,7 @@ class Interruptible(Feed):
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class _InStep(nn.SyncBatchNorm):
+class _SynchronizedNorm(nn.SyncBatchNorm):
     """Batch norm whose statistics are those of the samples of all processes; alone where the others have none."""
 
     alone = False
@@ -281,15 +294,15 @@ class _InStep(nn.SyncBatchNorm):
         return _BatchNorm.forward(self, input) if self.alone else super().forward(input)
 
 
-def _in_step(norm: nn.Module) -> _InStep:
+def _synchronized(norm: nn.Module) -> _SynchronizedNorm:
     """The layer itself, of another class: hooks, parameters and lists that it stands in stay as they are."""
     vars(norm)["process_group"] = None  # of SyncBatchNorm: everyone
-    norm.__class__ = _InStep
-    assert isinstance(norm, _InStep)
+    norm.__class__ = _SynchronizedNorm
+    assert isinstance(norm, _SynchronizedNorm)
     return norm
 
 
-def _telling(parts: Parts, norms: Sequence[_InStep], size: int) -> Parts:
+def _telling(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size: int) -> Microbatches:
     """The pieces, with the norms told when they are by themselves."""
 
     def told(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
@@ -302,6 +315,6 @@ def _telling(parts: Parts, norms: Sequence[_InStep], size: int) -> Parts:
 
 def _batch_norms(run: Run) -> list[nn.Module]:
     """Those that take statistics from batches, in some epoch."""
-    resting = {id(layer) for part in run.thawing.always_resting() for layer in part.modules()}
-    layers = run.training.model.modules()
+    resting = {id(layer) for part in run.freezing.always_resting() for layer in part.modules()}
+    layers = run.training.inputs.model.modules()
     return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in resting]

@@ -13,7 +13,8 @@ from typing import Protocol
 from dltips.errors import ConfigError
 from dltips.signals import handling
 from dltips.sweep.grid.launch.remote_trial import JobResult
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+from dltips.sweep.trial import Trial, TrialOutcome
+from dltips.train.context import RunContext
 
 POLL = 0.2  # seconds: how late a signal may be heard
 
@@ -39,7 +40,7 @@ class Executor(Protocol):
         """End whatever is left, at once."""
 
 
-def collect(crew: Executor, place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def collect(crew: Executor, place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     """Outcomes as they come. Errors: ConfigError where a machine cannot run trials; KeyboardInterrupt the second time.
 
     A job that dies leaves its trial cut off, and the others go on.
@@ -53,18 +54,18 @@ def collect(crew: Executor, place: Path, surroundings: SweepContext) -> Iterator
             for trial, reply in crew.wait(POLL):
                 if ears.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
                     continue  # it never began
-                yield _outcome(trial, reply, place, surroundings, asked=ears.stop)
+                yield _outcome(trial, reply, place, context, asked=ears.stop)
 
 
 def _outcome(
-    trial: Trial, reply: JobResult | JobLost, place: Path, surroundings: SweepContext, *, asked: bool
+    trial: Trial, reply: JobResult | JobLost, place: Path, context: RunContext, *, asked: bool
 ) -> TrialOutcome:
     path = place / trial.folder
     if isinstance(reply, JobLost):
         return TrialOutcome(trial.number, "interrupted", path, None if asked else _goes_on(reply))
-    for note in sorted(set(reply.notes) - surroundings.said):
+    for note in sorted(set(reply.notes) - context.reported):
         print(note, file=sys.stderr, flush=True)
-        surroundings.said.add(note)
+        context.reported.add(note)
     if reply.outcome is None:
         assert reply.refused is not None
         raise ConfigError(reply.refused)

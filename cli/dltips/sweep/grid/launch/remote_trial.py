@@ -15,7 +15,8 @@ from typing import Any
 from dltips.errors import ConfigError
 from dltips.files import Locked, locked, write_text
 from dltips.runs.layout import SUMMARY
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome, run_trial
+from dltips.sweep.trial import Trial, TrialOutcome, run_trial
+from dltips.train.context import RunContext
 
 RUNNING = ".running"  # in the sweep's folder: a locked file for each trial that some process runs
 
@@ -68,7 +69,7 @@ def run_job(errand: Job) -> JobResult:
             if other is not None:
                 error = f"{other} still runs it; the same command goes on when that has ended"
                 return JobResult(TrialOutcome(trial.number, "interrupted", path, error))
-            outcome = run_trial(trial, place, replace(_shared(), typed=errand.typed, said=notes))
+            outcome = run_trial(trial, place, replace(_shared(), typed=errand.typed, reported=notes))
     except ConfigError as error:
         return JobResult(None, tuple(notes), str(error))
     except KeyboardInterrupt:  # before the first step, or the second time: what was cut off goes on
@@ -80,9 +81,9 @@ def run_job(errand: Job) -> JobResult:
 
 
 @functools.cache
-def _shared() -> SweepContext:
+def _shared() -> RunContext:
     """What the trials of this process share: data are loaded once."""
-    return SweepContext()
+    return RunContext()
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from typing import Any
 from dltips.errors import ConfigError
 from dltips.sweep.grid.launch.executor import JobLost, collect, ignore_sigint
 from dltips.sweep.grid.launch.remote_trial import Job, JobResult, jobs_of, run_job
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+from dltips.sweep.trial import Trial, TrialOutcome
 from dltips.sweep.worker_process import init_worker, on_own_device
+from dltips.train.context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ def launcher(knobs: Knobs) -> Any:
     return partial(_launch, knobs)
 
 
-def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     count = min(processes(knobs.n_jobs), len(trials))
-    return collect(Hands(count, jobs_of(trials, place, surroundings.typed, cores=None)), place, surroundings)
+    return collect(Hands(count, jobs_of(trials, place, context.typed, cores=None)), place, context)
 
 
 def processes(n_jobs: int) -> int:

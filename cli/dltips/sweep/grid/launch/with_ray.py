@@ -23,7 +23,8 @@ from dltips.catalog.registry import Bounds, NonNegative, Positive
 from dltips.errors import ConfigError
 from dltips.sweep.grid.launch.executor import JobLost, collect, ignore_sigint
 from dltips.sweep.grid.launch.remote_trial import Job, JobResult, jobs_of, run_job
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+from dltips.sweep.trial import Trial, TrialOutcome
+from dltips.train.context import RunContext
 
 ANSWER_WITHIN = 5.0  # seconds
 
@@ -55,7 +56,7 @@ def launcher(knobs: Knobs) -> Any:
     return partial(_launch, knobs)
 
 
-def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     with ray_session(knobs.address) as ray:
         gpus = knobs.num_gpus
         if gpus is None:
@@ -63,9 +64,9 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: Sw
         wanted = {"CPU": knobs.num_cpus, "GPU": gpus}
         check_room(wanted, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         crew = RayExecutor(
-            ray, jobs_of(trials, place, surroundings.typed, max(1, int(knobs.num_cpus))), wanted, knobs.max_retries
+            ray, jobs_of(trials, place, context.typed, max(1, int(knobs.num_cpus))), wanted, knobs.max_retries
         )
-        yield from collect(crew, place, surroundings)
+        yield from collect(crew, place, context)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from dltips.errors import ConfigError
 from dltips.sweep.grid.launch.executor import JobLost, collect
 from dltips.sweep.grid.launch.remote_trial import Job, JobResult, jobs_of
 from dltips.sweep.grid.launch.with_submitit import STOP, RemoteCall, SubmittedJob, fresh, refuse_secrets, result_of
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+from dltips.sweep.trial import Trial, TrialOutcome
+from dltips.train.context import RunContext
 
 LOOK = 2.0  # seconds between two looks at a file system that many machines share
 LEFT_ALONE = 60.0  # seconds after scancel; SLURM kills after 30 (KillWait)
@@ -58,11 +59,11 @@ def launcher(knobs: Knobs) -> Any:
     return partial(_launch, knobs)
 
 
-def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     refuse_secrets(trials)
     executor = executor_for(knobs, place)
-    crew = SlurmExecutor(executor, jobs_of(trials, place, surroundings.typed, knobs.cpus_per_task))
-    return collect(crew, place, surroundings)
+    crew = SlurmExecutor(executor, jobs_of(trials, place, context.typed, knobs.cpus_per_task))
+    return collect(crew, place, context)
 
 
 def executor_for(knobs: Knobs, place: Path) -> Any:

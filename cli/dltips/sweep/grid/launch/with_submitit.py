@@ -26,7 +26,8 @@ from dltips.errors import ConfigError, OutputError
 from dltips.signals import install
 from dltips.sweep.grid.launch.executor import JobLost, collect, ignore_sigint
 from dltips.sweep.grid.launch.remote_trial import Job, JobResult, jobs_of, run_job
-from dltips.sweep.trial import SweepContext, Trial, TrialOutcome
+from dltips.sweep.trial import Trial, TrialOutcome
+from dltips.train.context import RunContext
 
 FOLDER = ".submitit"  # in the sweep's
 STOP = "stop"  # a file in it: who gave the command has stopped it
@@ -48,7 +49,7 @@ def launcher(knobs: Knobs) -> Any:
     return partial(_launch, knobs)
 
 
-def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: SweepContext) -> Iterator[TrialOutcome]:
+def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     import submitit
 
     refuse_secrets(trials)
@@ -56,8 +57,8 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, surroundings: Sw
     cores = knobs.cpus_per_task or max(1, (os.cpu_count() or 1) // at_once)
     executor = submitit.LocalExecutor(fresh(place), max_num_timeout=knobs.max_num_timeout)
     executor.update_parameters(timeout_min=knobs.timeout_min, signal_delay_s=knobs.signal_delay_s)
-    crew = LocalExecutor(executor, jobs_of(trials, place, surroundings.typed, cores), at_once, knobs.gpus_per_node)
-    return collect(crew, place, surroundings)
+    crew = LocalExecutor(executor, jobs_of(trials, place, context.typed, cores), at_once, knobs.gpus_per_node)
+    return collect(crew, place, context)
 
 
 def fresh(place: Path) -> Path:

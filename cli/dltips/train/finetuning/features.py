@@ -1,0 +1,113 @@
+"""The loop's inputs where fine-tuning computes features once: what lies in front of the head, for the head alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dltips import memory
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.feed.batches import Feed, Resident
+from dltips.feed.splits import Split
+from dltips.nets import stages
+from dltips.tips.finetune import FinetunePlan
+from dltips.train import seeds
+from dltips.train.data import Data, epoch_order
+from dltips.train.display import counted
+from dltips.train.loop import Autocast, TrainingInputs, evaluation_batch
+
+
+def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """What comes before the net's head, and the head as a net of its own. Errors: ConfigError."""
+    body, head = stages.cut(model)
+    if not isinstance(head, nn.Sequential):
+        head = nn.Sequential(OrderedDict(head=head))
+    return body, head
+
+
+def training_inputs(
+    config: Config, model: nn.Module, data: Data, plan: FinetunePlan, autocast: Autocast, probe: Tensor
+) -> TrainingInputs:
+    """The samples for the whole net; or, where a plan has views, what comes before its head for the head alone."""
+    seed, batch_size = config.settings.seed, config.settings.batch_size
+    order = epoch_order(data.common, seed, data.train, len(data.source.classes))
+    if not plan.views:
+        names = data.augmentations.names
+        train, val = data.feed(data.train, augmented=True), data.feed(data.splits.val)
+        return TrainingInputs(model, train, val, order, names, probe)
+    body, head = cut(model)
+    names = data.augmentations.names
+    views = plan.views if names else 1
+    count = len(data.train)
+
+    def generators(view: int) -> list[torch.Generator]:
+        return [seeds.generator(seed, "augmentation", name, view, str(data.device)) for name in names]
+
+    def with_views(epoch: int) -> Tensor:
+        drawn = torch.randint(views, (count,), generator=seeds.generator(seed, "views", epoch=epoch))
+        return order(epoch) + count * drawn
+
+    train, val = data.feed(data.train, augmented=True, once=True), data.feed(data.splits.val, once=True)
+    if plan.top is not None and plan.top.features is not None:  # known since the fit
+        known = plan.top.features
+        train_features, val_features = Split(known.train, known.train_targets), Split(known.val, known.val_targets)
+    else:
+        train_features = keep_features(body, train, batch_size, views, generators, autocast)
+        val_features = keep_features(body, val, batch_size, 1, lambda view: (), autocast)
+    with torch.no_grad(), autocast():
+        chunk = evaluation_batch(val, batch_size)
+        features = torch.cat([body(part).float() for part in torch.split(probe, chunk)])
+    return TrainingInputs(
+        model=head,
+        train=Feed(Resident(train_features, data.device), count, nn.Identity()),
+        val=Feed(Resident(val_features, data.device), len(val_features), nn.Identity()),
+        order=with_views if views > 1 else order,
+        augmentation_names=(),
+        probe=features,
+    )
+
+
+def keep_features(
+    body: nn.Module,
+    feed: Feed,
+    batch_size: int,
+    views: int,
+    generators: Callable[[int], Sequence[torch.Generator]],
+    autocast: Autocast,
+) -> Split:
+    """A feed's samples as the body puts them out, view after view: (views * N, ...). Errors: ConfigError.
+
+    `generators` are the streams of a view's augmentations.
+    """
+    body.eval()
+    found: Tensor | None = None
+    targets, place = [], 0
+    with torch.no_grad():
+        for view in range(views):
+            batches = feed(torch.arange(feed.count), evaluation_batch(feed, batch_size), generators(view))
+            what = f"features, view {view + 1} of {views}" if views > 1 else "features"
+            for inputs, labels in counted(batches, feed.count, what):
+                with autocast():
+                    outputs = body(inputs).float()
+                if found is None:
+                    if outputs.device.type == "cpu":
+                        memory.require_memory("finetune.views", views * feed.count * outputs[0].nbytes)
+                    found = outputs.new_empty((views * feed.count, *outputs.shape[1:]))
+                found[place : place + len(outputs)] = outputs
+                place += len(outputs)
+                targets.append(labels)
+    assert found is not None
+    check_finite(found, "the net")
+    return Split(found, torch.cat(targets))
+
+
+def check_finite(features: Tensor, where: str) -> None:
+    if not bool(features.isfinite().all()):
+        raise ConfigError(
+            f"finetune.source: what {where} puts out is not finite for these data; the weights are damaged, or their"
+            " batch norm's statistics are: take others"
+        )

@@ -1,0 +1,169 @@
+"""Fine-tuning plans: what a strategy makes of a net, how a checkpoint holds it, and the net that it leads to."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dltips.config.validation import Config
+from dltips.errors import ConfigError
+from dltips.feed.augmentations import Augmentations
+from dltips.feed.batches import Feed
+from dltips.nets import stages
+from dltips.tips.finetune import Features, FinetunePlan, Phase, ReplacedHead
+from dltips.train.data import Data
+from dltips.train.display import counted
+from dltips.train.finetuning.features import check_finite
+from dltips.train.loop import Autocast, evaluation_batch
+from dltips.train.resumed import Resumed
+
+if TYPE_CHECKING:
+    pass
+
+
+# Plans, and the nets that they make
+
+
+def make_plan(
+    config: Config, model: nn.Module, data: Data, autocast: Autocast, resumed: Resumed | None
+) -> FinetunePlan:
+    """What the strategy makes of the net and the data, or made of them when the run began. Errors: ConfigError."""
+    if resumed is not None:
+        return (
+            FinetunePlan("none", ())
+            if resumed.plan is None
+            else read_plan(resumed.plan, resumed.model, len(data.source.classes))
+        )
+    tip, settings = config.tip("model"), config.settings
+    subject = LoadedNet(
+        model=model,
+        architecture=str(tip.knobs.get("architecture", tip.name)),
+        epochs=settings.epochs,
+        counts=torch.bincount(data.train.targets, minlength=len(data.source.classes)).tolist(),
+        seed=settings.seed,
+        data=data,
+        batch_size=settings.batch_size,
+        autocast=autocast,
+    )
+    plan: FinetunePlan = config.tip("finetune")(subject)
+    names = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
+    if plan.top is not None and config.tip("finetune").name == "auto":
+        # nobody typed that strategy: what does not go with it is left out, and said
+        left = [f"augmentation={','.join(names)}"] if names else []
+        left += [f"data.balance={data.common.balance}"] if data.common.balance != "none" else []
+        note = f"auto: {' and '.join(left)} left out: {plan.strategy} is fitted once, to the samples as they are"
+        return replace(plan, notes=[*plan.notes, note]) if left else plan
+    if plan.top is not None and names:
+        raise ConfigError(
+            f"augmentation: finetune={plan.strategy} is fitted once and sees no new draws; write augmentation=none"
+        )
+    if plan.top is not None and data.common.balance != "none":
+        raise ConfigError(
+            f"data.balance: finetune={plan.strategy} is fitted to the samples as they are, not to"
+            f" {data.common.balance}; write data.balance=none"
+        )
+    if plan.views and data.augmentations.after:
+        raise ConfigError(
+            f"augmentation: {data.augmentations.names[-1]} mixes the samples of a batch, which features that are kept"
+            " cannot show; write finetune.views=0, or leave it out"
+        )
+    return plan
+
+
+def as_planned(data: Data, plan: FinetunePlan) -> Data:
+    """The data as the plan takes them: a top is fitted once, to the samples as they are."""
+    if plan.top is None:
+        return data
+    return replace(data, common=replace(data.common, balance="none"), augmentations=Augmentations((), (), ()))
+
+
+def write_plan(plan: FinetunePlan) -> str:
+    """The plan as a checkpoint holds it: all but the top's weights."""
+    phases = [[phase.epoch, dict(phase.rates)] for phase in plan.phases]
+    top = None if plan.top is None else [plan.top.stage, plan.top.kernel]
+    return json.dumps({"strategy": plan.strategy, "phases": phases, "views": plan.views, "top": top})
+
+
+def read_plan(text: str, model: Mapping[str, Tensor], num_classes: int) -> FinetunePlan:
+    """The plan that was written, with an empty top, for the checkpoint's weights. Errors: ConfigError."""
+    try:
+        plain = json.loads(text)
+        top = None
+        if plain["top"] is not None:
+            from dltips.tips.finetune.earlier import FeatureClassifier
+
+            stage, kernel = map(str, plain["top"])
+            top = ReplacedHead(stage, kernel, FeatureClassifier(len(model["top.shift"]), num_classes, kernel))
+        phases = [
+            Phase(int(epoch), {str(name): float(rate) for name, rate in rates.items()})
+            for epoch, rates in plain["phases"]
+        ]
+        return FinetunePlan(str(plain["strategy"]), phases, int(plain["views"]), top)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError("the checkpoint does not say how its net was fine-tuned; train again") from error
+
+
+def put_back(resumed: Resumed, model: nn.Module) -> None:
+    """The checkpoint's weights, also those that no epoch changes. Errors: ConfigError."""
+    try:
+        model.load_state_dict(resumed.model)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ConfigError("resume: the checkpoint's net is another one than the config's") from error
+
+
+def with_replaced_head(model: nn.Module, top: ReplacedHead | None) -> nn.Module:
+    """The net up to the top's stage, and the top in the place of what comes after; without a top the net itself."""
+    if top is None:
+        return model
+    body = stages.up_to(model, top.stage)
+    return nn.Sequential(OrderedDict(body=body, pool=stages.pool_of(model), top=top.module))
+
+
+# What a strategy sees
+
+
+@dataclass(frozen=True)
+class LoadedNet:
+    """A net with its weights on its device, and the run's data: see dltips.tips.finetune.Subject."""
+
+    model: nn.Module
+    architecture: str
+    epochs: int
+    counts: Sequence[int]
+    seed: int
+    data: Data
+    batch_size: int
+    autocast: Autocast
+
+    @cached_property
+    def stages(self) -> Sequence[str]:
+        return [stage.name for stage in stages.stages_of(self.model)]
+
+    def features(self, names: Sequence[str]) -> Mapping[str, Features]:
+        train, train_targets = self._pass(self.data.feed(self.data.train, once=True), names)
+        val, val_targets = self._pass(self.data.feed(self.data.splits.val, once=True), names)
+        return {name: Features(train[name], train_targets, val[name], val_targets) for name in names}
+
+    def _pass(self, feed: Feed, names: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+        self.model.eval()
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        targets = []
+        with torch.no_grad():
+            batches = feed(torch.arange(feed.count), evaluation_batch(feed, self.batch_size))
+            for inputs, labels in counted(batches, feed.count, "features"):
+                with self.autocast():
+                    outputs = stages.outputs(self.model, inputs, names)
+                for name, output in outputs.items():
+                    found[name].append(output.float().cpu())
+                targets.append(labels.cpu())
+        joined = {name: torch.cat(found.pop(name)) for name in names}
+        for name, features in joined.items():
+            check_finite(features, name)
+        return joined, torch.cat(targets)
