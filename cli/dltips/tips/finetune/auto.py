@@ -32,7 +32,8 @@ STRONG = 3.0
     formula="few: median samples per class < few; similar: the last stage's log evidence is 3 above all earlier ones',"
     " or within 3 and its nearest centroid as often right; few, similar: linear_probe; many, similar: top_layers; many,"
     " different: most_layers; few, different: earlier_stage_svm",
-    source="tip K, its matrix; the estimate: LogME, You et al. 2021, arXiv 2102.11005; the 3: Kass and Raftery 1995",
+    source="tips K and S, their matrix; the estimate: LogME, You et al. 2021, arXiv 2102.11005; the 3: Kass and Raftery"
+    " 1995",
     costs="one forward pass per sample and a singular value decomposition per stage, then the chosen strategy",
     try_with=("finetune.source=RUN",),
 )
