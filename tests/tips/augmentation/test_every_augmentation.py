@@ -1,7 +1,6 @@
 """Each augmentation does to small inputs what its card states, sample by sample."""
 
 import itertools
-import math
 from collections.abc import Callable
 
 import pytest
