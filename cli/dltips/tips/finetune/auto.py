@@ -61,7 +61,7 @@ def auto(
         )
     features = subject.features(body)
     size = statistics.median(subject.counts)
-    similar, reasons = _similarity(body, features, subject.seed)
+    similar, reasons = similarity(body, features, subject.seed)
     plans = {
         (True, True): lambda: linear_probe(subject, views=views),
         (False, True): lambda: top_layers(subject, n=min(n, len(body)), rate=rate),
@@ -88,7 +88,7 @@ class _Score:
     accuracy: float  # of the nearest centroid
 
 
-def _similarity(body: Sequence[str], features: Mapping[str, Features], seed: int) -> tuple[bool, list[str]]:
+def similarity(body: Sequence[str], features: Mapping[str, Features], seed: int) -> tuple[bool, list[str]]:
     """Whether the last stage suits the data best, and the reasons: a line for each of the two estimates."""
     last, earlier = body[-1], body[:-1]
     if not earlier:
