@@ -1,10 +1,12 @@
 """What a card warns of is said of a run that has both, once, with the reason."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from dltips.catalog.cards import Card, _cards, card_of
+from dltips.catalog.cards import card, card_of
 from dltips.catalog.combinations import is_on, warnings
 from dltips.catalog.registry import load
 from dltips.config.composition import compose
@@ -30,9 +32,9 @@ def some_run() -> Config:
 
 def reason(tip: str, switch: str) -> str:
     family, _, name = tip.partition("=")
-    card = card_of(REGISTRIES[family].tips[name])
-    assert card is not None
-    return card.avoid[switch]
+    found = card_of(REGISTRIES[family].tips[name])
+    assert found is not None
+    return found.avoid[switch]
 
 
 def test_the_default_config_and_the_first_recipe_are_warned_of_nothing() -> None:
@@ -78,12 +80,20 @@ def test_what_a_run_has(switch: str, on: bool, some_run: Config) -> None:
     assert is_on(some_run.tips, some_run.resolved, switch) == on
 
 
-def test_of_two_tips_that_warn_of_each_other_one_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_tips_that_warn_of_each_other_one_is_heard() -> None:
     words = {"when": "-", "formula": "-", "source": "-", "costs": "-"}
-    he, relu = REGISTRIES["init"].tips["he"], REGISTRIES["activation"].tips["relu"]
-    monkeypatch.setitem(_cards, he, Card(**words, avoid={"activation=relu": "one", "epochs=3": "three"}))
-    monkeypatch.setitem(_cards, relu, Card(**words, avoid={"init=he": "two"}))
-    assert warned(config_of("epochs=3")) == ["activation=relu with init=he: two", "init=he with epochs=3: three"]
+
+    @card(**words, avoid={"init=mine": "two"})
+    def yours() -> None: ...
+
+    @card(**words, avoid={"activation=yours": "one", "epochs=3": "three"})
+    def mine() -> None: ...
+
+    tips: Any = {
+        "activation": [SimpleNamespace(name="yours", function=yours)],
+        "init": [SimpleNamespace(name="mine", function=mine)],
+    }
+    assert warnings(tips, {"epochs": 3}) == ["activation=yours with init=mine: two", "init=mine with epochs=3: three"]
 
 
 def test_a_run_says_it_before_it_starts_and_writes_it_down(

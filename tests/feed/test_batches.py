@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from dltips.feed.batches import Batch, Batches, Feed, Resident, Streaming, batch_sizes, to_float
-from dltips.feed.placement import place
 from dltips.feed.splits import Split
 from dltips.tips.augmentation import crop, flip
 from dltips.tips.preprocessing import none, standardize
@@ -204,20 +203,3 @@ def test_one_generator_for_each_augmentation() -> None:
     feed = Feed(Streaming(part, CPU), len(part), none(part.inputs), AUGMENT)
     with pytest.raises(ValueError, match="zip"):
         list(feed(shuffled(), 10, generators()[:1]))
-
-
-@pytest.mark.parametrize(
-    ("placement", "free", "kind"),
-    [
-        ("resident", 0, Resident),
-        ("stream", 10**12, Streaming),
-        ("auto", 2 * 103 * 126, Resident),
-        ("auto", 2 * 103 * 126 - 2, Streaming),
-    ],
-)
-def test_data_lie_on_the_device_if_asked_or_if_they_fill_half_of_what_is_free(
-    placement: str, free: int, kind: type[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dltips.feed.placement.free_memory", lambda device: free)
-    assert isinstance(place(images(), placement, CPU), kind)
-    assert isinstance(place(chosen(images()), placement, CPU), kind)

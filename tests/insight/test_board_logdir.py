@@ -8,12 +8,13 @@ import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 
 from dltips.errors import ConfigError
 from dltips.insight.board_logdir import Board, arrange, hyperparameters
-from dltips.runs.events import EventFile
+from dltips.runs.events import EventFile, records
 from dltips.runs.past_runs import runs_in
 
 SETTINGS = {"epochs": 3, "metric": "val/accuracy", "init": "he", "optimizer": "sgd", "optimizer.lr": 0.1, "seed": 0}
@@ -72,6 +73,10 @@ def outputs(tmp_path):
 def board(outputs, tmp_path):
     (tmp_path / "shown").mkdir()
     return Board([str(outputs)], tmp_path / "shown")
+
+
+def events_of(file):
+    return [Event.FromString(data) for data in records(file.read_bytes())]
 
 
 def two_groups(outputs):
@@ -359,3 +364,15 @@ def test_the_board_takes_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_the_mean_s_file_is_dated_before_the_first_run_s_whose_charts_would_else_hide_its_own(outputs, board):
+    two_groups(outputs)
+    for number in range(4):
+        os.utime(outputs / f"{number:03d}" / "config.yaml", (1e9 + number, 1e9 + number))
+    board.refresh()
+    he, first, zeros = (
+        events_of(board.logs / name / "events.out.tfevents.0")[0].wall_time
+        for name in ("init=he/mean", "init=he/seed 0", "init=zeros/mean")
+    )
+    assert (he, first, zeros) == (1e9 - 1, 1e9, 1e9 - 1)

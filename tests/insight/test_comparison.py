@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import scipy.stats
 
 from dltips.errors import ConfigError
-from dltips.insight.compare_table import MOST, as_csv, below, table
+from dltips.insight.compare_table import as_csv, below, table
 from dltips.insight.comparison import Comparison, as_json, compare
 from dltips.runs.past_runs import PastRun
 
@@ -141,13 +140,6 @@ def test_where_no_group_is_complete_the_best_of_the_survivors_is_compared_to() -
     assert alone.notes == ["means of survivors: 1 of 2 diverged"]
 
 
-def test_many_groups_of_survivors_are_named_in_part() -> None:
-    some = [run(f"i{number}", 0, 0.9 - number / 100) for number in range(7)]
-    found = compare([*some, *(run(f"i{number}", 1, 0.0, "failed") for number in range(7))])
-    parts = ", ".join(f"init=i{number} 1 of 2 failed" for number in range(5))
-    assert found.notes[0] == f"means of survivors: {parts}, and 2 more groups; no group is complete"
-
-
 def test_a_loss_that_was_made_up_for_is_none() -> None:
     found = compare([*runs(), run("he", 0, 0.0, "failed")])
     assert (found.rows[0].group.label, found.rows[0].n) == ("init=he", "4")
@@ -203,65 +195,6 @@ def test_one_seed_has_neither_deviation_nor_interval_nor_p() -> None:
     assert found.notes == [
         "one seed each: no interval and no p value; run more, as with 'seed=range(5)', in a search seeds=5"
     ]
-
-
-def test_where_there_is_no_p_value_it_is_said_why() -> None:
-    odd = [run("same", seed, score - 0.01) for seed, score in enumerate(SCORES["he"])]
-    odd += [run("other", seed, 0.5 + seed / 100) for seed in (8, 9)]
-    odd += [run("one", seed, 0.4 + seed / 100) for seed in (3, 9)]
-    found = compare([*runs(), *odd])
-    by_label = {row.group.label: row for row in found.rows}
-    assert by_label["init=other"].difference is None
-    assert by_label["init=one"].difference == pytest.approx(0.43 - 0.95)
-    assert all(by_label[f"init={name}"].p is None for name in ("same", "other", "one"))
-    assert found.notes == [
-        "no p value (init=other): no seed in common with the group compared to",
-        "no p value (init=one): one seed in common with the group compared to",
-        "no p value (init=same): the difference is the same for every seed",
-    ]
-
-
-def test_settings_that_are_not_asked_for_are_said_and_averaged_over() -> None:
-    some = [
-        run(init, seed, 0.5 + lr + seed / 100, optimizer__lr=lr)
-        for init in ("he", "zeros")
-        for lr in (0.1, 0.2)
-        for seed in (0, 1)
-    ]
-    found = compare(some, by=["init"])
-    assert [(row.group.label, len(row.by_seed), len(row.used)) for row in found.rows] == [
-        ("init=he", 2, 4),
-        ("init=zeros", 2, 4),
-    ]
-    assert found.rows[0].by_seed == {0: pytest.approx(0.65), 1: pytest.approx(0.66)}
-    assert found.notes == [
-        "optimizer.lr differs within groups: the runs of one seed were averaged; --by tells them apart",
-        "no p value (init=zeros): the difference is the same for every seed",
-    ]
-
-
-def test_groups_that_were_run_with_other_values_are_no_clean_comparison() -> None:
-    some = [
-        run(init, seed, 0.5 + seed / 70 + 0.1 * (init == "he"), optimizer__lr=lr)
-        for init, rates in (("he", (0.1, 0.2)), ("zeros", (0.1,)))
-        for lr in rates
-        for seed in (0, 1)
-    ]
-    assert (
-        "groups were run with other values of optimizer.lr: their differences are of these, too"
-        in compare(some, by=["init"]).notes
-    )
-
-
-def test_a_narrow_terminal_does_without_some_columns_and_says_so() -> None:
-    some = [run(init, seed, 0.5 + seed / 70) for init in ("he", "xavier_fc_gaussian_conv") for seed in (0, 1)]
-    gone: dict[int, list[str]] = {100: [], 80: ["MB"], 74: ["MB", "seconds"], 66: ["MB", "seconds", "sd"]}
-    for width, names in gone.items():
-        head, *rows = [line for line, _ in table(compare(some), width)]
-        said = f"the terminal is too narrow for {' and '.join(names)}; --csv FILE has all"
-        assert (said == rows[-1]) is bool(names)
-        assert max(map(len, [head, *(rows[:-1] if names else rows)])) <= width
-        assert [name for name in ("MB", "seconds", "sd") if name not in head.split()] == names
 
 
 def test_a_baseline_by_its_label_a_part_of_it_its_settings_or_a_folder(tmp_path: Path) -> None:
@@ -323,77 +256,3 @@ def test_without_a_metric_it_is_the_one_that_most_runs_decided_by() -> None:
         "the setting metric differs: the best epoch was chosen by val/loss in 2 runs, by val/accuracy in 1;"
         " --metric compares by another"
     )
-
-
-def test_other_data_and_other_code_are_said() -> None:
-    some = [run("he", 0, 0.9), run("he", 1, 0.8, summary={"data_hash": "e", "code_version": "2"})]
-    assert compare(some).notes == [
-        "the runs are of 2 data sets or splits: their scores are of other samples (data_hash differs)",
-        "the runs are of 2 versions of the code (code_version differs)",
-    ]
-
-
-def test_nothing_finished_is_a_table_without_figures() -> None:
-    found = compare([run("he", 0, 0.1, "diverged"), PastRun(Path("x"), "unfinished", {}, {}, None)])
-    assert found.reference is None
-    assert lines(found)[1].split() == ["all", "0/1", "diverged"]
-    assert below(found) == [
-        "2 runs left out: 1 diverged, 1 unfinished",
-        "nothing differs apart from the seed: one group",
-    ]
-    assert compare([PastRun(Path("x"), "unfinished", {}, {}, None)]).rows == []
-
-
-def test_the_table_fits_100_columns_and_wraps_long_labels() -> None:
-    long = {f"model__knob_number_{number}": number for number in range(12)}
-    some = [run("he", 0, 0.9, **long), run("zeros", 0, 0.8, **dict.fromkeys(long, 0.5))]
-    shown = lines(compare(some))
-    assert max(map(len, shown)) <= 100
-    # nothing of the label is lost
-    assert sum("model.knob_number_11=" in line for line in shown) == 2
-
-
-@pytest.mark.parametrize(
-    ("scores", "shown"),
-    [
-        ([0.98333, 0.98], "0.9817"),
-        ([12.3456, 12.3456], "12.35"),
-        ([85514.0, 85514.0], "85,514"),
-        ([3e-7, 3e-7], "3.000e-07"),
-        ([0.0, 0.0], "0.0000"),
-        ([1e30, 1e30], "1.000e+30"),
-        ([-5.0, -5.0], "-5.0000"),
-    ],
-)
-def test_figures_have_four_digits(scores: list[float], shown: str) -> None:
-    found = compare([run("he", seed, score) for seed, score in enumerate(scores)])
-    assert lines(found)[1].split()[2] == shown
-
-
-def test_many_groups_are_cut_in_the_table_alone() -> None:
-    some = [run("he", 0, 0.5 + number / 1000, optimizer__lr=number) for number in range(MOST + 7)]
-    found = compare(some)
-    assert len(lines(found)) == 1 + MOST + 1
-    assert lines(found)[-1] == "... and 7 more groups; --csv FILE has them all"
-    assert len(as_csv(found).splitlines()) == MOST + 8
-
-
-def test_csv_and_json_hold_the_same_figures() -> None:
-    found = compare([*runs(), run("lsuv", 0, 0.1, "diverged")])
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    plain = json.loads(json.dumps(as_json(found), allow_nan=False))
-    assert plain["reference"] == "init=he" and plain["better"] == "higher" and plain["by"] == ["init"]
-    assert plain["left_out"] == ["1 diverged (init=lsuv)"]
-    for row, entry in zip(rows, plain["groups"], strict=True):
-        assert (row["group"], row["init"]) == (entry["group"], entry["settings"]["init"])
-        for name in ("mean", "deviation", "low", "high", "difference", "p", "p_unadjusted", "seconds", "size_mb"):
-            assert row[name] == ("" if entry[name] is None else str(entry[name]))
-        assert int(row["n"]) == entry["n"] == (0 if entry["group"] == "init=lsuv" else 4)
-    assert json.loads(rows[-1]["left_out"]) == {"diverged": 1}
-
-
-def test_what_json_has_not_is_text() -> None:
-    some = [run("he", 0, 0.9, odd=float("nan")), run("he", 0, 0.8, odd=[float("inf")])]
-    shown = as_json(compare(some))
-    assert [entry["settings"]["odd"] for entry in shown["groups"]] == ["nan", "[inf]"]
-    json.dumps(shown, allow_nan=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -32,6 +33,24 @@ def colors(path: Path) -> set[str]:
         f"#{red:02X}{green:02X}{blue:02X}" for _, (red, green, blue) in Image.open(path).convert("RGB").getcolors(10**6)
     }
     return pixels & set(comparison_plot.COLORS[:6])
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Those that went into a file."""
+    seen: list[Figure] = []
+    print_figure = FigureCanvasAgg.print_figure
+
+    def listen(canvas: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(canvas.figure)
+        return print_figure(canvas, *arguments, **options)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_figure", listen)
+    return seen
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
@@ -68,27 +87,20 @@ def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_
     assert len(gaps) > 10 and line[0] + 3 / 19 * (line[-1] - line[0]) == pytest.approx(gaps[0], abs=15)
 
 
-def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[str] = []
-    monkeypatch.setattr(
-        comparison_plot, "_picture", lambda curves, metric, path: drawn.extend(label for label, _ in curves)
-    )
+def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     runs = [run(tmp_path, f"init{number:02}", 0, [number / 100]) for number in range(12)]
     notes = comparison_plot.draw(compare(runs), tmp_path / "a.png")
     assert notes[1:] == ["the picture has the best 8 of 12 groups"]
-    assert drawn == [f"init=init{number:02} (1)" for number in range(11, 3, -1)]
-    drawn.clear()
+    assert legend(figures[-1]) == [f"init=init{number:02} (1)" for number in range(11, 3, -1)]
     notes = comparison_plot.draw(compare(runs, baseline="init=init00"), tmp_path / "a.png")
     assert notes[1:] == ["the picture has the best 7 of 12 groups, and the baseline"]
-    assert drawn[-2:] == ["init=init05 (1)", "init=init00 (1)"]
+    assert legend(figures[-1])[-2:] == ["init=init05 (1)", "init=init00 (1)"]
 
 
 def limits(curves: list[list[Point]], metric: str) -> tuple[float, float, bool]:
     """Of the y axis, and whether a band is said to be cut."""
     axes = Figure().subplots()
-    cut = comparison_plot._scale(axes, [("", points) for points in curves], metric)
+    cut = comparison_plot.scale(axes, [("", points) for points in curves], metric)
     return *axes.get_ylim(), cut
 
 
@@ -129,7 +141,7 @@ def test_a_fraction_is_not_drawn_beyond_0_and_1() -> None:
     assert (low, high) == (-0.02, 1.02)
 
 
-def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, figures: list[Figure]) -> None:
     runs = [run(tmp_path, "he", seed, [0.5, 0.5 + seed / 5]) for seed in range(2)]
     runs += [run(tmp_path, "zeros", seed, [0.5, 0.6 + seed / 1000]) for seed in range(4)]
     lost = run(tmp_path, "zeros", 4, [])
@@ -137,12 +149,7 @@ def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, monkeypatc
     target = tmp_path / "a.png"
     said = "an interval that is far wider than the rest is cut at the edge of the picture"
     assert comparison_plot.draw(compare(runs), target) == [f"picture   {target}", said]
-    drawn: list[str] = []
-    monkeypatch.setattr(
-        comparison_plot, "_picture", lambda curves, metric, path: drawn.extend(label for label, _ in curves)
-    )
-    comparison_plot.draw(compare(runs), target)
-    assert drawn == ["init=he (2)", "init=zeros (4/5)"]
+    assert legend(figures[-1]) == ["init=he (2)", "init=zeros (4/5)"]
 
 
 @pytest.mark.parametrize("label", ["$\\frac{$", "[bold]", "_hidden", "x" * 500, "\u4f60\u597d", "a " * 200])
@@ -192,3 +199,46 @@ def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match=r"^plot: good\.png cannot be written; choose another file$"):
         comparison_plot.check_target(Path("good.png"))
+
+
+def test_title_axes_and_legend_say_what_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+    runs = [run(tmp_path, "he", seed, [0.5, 0.6 + seed / 100, 0.7]) for seed in range(2)]
+    runs += [run(tmp_path, "zeros", 0, [0.1, 0.2, 0.3])]
+    comparison_plot.draw(compare(runs), tmp_path / "a.png")
+    (axes,) = figures[-1].axes
+    assert axes.get_title() == "val/accuracy: mean and 95 % interval over seeds" and axes.get_xlabel() == "epoch"
+    assert axes.get_xlim() == (1, 3)
+    assert figures[-1].legends[0].get_title().get_text() == "group (seeds)"
+    assert legend(figures[-1]) == ["init=he (2)", "init=zeros (1)"]
+    he, zeros = axes.get_lines()
+    assert he.get_xydata().tolist() == [[1, 0.5], [2, pytest.approx(0.605)], [3, pytest.approx(0.7)]]
+    assert [line.get_color() for line in (he, zeros)] == list(comparison_plot.COLORS[:2])
+    assert he.get_zorder() > zeros.get_zorder()  # the best lies on top
+    comparison_plot.draw(compare(runs[2:]), tmp_path / "a.png")
+    assert figures[-1].axes[0].get_title() == "val/accuracy: one seed each"
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(0.019, "log"), (0.021, "linear")])
+def test_a_loss_that_spans_a_decade_is_on_a_logarithmic_axis_and_the_title_says_so(lowest: float, scale: str) -> None:
+    axes = Figure().subplots()
+    comparison_plot.scale(axes, [("", [Point(1, 1, 0.2, 0.2, 0.2), Point(2, 1, lowest, lowest, lowest)])], "val/loss")
+    assert axes.get_yscale() == scale
+    assert axes.get_title() == {"log": "val/loss (log): one seed each", "linear": "val/loss: one seed each"}[scale]
+
+
+def test_a_single_epoch_is_a_dot_and_several_are_a_line(tmp_path: Path, figures: list[Figure]) -> None:
+    comparison_plot.draw(
+        compare([run(tmp_path, "he", 0, [0.5]), run(tmp_path, "zeros", 0, [0.4, 0.5])]), tmp_path / "a.png"
+    )
+    markers = {line.get_label(): line.get_marker() for line in figures[-1].axes[0].get_lines()}
+    assert markers == {"init=he (1)": "o", "init=zeros (1)": ""}
+
+
+def test_a_long_label_is_wrapped_beside_the_curves(tmp_path: Path, figures: list[Figure]) -> None:
+    label = "word " * 19 + "word"
+    odd, other = run(tmp_path, "odd", 0, [0.1, 0.2]), run(tmp_path, "he", 0, [0.3, 0.4])
+    settings = dict(odd.settings) | {"init": label}
+    comparison_plot.draw(compare([PastRun(odd.path, odd.status, settings, odd.summary, 0), other]), tmp_path / "a.png")
+    short, wrapped = legend(figures[-1])
+    assert short == "init=he (1)" and wrapped.replace("\n", " ") == f"init={label} (1)"
+    assert [len(line) <= 38 for line in wrapped.splitlines()] == [True] * 3

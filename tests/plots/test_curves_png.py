@@ -123,3 +123,36 @@ def test_a_failure_leaves_the_old_picture(monkeypatch, tmp_path):
     with pytest.raises(OSError, match="No space left"):
         curves(records(3), path)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"] and path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("count", "marker"), [(40, "o"), (41, "")])
+def test_up_to_forty_epochs_are_marked_by_dots(drawn, count, marker):
+    lines = [
+        line for axes in drawn(records(count)) for line in axes.get_lines() if not line.get_label().startswith("b")
+    ]
+    assert {line.get_marker() for line in lines} == {marker}
+    assert len(lines) == 5
+
+
+def test_stars_are_stars_and_only_val_has_them(drawn):
+    loss, accuracy, rate = drawn(records(30))
+    for axes in (loss, accuracy):
+        assert [each.get_marker() for each in axes.get_lines() if each.get_label().startswith("best")] == ["*"]
+        assert [text.get_text() for text in axes.get_legend().get_texts()][:2] == ["train", "val"]
+    assert rate.get_legend() is None and len(rate.get_lines()) == 1
+
+
+def test_each_panel_names_its_quantity_and_the_scale(drawn):
+    assert [axes.get_title() for axes in drawn(records(3))] == ["loss", "accuracy", "learning rate"]
+    wide = [{"epoch": n, "train/loss": 10.0**-n, "train/accuracy": 10.0**-n, "lr": 10.0**-n} for n in range(4)]
+    panels = drawn(wide)
+    assert [axes.get_title() for axes in panels] == ["loss (log)", "accuracy", "learning rate (log)"]
+    assert {axes.get_xlabel() for axes in panels} == {"epoch"}
+    low, high = panels[0].get_xlim()
+    assert (low, high) == pytest.approx((-0.09, 3.09))
+
+
+@pytest.mark.parametrize(("length", "shown"), [(120, "x" * 120), (121, "x" * 60 + " … " + "x" * 57)])
+def test_a_title_keeps_its_ends_within_120_signs(drawn, length, shown):
+    assert drawn(records(2), "x" * length)[0].figure.get_suptitle() == shown
+    assert drawn(records(2))[0].figure.get_suptitle() == ""

@@ -54,3 +54,34 @@ def test_a_folder_without_checkpoints_is_told_from_one_with_damaged_ones(tmp_pat
     (tmp_path / "last.pt").write_bytes(b"")
     with pytest.raises(checkpoint.Damaged):
         checkpoint.read_latest(tmp_path)
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_nothing_beside_it(tmp_path: Path) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    resource = pytest.importorskip("resource")
+    checkpoint.write(tmp_path, PAYLOAD)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            checkpoint.write(tmp_path, PAYLOAD | {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert checkpoint.read(tmp_path / "last.pt")["epoch"] == 1
+
+
+def test_the_best_weights_move_no_other_checkpoint(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.write(tmp_path, PAYLOAD | {"epoch": epoch}, checkpoint.BEST)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+    assert checkpoint.read(tmp_path / "best.pt")["epoch"] == 2
+
+
+def test_a_damaged_last_checkpoint_sends_to_the_one_before_and_says_so(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.write(tmp_path, PAYLOAD | {"epoch": epoch})
+    (tmp_path / "last.pt").write_bytes(b"half")
+    payload, problems = checkpoint.read_latest(tmp_path)
+    assert payload is not None and payload["epoch"] == 1
+    assert len(problems) == 1 and problems[0].startswith(f"{tmp_path / 'last.pt'}: ")

@@ -1,5 +1,6 @@
 """The run folder's files: what is written is what is read."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from dltips.config.composition import compose
 from dltips.config.recipes import names
 from dltips.config.redaction import redacted
 from dltips.config.validation import validate
+from dltips.errors import ConfigError
+from dltips.files import write_json
 from dltips.runs import folder
 from dltips.runs.layout import CONFIG
 
@@ -36,3 +39,151 @@ def test_a_number_in_config_yaml_keeps_its_value_and_its_type(tmp_path: Path, nu
 def test_config_yaml_of_a_shipped_recipe_is_what_omegaconf_writes(tmp_path: Path, name: str) -> None:
     plain = validate(compose([f"+recipe={name}"])[0]).plain
     assert folder.write_config(tmp_path, plain) == OmegaConf.to_yaml(OmegaConf.create(redacted(plain)))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def made(name: str, status: str | None = "finished") -> Path:
+    place = Path("outputs", name)
+    place.mkdir(parents=True)
+    (place / folder.CONFIG).write_text("seed: 0\n")
+    if status is not None:
+        write_json(place / folder.SUMMARY, {"status": status})
+    return place
+
+
+# Making one
+
+
+def test_a_run_folder_is_made_under_outputs_and_is_always_a_new_one(here: Path) -> None:
+    folders = [folder.make("my run") for _ in range(20)]
+    assert len(set(folders)) == 20 and all(each.is_dir() and each.parent == Path("outputs") for each in folders)
+    assert all(re.fullmatch(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}-my-run", each.name) for each in folders)
+    assert sorted(folders, key=str)[-1].name >= folders[0].name
+
+
+def test_a_chosen_folder_is_made_once(here: Path) -> None:
+    assert folder.make("name", Path("mine")) == Path("mine") and Path("mine").is_dir()
+    with pytest.raises(ConfigError, match=r"^outputs: .*mine cannot be made \(File exists\)$"):
+        folder.make(None, Path("mine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        (None, ""),
+        ("", ""),
+        ("..", ""),
+        ("a/b c\\d", "-a-b-c-d"),
+        ("-a.b_c.", "-a.b_c"),
+        ("ä1", "-ä1"),
+        ("x" * 100, "-" + "x" * 60),
+    ],
+)
+def test_a_name_becomes_part_of_the_folder_s(name: str | None, label: str) -> None:
+    assert folder.unique_name(name, "abc").partition("-abc")[2] == label
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(here: Path) -> None:
+    folder.check_writable()
+    assert list(here.iterdir()) == []
+    (here / "outputs").mkdir()
+    folder.check_writable()
+    assert list((here / "outputs").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said(here: Path) -> None:
+    (here / "outputs").write_text("")
+    with pytest.raises(ConfigError, match=r"^outputs: .*outputs cannot be written \(.*\); go to a folder of your own$"):
+        folder.check_writable()
+
+
+# Its files
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, None]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "b": [\n    1,\n    null\n  ]\n}\n'
+    (tmp_path / "place" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        folder.write_whole(tmp_path / "place", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "place"]
+
+
+def test_metrics_end_where_a_line_is_none_of_ours(tmp_path: Path) -> None:
+    lines = ['{"epoch": 0}', '{"epoch": 1, "val/loss": 0.5}', '{"epoch": 2}']
+    ends = ['{"epoch": 3', "[]", '{"epoch": true}', '{"epoch": -1}', '{"epoch": 1.0}', f'{{"epoch": {2**53}}}', "{}"]
+    assert folder.read_metrics(tmp_path) == []
+    for end in ends:
+        (tmp_path / folder.METRICS).write_text("\n".join([*lines, end, '{"epoch": 9}']))
+        assert [record["epoch"] for record in folder.read_metrics(tmp_path)] == [0, 1, 2], end
+    (tmp_path / folder.METRICS).write_text(f'{{"epoch": {2**53 - 1}}}\n')
+    assert len(folder.read_metrics(tmp_path)) == 1
+
+
+def test_metrics_are_cut_behind_an_epoch(tmp_path: Path) -> None:
+    (tmp_path / folder.METRICS).write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"ep')
+    assert folder.cut_metrics(tmp_path, 2) == [{"epoch": 1}, {"epoch": 2}]
+    assert (tmp_path / folder.METRICS).read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "read"), [('{"a": 1}', {"a": 1}), ("[1]", None), ("{", None), ("[" * 100_000, None), (None, None)]
+)
+def test_a_summary_that_cannot_be_read_is_none(tmp_path: Path, text: str | None, read: object) -> None:
+    if text is not None:
+        (tmp_path / folder.SUMMARY).write_text(text)
+    assert folder.read_summary(tmp_path) == read
+
+
+@pytest.mark.parametrize(("reads", "count"), [({"test_reads": 3}, 3), ({"test_reads": True}, 0), ({}, 0)])
+def test_how_often_the_test_split_was_read(reads: dict[str, object], count: int) -> None:
+    assert folder.test_reads(reads) == count
+
+
+def test_a_run_s_config_is_completed_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    plain = validate(compose(["seed=7"])[0]).plain
+    folder.write_config(tmp_path, {key: value for key, value in plain.items() if key != "accumulate"})
+    assert folder.read_config(tmp_path) == plain
+    for text in ("[1]", "epochs: 3\n"):
+        (tmp_path / folder.CONFIG).write_text(text)
+        with pytest.raises(ConfigError, match=r"config.yaml: is not the config of a run; start a new run$"):
+            folder.read_config(tmp_path)
+    (tmp_path / folder.CONFIG).write_text("{")
+    with pytest.raises(ConfigError, match=r"config.yaml: cannot be read \("):
+        folder.read_config(tmp_path)
+
+
+# Finding one
+
+
+def test_last_to_resume_is_the_newest_that_is_unfinished(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^resume: last finds no unfinished run under .*outputs$"):
+        folder.find_to_resume("last")
+    made("1"), made("2", "interrupted"), made("3", "failed"), made("4", "diverged"), made("5")
+    assert folder.find_to_resume("last") == Path("outputs/3")
+    made("6", None)  # it was killed
+    assert folder.find_to_resume("last") == Path("outputs/6")
+    assert folder.find_to_resume("outputs/1") == Path("outputs/1")
+
+
+def test_what_is_no_run_folder_is_refused(here: Path) -> None:
+    (here / "empty").mkdir()
+    for chosen, why in (("nowhere", "does not exist"), ("empty", "is no run folder: it has no config.yaml")):
+        with pytest.raises(ConfigError, match=rf"^{chosen}: {why}; give one of the folders under outputs$"):
+            folder.find_to_resume(chosen)
+    for find, key in ((folder.find, "run"), (folder.find_to_resume, "resume")):
+        with pytest.raises(ConfigError, match=rf"^{key}: '' is no run folder; give one of those under outputs, or"):
+            find(" ")
+
+
+def test_a_run_that_is_being_written_is_gone_on_with_by_nobody_else(tmp_path: Path) -> None:
+    said = r" is being written by another process; wait for it, or stop it$"
+    with folder.alive(tmp_path), folder.alive(tmp_path), pytest.raises(ConfigError, match=said):
+        folder.alone(tmp_path).__enter__()
+    with folder.alone(tmp_path):
+        pass

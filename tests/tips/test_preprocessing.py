@@ -222,6 +222,20 @@ def test_robust_clips_at_numpys_percentiles_and_standardizes_what_is_left(low: f
         numpy.testing.assert_allclose(found.numpy(), ((clipped - mean) / (std + 1e-5)), rtol=0, atol=3e-4)
 
 
+@pytest.mark.parametrize(("low", "high"), [(5.0, 95.0), (0.0, 40.0), (0.0, 100.0)])
+def test_robust_is_numpys_where_channels_are_mostly_at_the_top_or_the_bottom_level(low: float, high: float) -> None:
+    """A white or a black background: most of a channel's values are one level, 255 or 0."""
+    raw = images(40)
+    for channel, level in enumerate((255, 0, 255)):
+        raw[:30, channel] = level
+    values = raw.numpy() / 255
+    least, most = numpy.percentile(values, [low, high], axis=(0, 2, 3), keepdims=True)
+    clipped = values.clip(least, most)
+    mean, std = clipped.mean((0, 2, 3), keepdims=True), clipped.std((0, 2, 3), keepdims=True)
+    found = robust(raw, low=low, high=high, epsilon=1e-5)(to_float(raw))
+    numpy.testing.assert_allclose(found.numpy(), (clipped - mean) / (std + 1e-5), rtol=0, atol=3e-4)
+
+
 def test_robust_does_not_see_an_outlier() -> None:
     raw = vectors()[:, :3]
     spoiled = raw.clone()

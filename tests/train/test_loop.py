@@ -14,7 +14,7 @@ from dltips.config.validation import validate
 from dltips.nets.flat import FlatModel
 from dltips.train.build import Run, build_run
 from dltips.train.fit import Result, fit
-from dltips.train.loop import Hooks, microbatches_for
+from dltips.train.loop import Hooks, microbatches_for, train_epoch
 from dltips.train.snapshot import Snapshot
 
 SHORT = ["device=cpu", "data.subset=100", "batch_size=20", "model.widths=[16]", "log.layers=false"]
@@ -50,6 +50,20 @@ def gradient(accumulate: int, reduction: str, count: int) -> Tensor:
     assert torch.equal(torch.cat(seen), inputs)
     assert len(seen) == max(1, min(accumulate, count // 2))
     return net.gradients
+
+
+@pytest.mark.parametrize("buffer", ["parameters", "gradients"])
+def test_each_epoch_ends_by_asserting_that_the_net_still_lies_in_its_buffers(buffer: str) -> None:
+    """A copy in the place of a view trains no more, and nothing else would say so."""
+    run = prepared("epochs=1")
+    parameter = run.training.net.segments[0].parameter
+    train_epoch(run.training, 0)
+    if buffer == "parameters":
+        parameter.data = parameter.data.clone()
+    else:
+        parameter.grad = parameter.grad.clone()  # type: ignore[union-attr]
+    with pytest.raises(AssertionError):
+        train_epoch(run.training, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16])  # a last batch may be smaller than the parts are many

@@ -103,7 +103,7 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
             alpha=0.15,
             linewidth=0,
         )
-    cut = _scale(axes, curves, metric)
+    cut = scale(axes, curves, metric)
     # in the order of the table, beside the curves: over them it would hide some
     legend = figure.legend(
         loc="outside right upper", frameon=False, fontsize=9, title="group (seeds)", alignment="left"
@@ -130,7 +130,7 @@ def _wrapped(label: str) -> str:
     return "\n".join([*lines[:3], "..."] if len(lines) > 4 else lines)
 
 
-def _scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str) -> bool:
+def scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str) -> bool:
     """Axes that show the means and their bands; whether one of these was too wide and is cut."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 

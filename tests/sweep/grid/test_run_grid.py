@@ -382,3 +382,26 @@ def test_a_grid_killed_again_and_again_ends_with_every_trial_once(here: Path, wo
     for name in found:
         epochs = [json.loads(line)["epoch"] for line in (place / name / "metrics.jsonl").read_text().splitlines()]
         assert epochs == list(range(1, 41))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([30, 30, 30, 30], ["1:30 left", "1:00 left", "0:30 left", ""]),  # each as long as those before
+        ([10, 50, 30, 10], ["0:30 left", "1:00 left", "0:30 left", ""]),  # as long as those before on the average
+        ([5, 5, 5, 5], ["0:15 left", "0:10 left", "", ""]),  # less than ten seconds are not worth a word
+    ],
+)
+def test_the_time_left_is_that_of_the_trials_done_for_each_that_is_not(
+    seconds: list[int], said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(grids.time, "perf_counter", lambda: now)
+    varied = [{"seed": number} for number in range(4)]
+    left = [trial.Trial(number, {"epochs": 1}, each, f"{number}", "") for number, each in enumerate(varied)]
+    progress = grids.GridProgress(grids.Grid(left, [], "val/accuracy"), left, live=False)
+    for number, took in enumerate(seconds):
+        now += took
+        progress.ended(trial.TrialOutcome(number, "finished", Path(), score=0.5, seconds=took))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" s")[2].strip() for line in lines] == said

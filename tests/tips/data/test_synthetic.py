@@ -129,3 +129,17 @@ def test_what_cannot_be_made_is_refused(knobs: dict[str, Any], message: str) -> 
     with pytest.raises(ConfigError) as caught:
         make(**knobs)
     assert str(caught.value) == message
+
+
+def test_waves_have_noise_of_a_normal_s_spread_and_shape() -> None:
+    clean, noisy = (make(kind="waveform", noise=noise, samples=40).inputs.double() for noise in (0.0, 0.2))
+    added = (noisy - clean)[noisy.abs() < 1].numpy() / (0.2 * 0.5)
+    assert added.std() == pytest.approx(1, abs=0.03) and abs(added.mean()) < 0.02
+    assert (abs(added) > 2).mean() == pytest.approx(2 * stats.norm.sf(2), abs=0.01)
+
+
+def test_as_many_bytes_are_asked_for_as_the_samples_take_as_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr("dltips.memory.require_memory", lambda *arguments: asked.append(arguments))
+    values = {kind: make(kind=kind).inputs.numel() for kind in KINDS}
+    assert asked == [("data.samples", 8 * values[kind]) for kind in KINDS]

@@ -10,7 +10,7 @@ import torch
 
 from dltips.errors import ConfigError
 from dltips.tips.data import Source
-from dltips.tips.data.table import csv
+from dltips.tips.data.table import csv, encode, read_table
 
 PLAIN = "age,city,kind\n30,Oslo,a\n41,Rome,b\n,Oslo,a\n"
 
@@ -161,6 +161,36 @@ def test_a_knob_that_does_not_fit_the_table(file: Path, knobs: dict[str, Any], m
     with pytest.raises(ConfigError) as caught:
         load(file, PLAIN, **knobs)
     assert str(caught.value) == message.format(file=file)
+
+
+@pytest.mark.parametrize(
+    ("levels", "rows", "are_many"),
+    [(20, 20, False), (21, 21, True), (21, 41, True), (21, 42, False), (30, 60, False), (30, 59, True)],
+)
+def test_more_than_20_texts_and_more_than_half_as_many_as_rows_are_no_categories(
+    file: Path, levels: int, rows: int, are_many: bool
+) -> None:
+    content = "city,kind\n" + "".join(f"c{row % levels:02},{'ab'[row % 2]}\n" for row in range(rows))
+    labels = "size,kind\n" + "".join(f"{row},k{row % levels:02}\n" for row in range(rows))
+    if are_many:
+        with pytest.raises(ConfigError, match=rf"^data.ignore: city has {levels} different texts in {rows} rows"):
+            load(file, content)
+        with pytest.raises(ConfigError, match=rf"^data.label: kind has {levels} different values in {rows} rows"):
+            load(file, labels)
+    else:
+        assert load(file, content).inputs.shape == (rows, levels)
+        assert len(load(file, labels).classes) == levels
+
+
+@pytest.mark.parametrize(("levels", "hint"), [(20, "; did you mean c01?"), (21, "")])
+def test_what_training_never_saw_is_compared_with_20_levels_at_most(file: Path, levels: int, hint: str) -> None:
+    """Of more the nearest one would be chance."""
+    names = [f"c{level:02}" for level in range(levels)]
+    file.write_text("city\nc0l\n")
+    with pytest.raises(ConfigError) as caught:
+        encode(read_table(file, None, "predict"), ["city"], {"city": names}, "predict")
+    message = f"predict: {file}, line 2: city is 'c0l', which training never saw"
+    assert str(caught.value).startswith(message + (hint and ";")) and str(caught.value).endswith("saw") == (not hint)
 
 
 def test_a_label_that_stands_there_once_is_a_class(file: Path) -> None:

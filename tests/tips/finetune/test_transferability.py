@@ -131,3 +131,12 @@ def test_a_class_that_only_the_validation_split_has_is_never_chosen() -> None:
 def test_features_that_are_all_constant_choose_one_class() -> None:
     targets = torch.arange(30) % 3
     assert nearest_centroid(torch.ones(30, 5), targets, torch.ones(30, 5), targets) == pytest.approx(1 / 3)
+
+
+def test_centroids_that_nearly_coincide_are_told_apart() -> None:
+    """Ten digits closer to each other than to the third one: products of the samples would lose that."""
+    means = torch.tensor([1.0, 1.0 + 1e-9, -100.0], dtype=torch.float64)
+    targets = torch.arange(90) % 3
+    features = means[targets][:, None] + torch.tensor([0.0, 0.0, 1.0]).repeat(30)[:, None] * torch.arange(90)[:, None]
+    known = targets < 2
+    assert nearest_centroid(features, targets, features[known], targets[known]) == 1.0

@@ -29,6 +29,14 @@ def test_it_makes_the_spectrogram_of_a_waveform_itself() -> None:
     assert outputs.shape == (3, 5) and torch.allclose(listening(waveforms), outputs, atol=1e-5)
 
 
+def test_of_waveforms_the_filters_lie_channels_last_and_images_leave_that_to_the_loop() -> None:
+    last, first = (
+        net(shape).get_parameter("stage2.conv1.layer.weight").is_contiguous(memory_format=torch.channels_last)
+        for shape in ((1, 8000), (1, 40, 63))
+    )
+    assert last and not first
+
+
 @pytest.mark.parametrize("pool", ["max2", "average2"])
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 def test_parameters_and_the_stages_that_halve_bands_and_frames(norm: str, pool: str) -> None:

@@ -131,6 +131,16 @@ def test_the_head_sees_the_mean_over_all_places_or_every_place(head: str, featur
     assert torch.allclose(plain(IMAGES), plain.get_submodule("head")(seen), atol=1e-6)
 
 
+@pytest.mark.parametrize(("sides", "places"), [((24, 40), 3 * 5), ((31, 17), 3 * 2), ((8, 8), 1)])
+def test_behind_three_stages_a_dense_head_sees_every_place_that_their_pools_leave(
+    sides: tuple[int, int], places: int
+) -> None:
+    model = cnn((3, *sides), 5, nn.ReLU, **USUAL | {"widths": (4, 6, 7), "head": "dense"})
+    head = model.get_submodule("head")
+    assert isinstance(head, nn.Linear) and head.in_features == 7 * places
+    assert model(torch.randn(2, 3, *sides)).shape == (2, 5)
+
+
 @pytest.mark.parametrize("norm", ["batch", "group", "lrn"])
 def test_channels_last_computes_the_same_and_a_gradient_reaches_every_parameter(norm: str) -> None:
     model = small_cnn(norm=norm, head="dense", head_widths=(8,))

@@ -88,6 +88,12 @@ def test_what_timm_cannot_make_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_out_of_memory_is_no_wrong_size() -> None:
+    """1.2 PB for one image: no machine has that, and a smaller image is no remedy that could be named."""
+    with pytest.raises(RuntimeError, match="memory"):
+        net((3, 10**7, 10**7), architecture="test_resnet")
+
+
 def test_without_timm_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(

@@ -114,3 +114,11 @@ def test_a_small_image_is_refused(stem: str, side: int, version: float, remedy: 
         squeezenet((3, 64, side), 10, nn.ReLU, **{**USUAL, "stem": stem, "version": version})
     with pytest.raises(ConfigError, match=r"^model: squeezenet takes images"):
         squeezenet((64,), 10, nn.ReLU, **USUAL)
+
+
+@pytest.mark.parametrize(("stem", "sides"), [("cifar", (32, 20)), ("imagenet", (8, 5))])
+def test_the_map_behind_the_stem_keeps_the_sides_or_a_quarter_of_them(stem: str, sides: tuple[int, int]) -> None:
+    """Behind an imagenet stem: (32 - 3) // 2 + 1 = 15 rows, of which a pool of 3 that rounds up makes 7, and so on."""
+    model = squeezenet((3, 32, 20), 10, nn.ReLU, **USUAL | {"stem": stem})
+    expected = sides if stem == "cifar" else (7, 4)
+    assert model.get_submodule("stem")(torch.randn(2, 3, 32, 20)).shape[2:] == expected

@@ -267,7 +267,7 @@ def build(model: str, *overrides: str) -> nn.Module:
 
 def test_what_auto_leaves_out_is_left_out(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it chooses the machine: the run is that without augmentation and balance, to the bit."""
-    monkeypatch.setattr("dltips.tips.finetune.auto._similarity", lambda *_: (False, []))
+    monkeypatch.setattr("dltips.tips.finetune.auto.similarity", lambda *_: (False, []))
     runs = [ready(source, "finetune=auto", *more) for more in ((), ("augmentation=crop", "data.balance=loss"))]
     said = "auto: augmentation=crop and data.balance=loss left out: earlier_stage_svm is fitted once, to the samples as"
     assert [any(note.startswith(said) for note in run.notes) for run in runs] == [False, True]

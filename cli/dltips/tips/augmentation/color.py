@@ -35,7 +35,8 @@ TINY = 1e-12  # a variance that is none
     " h of a full circle in HSV; b, c and s uniform over 1 +- the knob, h over +- the knob; each result clamped to"
     " [0, 1] (torchvision's definitions)",
     source="tips S, B and T; Howard 2013, arXiv 1312.5402",
-    recommends="S: in HSV, saturation and value times 0.7 to 1.4, hue within 0.1",
+    recommends="in HSV, saturation and value to the power 0.25 to 4, times 0.7 to 1.4, plus 0.1 at most; hue within 0.1"
+    " (part 1 of K; S names no figures)",
     costs="4 ms for 256 images of 3x32x32 on one core, most of it for the hue",
     try_with=("data=synthetic", "data.kind=image"),  # pictures in colour
 )

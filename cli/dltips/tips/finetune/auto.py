@@ -32,7 +32,8 @@ STRONG = 3.0
     formula="few: median samples per class < few; similar: the last stage's log evidence is 3 above all earlier ones',"
     " or within 3 and its nearest centroid as often right; few, similar: linear_probe; many, similar: top_layers; many,"
     " different: most_layers; few, different: earlier_stage_svm",
-    source="tip K, its matrix; the estimate: LogME, You et al. 2021, arXiv 2102.11005; the 3: Kass and Raftery 1995",
+    source="tips K and S, their matrix; the estimate: LogME, You et al. 2021, arXiv 2102.11005; the 3: Kass and Raftery"
+    " 1995",
     costs="one forward pass per sample and a singular value decomposition per stage, then the chosen strategy",
     try_with=("finetune.source=RUN",),
 )
@@ -60,7 +61,7 @@ def auto(
         )
     features = subject.features(body)
     size = statistics.median(subject.counts)
-    similar, reasons = _similarity(body, features, subject.seed)
+    similar, reasons = similarity(body, features, subject.seed)
     plans = {
         (True, True): lambda: linear_probe(subject, views=views),
         (False, True): lambda: top_layers(subject, n=min(n, len(body)), rate=rate),
@@ -87,7 +88,7 @@ class _Score:
     accuracy: float  # of the nearest centroid
 
 
-def _similarity(body: Sequence[str], features: Mapping[str, Features], seed: int) -> tuple[bool, list[str]]:
+def similarity(body: Sequence[str], features: Mapping[str, Features], seed: int) -> tuple[bool, list[str]]:
     """Whether the last stage suits the data best, and the reasons: a line for each of the two estimates."""
     last, earlier = body[-1], body[:-1]
     if not earlier:

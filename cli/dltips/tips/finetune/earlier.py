@@ -50,7 +50,7 @@ class FeatureClassifier(nn.Module):
     when="few data, different from those the net was trained on; for many data a net that trains is the better one",
     formula="f_k(x) = sum_i a_ki K(z_i, z) + b_k: z a stage's activations, averaged over places and standardized, K ="
     " exp(-|z_i - z|^2 / F) or z_i . z; one class against the rest",
-    source="tips K and S; Donahue et al. 2014, arXiv 1310.1531",
+    source="tip K; Donahue et al. 2014, arXiv 1310.1531",
     recommends="an SVM on activations of an earlier stage",
     costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples; rbf grows"
     " with the square of the samples or faster",
@@ -81,7 +81,7 @@ def earlier_stage_svm(
     when="few data, different from those the net was trained on, where probabilities matter: they need no temperature",
     formula="softmax(W z + b), z a stage's activations, averaged over places and standardized; W by maximum likelihood"
     " less |W|^2 / (2 C)",
-    source="tips K and S; Alain and Bengio 2016, arXiv 1610.01644",
+    source="tip S; Alain and Bengio 2016, arXiv 1610.01644",
     recommends="a linear classifier on activations of an earlier stage",
     costs="one forward pass per sample, and a fit for each stage and each C: seconds for a thousand samples",
     avoid={

@@ -18,7 +18,8 @@ from dltips.nets.blocks import Activation, block, model
 @card(
     when="vectors, tables and small images; larger images want convolutions (model=cnn)",
     formula="h = activation(norm(W x + b)) per width, outputs W h + b",
-    source="tips K and B; the norms: Ioffe and Szegedy 2015, arXiv 1502.03167; Ba et al. 2016, arXiv 1607.06450",
+    source="Rumelhart et al. 1986; the norms: Ioffe and Szegedy 2015, arXiv 1502.03167; Ba et al. 2016, arXiv"
+    " 1607.06450",
     recommends="batch normalization before the activation",
     costs="inputs times the first width in parameters: for an image of 224x224 pixels and 128 units 19 million",
 )

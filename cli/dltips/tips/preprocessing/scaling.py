@@ -53,7 +53,8 @@ def none(train_inputs: Tensor) -> nn.Module:
 @card(
     when="always a good start: nets learn faster and more stably than from raw values",
     formula="(x - mean) / (std + epsilon)",
-    source="tips S and T; LeCun et al. 1998, Efficient BackProp, section 4.3",
+    source="tips S and B (its author's reply; the article prefers -1 to +1); LeCun et al. 1998, Efficient BackProp,"
+    " section 4.3",
     recommends="the training set's statistics alone",
     costs="one pass over the training split, one operation per value",
 )

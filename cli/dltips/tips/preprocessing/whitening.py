@@ -32,7 +32,7 @@ class Whiten(Step):
     when="fully connected nets, which learn faster from inputs without correlation; not for convolutions, since a"
     " component has no neighbours: zca_whiten keeps the picture",
     formula="E^T (x - mean) / sqrt(S + epsilon), the covariance being E diag(S) E^T",
-    source="tips S and B",
+    source="tip S",
     recommends="epsilon = 1e-5",
     costs="the covariance and its eigenvectors, once: 13 s of one core for CIFAR-10's 50,000 x 3,072; a product with a"
     " 3,072 x 3,072 matrix for each batch, 38 MB in each checkpoint",

@@ -22,7 +22,7 @@ Layers = Sequence[tuple[str, nn.Module]]
     formula="y = x * Bernoulli(1 - p) / (1 - p) while training, y = x otherwise; behind norm and activation, never"
     " behind the head or in a residual block's shortcut",
     source="tips S, B and T; Srivastava et al. 2014, Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
-    recommends="p 0.2 to 0.5, after layers with 256 or more outputs (B)",
+    recommends="p 0.2 to 0.5 (T), after layers with 256 or more outputs, in the middle and at the end of the net (B)",
     costs="a draw per output; usually more epochs, two to three times as many by the paper",
     avoid={
         "model.norm=batch": "it changes the variance that the next batch norm sees in training, but not in validation"
