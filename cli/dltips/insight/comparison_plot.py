@@ -11,9 +11,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from dltips.errors import ConfigError
-from dltips.insight.comparison import FIGURES, Comparison
+from dltips.insight.comparison import Comparison
 from dltips.insight.groups import RunGroup, wrapped
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
+from dltips.metrics import is_of_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
 
     Errors: ConfigError where there is nothing to draw.
     """
-    if comparison.metric in FIGURES:
+    if is_of_run(comparison.metric):
         raise ConfigError(
             f"plot: {comparison.metric} is one figure per run; draw a metric of epochs: --metric val/loss"
         )
