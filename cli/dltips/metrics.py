@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, SupportsFloat, TypeVar, cast, get_args
 
 from dltips.errors import ConfigError
@@ -229,12 +230,15 @@ def of_confusion(confusion: Any) -> dict[str, float]:
 
     Raises ConfigError for a metric of the user's that fails.
     """
-    return {entry.name: _computed(entry, confusion) for entry in TABLE.values() if entry.source == "confusion"}
+    counts = confusion.view()
+    counts.flags.writeable = False  # one metric's mistake must not change the next one's input
+    return {entry.name: _computed(entry, counts) for entry in TABLE.values() if entry.source == "confusion"}
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, float]:
     """Each metric that is computed from an epoch's other numbers. Raises ConfigError as of_confusion does."""
-    return {entry.name: _computed(entry, record) for entry in TABLE.values() if entry.source == "record"}
+    numbers = MappingProxyType(record)
+    return {entry.name: _computed(entry, numbers) for entry in TABLE.values() if entry.source == "record"}
 
 
 def _computed(entry: Metric, given: Any) -> float:
