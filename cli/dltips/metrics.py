@@ -165,7 +165,7 @@ STATISTICS: tuple[tuple[str, Better | None, str], ...] = (
     ("update_ratio", None, "norm of the epoch's last update of the weight over the norm of the weight"),
     ("near_zero", None, "share of the weights up to 1 % of their root mean square"),
     ("positive", None, "share of the weights above 0"),
-    ("unit_norm_spread", "lower", "standard deviation over mean of the norms of the units' weight vectors"),
+    ("unit_norm_spread", None, "standard deviation over mean of the norms of the units' weight vectors"),
 )
 
 _add(
