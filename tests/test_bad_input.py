@@ -192,8 +192,7 @@ EXACT = [
     ("train log.layers=yes_please", "log.layers: 'yes_please' is not true or false"),
     (
         "train metric=val/f1",
-        "metric: 'val/f1' is none of val/accuracy, val/loss, val/balanced_accuracy, val/macro_f1, train/accuracy,"
-        " train/loss; did you mean val/macro_f1?",
+        "metric: 'val/f1' is not a score of an epoch; did you mean val/macro_f1?",
     ),
     ("train device=gpu", "device: 'gpu' is no device; there is: auto, cpu, cuda, cuda:N, mps"),
     ("train device=", "device: '' is no device; there is: auto, cpu, cuda, cuda:N, mps"),

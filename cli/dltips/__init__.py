@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from dltips.catalog.registry import Fraction as Fraction
     from dltips.catalog.registry import NonNegative as NonNegative
     from dltips.catalog.registry import Positive as Positive
+    from dltips.catalog.registry import Score as Score
     from dltips.catalog.registry import Size as Size
     from dltips.catalog.registry import family as family
     from dltips.errors import ConfigError as ConfigError
+    from dltips.metrics import metric as metric
 
 _HOMES = {
     "card": "catalog.cards",
     "ConfigError": "errors",
-    **dict.fromkeys(("Bounds", "Count", "Fraction", "NonNegative", "Positive", "Size", "family"), "catalog.registry"),
+    "metric": "metrics",
+    **dict.fromkeys(
+        ("Bounds", "Count", "Fraction", "NonNegative", "Positive", "Score", "Size", "family"), "catalog.registry"
+    ),
 }
 
 

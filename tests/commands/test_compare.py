@@ -141,3 +141,105 @@ def test_it_reads_runs_without_what_is_slow_to_import(outputs: Path, verb: list[
     slow, late = done.stdout.splitlines()[-2:]
     assert slow == ""
     assert late == ("hydra matplotlib" if "--plot" in verb else "")
+
+
+LAYER = "layers/hidden1.layer/variance"
+
+
+@pytest.fixture
+def curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three seeds of two inits, best at epoch 2 of 3; xavier is slower, and its third seed gets no further than 0.9."""
+    monkeypatch.chdir(tmp_path)
+    for init, first in (("he", 0.94), ("xavier", 0.86)):
+        for seed in range(3):
+            scores = [first, first + 0.04 - 0.03 * (init == "xavier" and seed == 2), first + 0.02]
+            best = {"epoch": 2, "val/accuracy": scores[1], "train_val_gap": 0.5 - first + 0.01 * seed}
+            folder = write(tmp_path / "outputs" / f"{init}-{seed}", init, seed, None, best=best)
+            lines = [
+                {"epoch": epoch, "seconds": 0.5 * epoch, "val/accuracy": score, LAYER: epoch * first + 0.01 * seed}
+                | {"layers/hidden1.activation/dead": first}
+                for epoch, score in enumerate(scores, 1)
+            ]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "outputs"
+
+
+def compared(capsys: pytest.CaptureFixture[str], metric: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["compare", "--metric", metric, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_layer_s_statistic_is_that_of_the_best_epoch_and_claims_no_best(
+    curves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compared(capsys, LAYER)
+    assert [group["group"] for group in found["groups"]] == ["init=xavier", "init=he"], "the lowest comes first"
+    assert [group["mean"] for group in found["groups"]] == pytest.approx([2 * 0.86 + 0.01, 2 * 0.94 + 0.01])
+    assert found["better"] is None
+    assert main(["compare", "--metric", LAYER]) == 0
+    out = capsys.readouterr().out
+    assert " lowest " in out and "best" not in out.replace("is better", "")
+    assert f"note: neither way of {LAYER} is better: the groups are ordered by it, the lowest first" in out
+    assert compared(capsys, "layers/hidden1.activation/dead")["better"] == "lower"
+
+
+def test_the_gap_is_better_where_it_is_lower(curves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compared(capsys, "train_val_gap")
+    assert (found["better"], found["groups"][0]["group"]) == ("lower", "init=he")
+
+
+def test_a_goal_is_the_first_epoch_or_second_that_reaches_it(curves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compared(capsys, "epochs_to:val/accuracy:0.89")
+    assert [(group["group"], group["mean"], group["n"]) for group in found["groups"]] == [
+        ("init=he", 1, 3),
+        ("init=xavier", 2, 2),
+    ]
+    assert [group["mean"] for group in compared(capsys, "seconds_to:val/accuracy:0.89")["groups"]] == [0.5, 1.0]
+
+
+def test_runs_that_miss_a_goal_are_without_it_and_their_group_stands_below(
+    curves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # xavier's first two seeds are as fast as he's: their mean is one of survivors
+    assert main(["compare", "--metric", "epochs_to:val/accuracy:0.86"]) == 0
+    assert "without" not in capsys.readouterr().out
+    for seed in range(3):
+        (curves / f"he-{seed}" / "metrics.jsonl").write_text(
+            "".join(json.dumps({"epoch": epoch, "val/accuracy": epoch / 10}) + "\n" for epoch in range(1, 11))
+        )
+    assert main(["compare", "--metric", "epochs_to:val/accuracy:0.9"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["init=he", "3"], ["init=xavier", "2/3"]]
+    assert "1 run left out: 1 without epochs_to:val/accuracy:0.9 (init=xavier)" in out
+    assert "means of survivors: init=xavier 1 of 3 finished without reaching it" in out
+    assert main(["compare", "--metric", "epochs_to:val/accuracy:0.99"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["init=xavier", "0/3", "no", "value"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            "layers/hidden2.layer/variance",
+            "metric: '{}' is not in these runs; did you mean layers/hidden1.layer/variance?",
+        ),
+        ("train_val_gp", "metric: '{}' is not in these runs; did you mean train_val_gap?"),
+        ("epochs_to:val/acuracy:0.9", "metric: 'val/acuracy' is not in these runs; did you mean val/accuracy?"),
+        ("epochs_to:val/accuracy", "metric: '{}' lacks a score or its value; write epochs_to:val/loss:0.1"),
+        (f"seconds_to:{LAYER}:1", f"metric: {{}}: neither way of {LAYER} is better, so it cannot be reached"),
+    ],
+)
+def test_a_metric_that_is_not_there_gets_the_nearest(
+    curves: Path, capsys: pytest.CaptureFixture[str], metric: str, message: str
+) -> None:
+    assert main(["compare", "--metric", metric]) == 2
+    assert capsys.readouterr() == ("", f"dltips: {message.format(metric)}\n")
+
+
+def test_a_goal_has_no_curve_and_a_layer_s_statistic_has(curves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--metric", "epochs_to:val/accuracy:0.9", "--plot", "a.png"]) == 2
+    assert "is one figure per run" in capsys.readouterr().err
+    assert main(["compare", "--metric", LAYER, "--plot", "a.png"]) == 0
+    assert Path("a.png").stat().st_size > 1000

@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_is_listed_with_one_line_each(capsys: Output) -> None:
     assert main(["ls"]) == 0
     blocks = capsys.readouterr().out.strip("\n").split("\n\n")
-    assert [block.splitlines()[0] for block in blocks] == [*(f"{family}=" for family in FAMILIES), "recipes"]
+    assert [block.splitlines()[0] for block in blocks] == [*(f"{family}=" for family in FAMILIES), "recipes", "metrics"]
     for family, block in zip(FAMILIES, blocks, strict=False):
         listed = dict(line.split(maxsplit=1) for line in block.splitlines()[1:])
         assert listed == descriptions.options(family)
@@ -37,7 +37,7 @@ def test_one_family(family: str, capsys: Output) -> None:
 def test_json_holds_the_same(capsys: Output) -> None:
     assert main(["ls", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
-    assert list(listing) == [*FAMILIES, "recipes"]
+    assert list(listing) == [*FAMILIES, "recipes", "metrics"]
     assert all(listing[family] == descriptions.options(family) for family in FAMILIES)
     assert main(["ls", "init", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"init": listing["init"]}
@@ -83,8 +83,8 @@ def test_a_broken_recipe_does_not_hide_the_others(content: bytes, capsys: Output
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("ls inti", "ls: 'inti' is neither a family nor `tips` nor `recipes`; did you mean init?"),
-        ("ls recipe", "ls: 'recipe' is neither a family nor `tips` nor `recipes`; did you mean recipes?"),
+        ("ls inti", "ls: 'inti' is neither a family nor `tips`, `recipes` or `metrics`; did you mean init?"),
+        ("ls recipe", "ls: 'recipe' is neither a family nor `tips`, `recipes` or `metrics`; did you mean recipes?"),
         ("ls init --seed", "ls: --seed lists tips, not init; write dltips ls tips --seed"),
         ("ls init he", "dltips ls: unrecognized arguments: he; see dltips ls --help"),
         ("ls stages", "ls stages: of which net? Write dltips ls stages resnet; `dltips ls model` lists them"),

@@ -243,7 +243,7 @@ def test_an_unknown_metric_is_refused() -> None:
         compare(runs(), metric="qqq")
     assert str(error.value) == (
         "metric: 'qqq' is not in these runs; there is: flops_per_sample, parameters, peak_memory_mb,"
-        " samples_per_second, seconds, size_mb, val/accuracy, val/loss"
+        " samples_per_second, seconds, size_mb, trained_parameters, val/accuracy, val/loss"
     )
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 import torch
 
+from dltips.catalog.registry import Score
 from dltips.errors import ConfigError
-from dltips.metrics import Score
 from dltips.tips.schedule import Schedule, Steps, constant, cosine, linear, one_cycle, plateau, schedule, step, warm_up
 
 STEPS = Steps(total=100, per_epoch=10)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dltips import metrics
 from dltips.nets.flat import FlatModel
 from dltips.train.layer_statistics import LayerStatistics
 
@@ -111,6 +112,74 @@ def test_the_update_ratio_is_that_of_the_last_step() -> None:
         weight.add_(step)
     expected = float(step.norm() / weight.detach().norm())
     assert statistics.measure(net)["layers/head/update_ratio"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.PReLU(init=1e-3), nn.Tanh()])
+def test_sparsity_is_the_share_of_outputs_up_to_a_hundredth_of_their_root_mean_square(activation: nn.Module) -> None:
+    net, statistics, inputs, _ = watched(activation)
+    found = statistics.measure(net)["layers/activation/sparsity"]
+    net.module.eval()
+    outputs = net.module[:3](inputs).detach().double()
+    expected = (outputs.abs() <= 0.01 * outputs.square().mean().sqrt()).double().mean()
+    assert found == pytest.approx(float(expected))
+    assert (found > 0.4) == (not isinstance(activation, nn.Tanh))
+
+
+def test_an_activation_that_gives_nothing_is_sparse_throughout() -> None:
+    net, statistics, _, _ = watched(nn.ReLU())
+    with torch.no_grad():
+        net.module.get_submodule("norm").bias.fill_(-100.0)
+    assert statistics.measure(net)["layers/activation/sparsity"] == 1
+
+
+def weighted(kind: nn.Module, weight: torch.Tensor) -> dict[str, float]:
+    """The statistics of a layer with these weights."""
+    net = FlatModel(nn.Sequential(OrderedDict(layer=kind, flatten=nn.Flatten())))
+    with torch.no_grad():
+        net.module.get_submodule("layer").weight.copy_(weight)
+    size = (4, weight.shape[1], *weight.shape[2:])
+    statistics = LayerStatistics(torch.randn(size), torch.zeros(4).long(), net.module, contextlib.nullcontext)
+    found = statistics.measure(net)
+    return {name: found[f"layers/layer/{name}"] for name in ("near_zero", "positive", "unit_norm_spread")}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])  # relative: the scale does not matter
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_shares_of_weights_and_the_spread_of_units_are_those_of_the_definition(
+    scale: float, layout: torch.memory_format
+) -> None:
+    weight = scale * torch.randn(6, 3, 5, 5) * torch.arange(1, 7).reshape(-1, 1, 1, 1)
+    weight[torch.rand(weight.shape) < 0.3] *= 1e-4
+    weight[torch.rand(weight.shape) < 0.2] = 0.0
+    found = weighted(nn.Conv2d(3, 6, 5).to(memory_format=layout), weight)
+    exact = weight.double()
+    near = exact.abs() <= 0.01 * exact.square().mean().sqrt()
+    norms = exact.flatten(1).norm(dim=1)
+    assert found["near_zero"] == pytest.approx(float(near.double().mean())) != 0
+    assert found["positive"] == pytest.approx(float((exact > 0).double().mean()))
+    assert found["unit_norm_spread"] == pytest.approx(float(norms.std(correction=0) / norms.mean()), rel=1e-5)
+
+
+def test_weights_that_are_all_0_are_near_0_not_positive_and_even() -> None:
+    assert weighted(nn.Linear(5, 7), torch.zeros(7, 5)) == {"near_zero": 1, "positive": 0, "unit_norm_spread": 0}
+
+
+def test_units_of_one_norm_are_even() -> None:
+    found = weighted(nn.Linear(5, 7), functional.normalize(torch.randn(7, 5), dim=1))
+    assert found["unit_norm_spread"] == pytest.approx(0, abs=1e-6)
+
+
+def test_half_of_normally_distributed_weights_are_positive_and_few_near_0() -> None:
+    found = weighted(nn.Linear(500, 400), torch.randn(400, 500))
+    assert found["positive"] == pytest.approx(0.5, abs=0.005)
+    assert found["near_zero"] == pytest.approx(0.00798, abs=0.001)  # P(|z| < 0.01)
+
+
+def test_every_statistic_is_in_the_table_of_metrics() -> None:
+    net, statistics, _, _ = watched(nn.Tanh())
+    statistics.before_last_step(net)
+    found = {name.rpartition("/")[2] for name in statistics.measure(net)}
+    assert found == {name.rpartition("/")[2] for name in metrics.names("layer")}
 
 
 def test_nothing_in_the_net_has_changed_afterwards() -> None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from dltips import metrics as table
 from dltips import paths
 from dltips.catalog.cards import Card
 from dltips.catalog.registry import FAMILIES, STACKABLE
@@ -68,6 +69,35 @@ def entry(family: str, option: str) -> Entry:
     docstrings = {name: (docstring, record) for name, docstring, record in _registered(family)}
     docstring, record = docstrings.get(option, ("", None))
     return Entry(family, option, docstring, record, knobs(family, option))
+
+
+def metrics() -> dict[str, table.Metric]:
+    """Every metric by its name, as users type it; those of the user's files included, as they are written there."""
+    known = table.listing()
+    for file in _user_files():
+        with contextlib.suppress(SyntaxError, ValueError):  # training says why it cannot be imported
+            own = _metrics_of(file, file.stat().st_mtime_ns)
+            known |= {name: entry for name, entry in own.items() if name not in known}
+    order = list(dict.fromkeys(table.PER.values()))
+    return dict(sorted(known.items(), key=lambda item: order.index(table.PER[item[1].source])))
+
+
+@functools.cache
+def _metrics_of(file: Path, modified: int) -> dict[str, table.Metric]:
+    """What a file defines as @metric(better=...), or @dltips.metric(better=...)."""
+    found: dict[str, table.Metric] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+            match decorator:
+                case ast.Call(
+                    func=ast.Name(id="metric") | ast.Attribute(attr="metric"),
+                    keywords=[ast.keyword(arg="better", value=ast.Constant(value="higher" | "lower" as better))],
+                ):
+                    assert isinstance(node, ast.FunctionDef)
+                    argument = next((argument.arg for argument in node.args.args), "")
+                    entry = table.entry(node.name, cast(Any, better), argument, ast.get_docstring(node) or "")
+                    found |= dict.fromkeys(entry.names, entry)
+    return found
 
 
 def families() -> dict[str, str]:
@@ -131,6 +161,10 @@ def _lines(text: str) -> dict[str, tuple[str, str]]:
 # What the sources say
 
 
+def _user_files() -> list[Path]:
+    return [file for file in map(paths.module_file, paths.user_modules()) if file is not None]
+
+
 def _names(family: str) -> list[str]:
     files = (file for folder in paths.configs() for file in (folder / family).glob("*.yaml"))
     return sorted({file.stem for file in files if not file.stem.startswith("_")})
@@ -143,10 +177,9 @@ def _own_sources(family: str) -> list[Path]:
 
 def _registered(family: str) -> Iterator[tuple[str, str, Card | None]]:
     """Each option with its docstring and its card; the user's come last."""
-    users = [file for file in map(paths.module_file, paths.user_modules()) if file is not None]
     for file in _own_sources(family):
         yield from _read(file, file.stat().st_mtime_ns).get(family, ())
-    for file in users:
+    for file in _user_files():
         with contextlib.suppress(SyntaxError, ValueError):  # the option is listed all the same; training says why not
             yield from _read(file, file.stat().st_mtime_ns).get(family, ())
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from dltips import paths
+from dltips import metrics, paths
 from dltips.errors import ConfigError, WrongType, suggest
 
 FAMILIES = (
@@ -56,11 +56,16 @@ class Bounds:
         return f"at least {self.least:g}"
 
 
+class _EpochScore:
+    """Marks a text as the name of a score that each epoch has."""
+
+
 Positive = Annotated[float, Bounds(above=0)]
 NonNegative = Annotated[float, Bounds(least=0)]
 Fraction = Annotated[float, Bounds(least=0, most=1)]
 Count = Annotated[int, Bounds(least=0)]
 Size = Annotated[int, Bounds(least=1)]
+Score = Annotated[str, _EpochScore()]
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,20 @@ def load() -> Mapping[str, Registry]:
     return _registries
 
 
+def score_names() -> list[str]:
+    """The scores that each epoch has, those of the user's modules included. Raises ConfigError as `load` does."""
+    if paths.user_modules():  # else the table is whole, and nothing has to be imported
+        load()
+    return metrics.score_names()
+
+
+def direction(metric: str) -> metrics.Better:
+    """Which way is better of a metric that decides, one of the user's modules included."""
+    if metrics.better(metric) is None:
+        score_names()
+    return metrics.direction(metric)
+
+
 def user_file(name: str) -> Path:
     """The file of one of the user's modules. Errors: ConfigError."""
     file = paths.module_file(name)
@@ -214,6 +233,10 @@ def check_value(key: str, value: Any, annotation: Any) -> Any:
         for bounds in extras:
             if isinstance(bounds, Bounds) and not (bounds.least <= value <= bounds.most and value > bounds.above):
                 raise ConfigError(f"{key}: {value!r} is out of range; it must be {bounds.describe()}")
+            if isinstance(bounds, _EpochScore) and value not in metrics.score_names():
+                names = score_names()
+                if value not in names:
+                    raise ConfigError(f"{key}: {value!r} is not a score of an epoch{suggest(value, names)}")
         return value
     if origin in (Union, types.UnionType):
         return _check_union(key, value, typing.get_args(annotation))

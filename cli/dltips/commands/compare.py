@@ -70,7 +70,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("places", nargs="*", metavar="FOLDER", help="runs, sweeps, folders of them, or quoted patterns")
     parser.add_argument("--by", metavar="KEYS", help="the settings that make groups: init,optimizer.lr")
-    parser.add_argument("--metric", help="what to compare: val/accuracy, val/loss, seconds, ...; else what decided")
+    parser.add_argument(
+        "--metric",
+        help="what to compare: val/loss, train_val_gap, seconds, layers/LAYER/variance, epochs_to:val/accuracy:0.95,"
+        " ... (dltips ls metrics lists them); else what decided",
+    )
     parser.add_argument("--baseline", metavar="GROUP", help="compare to this group, or to a run's, not to the best")
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV; - is stdout")
     parser.add_argument("--json", action="store_true", help="for programs")

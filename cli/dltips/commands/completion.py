@@ -73,9 +73,14 @@ def words(line: str) -> list[str]:
     if not typed:
         return _starting(word, VERBS)
     verb = typed[0]
+    if verb in ("train", "sweep") and word.startswith(("metric=", "objective=")):
+        key = word.partition("=")[0]
+        return _starting(word, [f"{key}={name}" for name in _metrics(key)])
     if verb in ("train", "show"):
         return _train(typed[1:], word)
     choices: list[str] = []
+    if typed[-1] == "--metric":
+        return _starting(word, _metrics("--metric"))
     if verb in ("cat", "cp") and len(typed) == 1:
         choices = _recipes()
     elif verb == "ls" and len(typed) == 1:
@@ -95,6 +100,14 @@ def _recipes() -> list[str]:
     from dltips.config import recipes
 
     return recipes.names()
+
+
+def _metrics(key: str) -> list[str]:
+    """The metrics that `metric=`, `objective=` or `--metric` takes, without those whose name has a part to fill in."""
+    from dltips.catalog import descriptions
+
+    known = {name: entry.source for name, entry in descriptions.metrics().items() if entry.source != "layer"}
+    return [name for name, source in known.items() if source != "goal" and (source != "run" or key != "metric")]
 
 
 def _explained() -> list[str]:

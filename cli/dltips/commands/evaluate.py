@@ -7,6 +7,7 @@ from typing import Any
 
 from dltips.commands.arguments import RUN, Parser
 from dltips.exit_codes import EXIT_OK
+from dltips.metrics import TABLE
 
 
 def run(arguments: list[str]) -> int:
@@ -26,6 +27,13 @@ def run(arguments: list[str]) -> int:
     return EXIT_OK
 
 
+SHOWN = {"balanced_accuracy": "balanced", "macro_f1": "macro F1"}
+
+
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
 def _show(scores: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -33,16 +41,17 @@ def _show(scores: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(escape(scores["run"]), soft_wrap=True)
+    names = ["loss", *(entry.name for entry in TABLE.values() if entry.source == "confusion")]
+    shown = (f"{SHOWN.get(name, name)} {_number(scores[name])}" for name in names)
     console.print(
-        f"test loss {scores['loss']:.4f}  accuracy {scores['accuracy']:.4f}  balanced {scores['balanced_accuracy']:.4f}"
-        f"  macro F1 {scores['macro_f1']:.4f}  ({scores['samples']:,} samples,"
+        f"test {'  '.join(shown)}  ({scores['samples']:,} samples,"
         f" {scores['checkpoint']} checkpoint of epoch {scores['epoch']})"
     )
     per_class = Table("class", "samples", "precision", "recall", "F1", box=None, header_style="bold")
     for column in per_class.columns[1:]:
         column.justify = "right"
     for entry in scores["per_class"]:
-        numbers = ["-" if entry[name] is None else f"{entry[name]:.4f}" for name in ("precision", "recall", "f1")]
+        numbers = [_number(entry[name]) for name in ("precision", "recall", "f1")]
         per_class.add_row(escape(entry["class"]), f"{entry['samples']:,}", *numbers)
     console.print(per_class)
     names, matrix = scores["classes"], scores["confusion"]

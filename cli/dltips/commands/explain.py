@@ -18,6 +18,8 @@ from dltips.exit_codes import EXIT_OK
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dltips.metrics import Metric
+
 WIDEST = 100  # longer lines are hard to read
 LABEL = 15
 NARROWEST = 24
@@ -26,7 +28,9 @@ NARROWEST = 24
 def run(arguments: list[str]) -> int:
     parser = Parser(prog="dltips explain", description="A tip's card: what, when, formula, source, costs, knobs.")
     parser.add_argument(
-        "tip", help="an option (he, init=he), a family, a knob (model.norm), or a name from `dltips ls tips --seed`"
+        "tip",
+        help="an option (he, init=he), a family, a knob (model.norm), a metric (val/macro_f1), or a name from"
+        " `dltips ls tips --seed`",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
@@ -65,7 +69,11 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
     row = claims.row(name)
     if row is not None:
         return about_row(row), _show_row
+    metrics = descriptions.metrics()
+    if (typed := name.removeprefix("metric=")) in metrics:
+        return about_metric(typed, metrics[typed]), _show_metric
     known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in claims.ROWS)}
+    known |= metrics.keys()
     hint = suggest(name, known).or_else("; `dltips ls tips` lists them")
     raise ConfigError(f"explain: {name!r} is no tip{hint}")
 
@@ -133,6 +141,16 @@ def about_row(row: claims.ArticleTip) -> dict[str, Any]:
         "articles": {letter: claims.SOURCES[letter] for letter in row.letters},
     }
     return found | {"state": row.state, "try": row.command}
+
+
+def about_metric(name: str, entry: Metric) -> dict[str, Any]:
+    """A metric: what it is, which way is better, and what takes it."""
+    uses = [f"dltips compare --metric {name}"]
+    if entry.source in ("loop", "confusion", "record"):
+        uses = [f"dltips train metric={name}", f"dltips sweep objective={name}", *uses]
+    elif entry.source == "run":
+        uses = [f"dltips sweep 'objective=[val/accuracy,{name}]'", *uses]
+    return {"metric": name, "what": entry.line, "better": entry.better, "try": uses}
 
 
 def _knobs(family: str, option: str) -> list[dict[str, Any]]:
@@ -223,6 +241,14 @@ def _show_row(console: Console, found: dict[str, Any]) -> None:
         label = ""
     if found["try"]:
         _command(console, "try", found["try"])
+
+
+def _show_metric(console: Console, found: dict[str, Any]) -> None:
+    console.print(found["metric"], style="bold")
+    _show_text(console, found["what"])
+    console.print()
+    for label, command in zip(("try", "", ""), found["try"], strict=False):
+        _command(console, label, command)
 
 
 def _show_knobs(console: Console, label: str, knobs: list[dict[str, Any]]) -> None:

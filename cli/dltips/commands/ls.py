@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 from dltips import paths
@@ -11,9 +12,13 @@ from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError, suggest
 from dltips.exit_codes import EXIT_OK
 
-WORDS = (*FAMILIES, "tips", "recipes", "stages")
+WORDS = (*FAMILIES, "tips", "recipes", "metrics", "stages")
 
-EPILOG = "The stages of a net, by the names that finetune takes: dltips ls stages MODEL [KEY=VALUE ...]"
+EPILOG = """\
+The stages of a net, by the names that finetune takes: dltips ls stages MODEL [KEY=VALUE ...]
+Metrics of each epoch: for metric=, monitor, a search's objective and compare --metric. All others: for
+compare --metric; of a whole run, without the goals (epochs_to, seconds_to), for a search's objective as well.
+"""
 
 
 def run(arguments: list[str]) -> int:
@@ -21,14 +26,18 @@ def run(arguments: list[str]) -> int:
         from dltips.commands import stages
 
         return stages.run([word for word in arguments if word != "stages"])
-    parser = Parser(prog="dltips ls", description="List families, options and recipes.", epilog=EPILOG)
-    parser.add_argument("what", nargs="?", help="a family, `tips` (all families) or `recipes`; nothing: everything")
+    what = "List families, options, recipes and metrics."
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="dltips ls", description=what, epilog=EPILOG, formatter_class=layout)
+    parser.add_argument(
+        "what", nargs="?", help="a family, `tips` (all families), `recipes` or `metrics`; nothing: everything"
+    )
     parser.add_argument("--seed", action="store_true", help="the articles' tips and claims, and what switches each")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
     if chosen.what not in (None, *WORDS):
         raise ConfigError(
-            f"ls: {chosen.what!r} is neither a family nor `tips` nor `recipes`{suggest(chosen.what, WORDS)}"
+            f"ls: {chosen.what!r} is neither a family nor `tips`, `recipes` or `metrics`{suggest(chosen.what, WORDS)}"
         )
     if chosen.seed and chosen.what not in (None, "tips"):
         raise ConfigError(f"ls: --seed lists tips, not {chosen.what}; write dltips ls tips --seed")
@@ -36,14 +45,14 @@ def run(arguments: list[str]) -> int:
         user_file(module)
     if chosen.seed:
         return _seed(chosen.json)
-    wanted = (*FAMILIES, "recipes") if chosen.what is None else (chosen.what,)
+    wanted = (*FAMILIES, "recipes", "metrics") if chosen.what is None else (chosen.what,)
     listing = {name: _listed(name) for name in wanted}
     if chosen.json:
         print(json.dumps(listing, indent=2))
         return EXIT_OK
     for name, options in listing.items():
         if chosen.what is None:
-            print(f"\n{name}" if name == "recipes" else f"\n{name}=")
+            print(f"\n{name}=" if name in FAMILIES else f"\n{name}")
         width = max(map(len, options), default=0)
         for option, text in options.items():
             print(f"  {option:<{width}}  {text}".rstrip())
@@ -53,6 +62,8 @@ def run(arguments: list[str]) -> int:
 def _listed(name: str) -> dict[str, str]:
     if name == "tips":
         return descriptions.tips()
+    if name == "metrics":
+        return {name: entry.line for name, entry in descriptions.metrics().items()}
     return _recipes() if name == "recipes" else descriptions.options(name)
 
 

@@ -26,8 +26,8 @@ the search itself:
   timeout=none       2h, 30m or seconds: no trial begins after it, and the running ones stop after their epoch
   sampler=tpe        random, tpe, qmc, cmaes
   pruner=none        none, median, asha, hyperband: ends trials that are behind others at the same epoch
-  objective=METRIC   default: the run's metric. A score (val/accuracy, val/loss, ...), or parameters, size_mb,
-                     flops_per_sample, seconds, samples_per_second, peak_memory_mb; a list gives the Pareto front
+  objective=METRIC   default: the run's metric. A score of each epoch (val/accuracy, ...) or a figure of the run
+                     (parameters, seconds, ...): dltips ls metrics lists them; a list gives the Pareto front
   seeds=1            runs per trial, whose mean counts; a trial that is clearly worse than the best stops early.
                      Only the first seed reports to the pruner
   workers=1          processes of this machine; --workers 4 is the same

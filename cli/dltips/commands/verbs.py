@@ -19,7 +19,7 @@ VERBS = {
     "diff": "the settings in which two runs differ",
     "board": "TensorBoard on the runs of a folder, with means and intervals over seeds",
     "show": "a picture of training samples before and after their augmentations",
-    "ls": "list families, the options of a family, all tips, or the recipes",
+    "ls": "list families, the options of a family, all tips, the recipes, or the metrics",
     "explain": "a tip's card: what it does, when it helps, formula, source, costs, knobs",
     "cat": "print a recipe",
     "cp": "copy a recipe, to make it your own",

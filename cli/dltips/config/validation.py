@@ -20,6 +20,7 @@ from dltips.catalog.registry import (
     Count,
     NonNegative,
     Registry,
+    Score,
     Size,
     Tip,
     check_knobs,
@@ -29,7 +30,6 @@ from dltips.catalog.registry import (
 from dltips.config.plain import to_plain
 from dltips.config.recipes import refuse_resolvers
 from dltips.errors import ConfigError, suggest
-from dltips.metrics import Score
 
 ENVIRONMENT = re.compile(r"\$\{(oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?|[A-Za-z_][A-Za-z0-9_.]*)\}")
 

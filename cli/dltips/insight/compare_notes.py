@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing, text
-from dltips.runs.past_runs import PastRun
+from dltips.runs.past_runs import USED, PastRun
 
 LOST = ("diverged", "failed")  # what the setting may be to blame for; a run that was pruned or cut off says nothing
 NAMED = 5  # groups in a note
@@ -19,6 +19,10 @@ def named(labels: Iterable[str]) -> str:
     if len(", ".join(names)) > 80:  # each stands in the table anyway
         return f" (in {len(names)} group{'' if len(names) == 1 else 's'})"
     return f" ({', '.join(names)})" if names else ""
+
+
+def of_order(metric: str, better: str | None) -> list[str]:
+    return [] if better else [f"neither way of {metric} is better: the groups are ordered by it, the lowest first"]
 
 
 def of_metrics(asked: str | None, deciding: Counter[str]) -> list[str]:
@@ -38,7 +42,8 @@ def of_survivors(rows: Sequence[ComparedGroup]) -> list[str]:
         return []
     parts = []
     for row in some[:NAMED]:
-        became = " or ".join(why for why in LOST if any(run.status == why for run in row.lost))
+        ways = {**{why: why for why in LOST}, USED: "finished without reaching it"}
+        became = " or ".join(ways[why] for why in ways if any(run.status == why for run in row.lost))
         label = "" if row.group.label == ALL else f"{row.group.label} "
         parts.append(f"{label}{len(row.lost)} of {len(row.used) + len(row.lost)} {became}")
     more = f", and {len(some) - NAMED} more groups" if len(some) > NAMED else ""

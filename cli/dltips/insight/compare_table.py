@@ -72,13 +72,18 @@ def below(comparison: Comparison) -> list[str]:
         lines.append(f"{groups} alone not shown; --csv FILE has all")
     reference, tests = comparison.reference, sum(row.p is not None for row in comparison.rows)
     if reference is not None and tests:
-        kind = "baseline" if comparison.baseline else "best"
-        picked = "" if comparison.baseline else "; the best was picked by looking, --baseline names one beforehand"
+        kind = "baseline" if comparison.baseline else _first(comparison)
+        picked = "" if comparison.baseline else f"; the {kind} was picked by looking, --baseline names one beforehand"
         holm = f", Holm over {tests}" if tests > 1 else ""
         lines.append(f"p: paired t-test over seeds, to the {kind}{holm}{picked}")
     if len(comparison.rows) == 1 and not comparison.by:
         lines.append("nothing differs apart from the seed: one group")
     return lines + [f"note: {note}" for note in comparison.notes]
+
+
+def _first(comparison: Comparison) -> str:
+    """What the first group is."""
+    return "best" if comparison.better else "lowest"
 
 
 def _line(label: str, cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
@@ -93,7 +98,7 @@ def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> lis
     found = row.spread
     difference = NOTHING if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
     if row.reference:
-        difference = "baseline" if comparison.baseline else "best"
+        difference = "baseline" if comparison.baseline else _first(comparison)
     return [
         row.n,
         number(found.mean),

@@ -14,7 +14,8 @@ from dltips.runs.past_runs import PastRun
 class ComparedGroup:
     """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference.
 
-    `lost` are the runs that diverged or failed, save those that another run of their seed and settings made up for.
+    `lost` are the runs that diverged or failed, or did not reach the goal that is compared, save those that another run
+    of their seed and settings made up for.
     """
 
     group: RunGroup

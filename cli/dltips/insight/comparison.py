@@ -17,29 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dltips import metrics
 from dltips.errors import ConfigError, suggest
 from dltips.insight import compare_notes
 from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing, groups, text
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
-from dltips.metrics import higher_is_better
 from dltips.runs.past_runs import USED, PastRun, is_run
-
-# Of a whole run, and whether more is better; every other metric is a score of the best epoch.
-FIGURES = {
-    "seconds": False,
-    "samples_per_second": True,
-    "peak_memory_mb": False,
-    "size_mb": False,
-    "parameters": False,
-    "flops_per_sample": False,
-}
 
 
 @dataclass(frozen=True)
 class Comparison:
     metric: str
-    more_is_better: bool
+    better: metrics.Better | None  # None: neither way is; the rows are in the order of their means, the lowest first
     by: Sequence[str]
     rows: Sequence[ComparedGroup]
     left_out: Sequence[str]  # "2 diverged (init=zeros)"
@@ -59,7 +49,8 @@ def compare(
     deciding = Counter(_deciding(run) for run in runs if run.status == USED)
     chosen = _metric(runs, metric, deciding)
     made = groups(runs, by)
-    rows = _sorted([_row(group, chosen) for group in made], more_is_better(chosen))
+    better = _better(runs, chosen)
+    rows = _sorted([_row(group, chosen) for group in made], better)
     reference = next((row for row in rows if row.spread), None)
     if baseline is not None:
         reference = _baseline(baseline, rows, chosen)
@@ -68,11 +59,12 @@ def compare(
     used = [run for row in rows for run in row.used]
     averaged = set(map(id, used))
     left_out = [run for run in runs if id(run) not in averaged]
-    notes = compare_notes.of_metrics(metric, deciding) + compare_notes.of_survivors(rows)
+    notes = compare_notes.of_order(chosen, better) + compare_notes.of_metrics(metric, deciding)
+    notes += compare_notes.of_survivors(rows)
     notes += compare_notes.of_rows(rows, by, made) + compare_notes.of_provenance(used)
     return Comparison(
         metric=chosen,
-        more_is_better=more_is_better(chosen),
+        better=better,
         by=differing(runs) if by is None else list(dict.fromkeys(by)),
         rows=rows,
         left_out=_left_out(left_out, made, chosen),
@@ -82,8 +74,10 @@ def compare(
     )
 
 
-def more_is_better(metric: str) -> bool:
-    return FIGURES[metric] if metric in FIGURES else higher_is_better(metric)
+def _better(runs: Iterable[PastRun], metric: str) -> metrics.Better | None:
+    """As the runs say, of a layer's statistic as the table says; of a score that neither knows, by its name."""
+    found = next((better for run in runs if (better := run.better(metric)) is not None), None)
+    return found or (None if metric.startswith("layers/") else metrics.direction(metric))
 
 
 def _deciding(run: PastRun) -> str:
@@ -95,22 +89,38 @@ def _metric(runs: Iterable[PastRun], asked: str | None, deciding: Counter[str]) 
     """The metric to compare by: the one asked for, or the one by which most runs decided. Errors: ConfigError."""
     if asked is None:
         return deciding.most_common(1)[0][0] if deciding else "val/accuracy"
-    known = dict.fromkeys(name for run in runs for name in _scores(run)) | dict.fromkeys(FIGURES)
-    if asked not in known:
-        raise ConfigError(f"metric: {asked!r} is not in these runs{suggest(asked, known)}")
+    if (goal := metrics.goal(asked)) is None:
+        _check_known(runs, asked, metrics.FIGURES)
+        return asked
+    _check_known(runs, goal.score, ())
+    if _better(runs, goal.score) is None:
+        raise ConfigError(f"metric: {asked}: neither way of {goal.score} is better, so it cannot be reached")
     return asked
+
+
+def _check_known(runs: Iterable[PastRun], asked: str, figures: Sequence[str]) -> None:
+    """Errors: ConfigError for a name that no run has, with the nearest, or all but the layers' statistics."""
+    scores = dict.fromkeys(name for run in runs for name in _scores(run)) | dict.fromkeys(figures)
+    if asked in scores:
+        return
+    layers = {name for run in runs for record in run.records()[-1:] for name in record if name.startswith("layers/")}
+    if asked not in layers:
+        known = layers if asked.startswith("layers/") and layers else scores
+        raise ConfigError(f"metric: {asked!r} is not in these runs{suggest(asked, known)}")
 
 
 def _scores(run: PastRun) -> list[str]:
     best = run.summary.get("best")
-    return [name for name in best if "/" in name] if isinstance(best, dict) else []
+    return [name for name in best if name != "epoch"] if isinstance(best, dict) else []
 
 
 def _row(group: RunGroup, metric: str) -> ComparedGroup:
     """A group's mean over its seeds, repeats of one seed averaged first."""
-    used = [run for run in group.runs if run.status == USED and run.value(metric) is not None]
+    finished = [run for run in group.runs if run.status == USED]
+    values = {id(run): value for run in finished if (value := run.value(metric)) is not None}
+    used = [run for run in finished if id(run) in values]
     seeds = replace(group, runs=used).seeds()
-    by_seed = {seed: mean(_values(repeats, metric)) for seed, repeats in seeds.items()}
+    by_seed = {seed: mean([values[id(run)] for run in repeats]) for seed, repeats in seeds.items()}
     averaged = set(map(id, used))
     left_out = Counter(_why_left_out(run, metric) for run in group.runs if id(run) not in averaged)
     seconds, size = _values(used, "seconds"), _values(used, "size_mb")
@@ -122,13 +132,16 @@ def _row(group: RunGroup, metric: str) -> ComparedGroup:
         seconds=mean(seconds) if seconds else None,
         size_mb=mean(size) if size else None,
         left_out=left_out,
-        lost=_lost(group, used),
+        lost=_lost(group, used, metric),
     )
 
 
-def _lost(group: RunGroup, used: Sequence[PastRun]) -> list[PastRun]:
-    """The runs that diverged or failed, where no other of their seed and settings is averaged."""
-    if not any(run.status in compare_notes.LOST for run in group.runs):
+def _lost(group: RunGroup, used: Sequence[PastRun], metric: str) -> list[PastRun]:
+    """The runs that diverged, failed or missed the goal, where no other of their seed and settings is averaged."""
+    averaged = set(map(id, used))
+    became = (*compare_notes.LOST, USED) if metrics.goal(metric) else compare_notes.LOST
+    lost = [run for run in group.runs if run.status in became and id(run) not in averaged]
+    if not lost:
         return []
     keys = differing(group.runs)
 
@@ -136,9 +149,7 @@ def _lost(group: RunGroup, used: Sequence[PastRun]) -> list[PastRun]:
         return (str(run.path) if run.seed is None else run.seed, *(text(run.settings.get(key)) for key in keys))
 
     there = {same(run) for run in used}
-    return list(
-        {same(run): run for run in group.runs if run.status in compare_notes.LOST and same(run) not in there}.values()
-    )
+    return list({same(run): run for run in lost if same(run) not in there}.values())
 
 
 def _values(runs: Iterable[PastRun], metric: str) -> list[float]:
@@ -151,13 +162,13 @@ def _why_left_out(run: PastRun, metric: str) -> str:
     return "whose settings cannot be read" if not run.settings else f"without {metric}"
 
 
-def _sorted(rows: Iterable[ComparedGroup], more: bool) -> list[ComparedGroup]:
+def _sorted(rows: Iterable[ComparedGroup], better: metrics.Better | None) -> list[ComparedGroup]:
     """The best mean first, below the complete groups those that lost runs, groups without a mean last."""
 
     def order(row: ComparedGroup) -> tuple[bool, bool, float]:
         if row.spread is None:
             return (True, True, 0.0)
-        return (False, bool(row.lost), -row.spread.mean if more else row.spread.mean)
+        return (False, bool(row.lost), -row.spread.mean if better == "higher" else row.spread.mean)
 
     return sorted(rows, key=order)
 
@@ -239,7 +250,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     reference = comparison.reference
     return {
         "metric": comparison.metric,
-        "better": "higher" if comparison.more_is_better else "lower",
+        "better": comparison.better,
         "by": list(comparison.by),
         "reference": reference.group.label if reference else None,
         "groups": [record(row) for row in comparison.rows],

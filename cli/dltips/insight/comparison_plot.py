@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from dltips.errors import ConfigError
 from dltips.files import replacing
-from dltips.insight.comparison import FIGURES, Comparison
+from dltips.insight.comparison import Comparison
 from dltips.insight.groups import RunGroup, wrapped
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
+from dltips.metrics import is_of_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
 
     Errors: ConfigError where there is nothing to draw.
     """
-    if comparison.metric in FIGURES:
+    if is_of_run(comparison.metric):
         raise ConfigError(
             f"plot: {comparison.metric} is one figure per run; draw a metric of epochs: --metric val/loss"
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dltips.insight.comparison import FIGURES
 from dltips.insight.groups import rank, text
+from dltips.metrics import FIGURES
 from dltips.runs.past_runs import PastRun
 
 ENVIRONMENT = "environment.json"

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dltips import paths
+from dltips import metrics, paths
 from dltips.errors import ConfigError
 from dltips.files import read_json
-from dltips.metrics import is_better
 from dltips.runs.layout import CONFIG, SUMMARY, SWEEP, read_metrics
 
 USED = "finished"  # the only runs that are averaged
@@ -34,10 +33,30 @@ class PastRun:
     seed: int | None
 
     def value(self, metric: str) -> float | None:
-        """A score of the best epoch, or a figure of the whole run (seconds, size_mb); None where there is no number."""
-        best = self.summary.get("best")
-        found = best.get(metric) if isinstance(best, dict) and metric in best else self.summary.get(metric)
+        """A score or a layer's statistic of the best epoch, or a figure of the whole run (seconds, size_mb).
+
+        None where there is no number, and for a goal (epochs_to:val/accuracy:0.95) that was not reached.
+        """
+        if (goal := metrics.goal(metric)) is not None:
+            better = self.better(goal.score)
+            return goal.reached(self.records(), better) if better else None
+        scores = self.summary.get("best")
+        best = scores if isinstance(scores, dict) else {}
+        if metric.startswith("layers/"):
+            of_best = (record for record in self.records() if record["epoch"] == best.get("epoch"))
+            found = next(of_best, {}).get(metric)
+        else:
+            found = best[metric] if metric in best else self.summary.get(metric)
         return float(found) if found is not None and is_number(found) else None
+
+    def better(self, metric: str) -> metrics.Better | None:
+        """Which way is better; None where neither is, or it is not known.
+
+        Of a metric of the user's own the run itself says it, so that nothing need be imported.
+        """
+        told = self.summary.get("better")
+        found = told.get(metric) if isinstance(told, dict) else None
+        return found if found in ("higher", "lower") else metrics.better(metric)
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl up to the first torn one; read anew with each call."""
@@ -104,7 +123,8 @@ def best_of(sweep: Path) -> Path:
         run = read(folder)
         metric = run.summary.get("metric")
         value = run.value(metric) if run.status == USED and isinstance(metric, str) else None
-        if value is not None and (best is None or is_better(str(metric), value, best[1])):
+        better = run.better(str(metric)) or metrics.direction(str(metric))
+        if value is not None and (best is None or metrics.improves(better, value, best[1])):
             best = folder, value
     if best is None:
         raise ConfigError(f"{sweep}: none of its runs is finished; give one of the folders in it")

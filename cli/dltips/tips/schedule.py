@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dltips.catalog.cards import card
-from dltips.catalog.registry import Count, Fraction, NonNegative, Size, family
+from dltips.catalog.registry import Count, Fraction, NonNegative, Score, Size, family
 from dltips.errors import ConfigError
-from dltips.metrics import PatienceCounter, Score
+from dltips.metrics import PatienceCounter
 
 schedule = family("schedule")
 

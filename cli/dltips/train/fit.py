@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from dltips.metrics import is_better
+from dltips.metrics import is_better, is_score, of_record
 from dltips.train import device as devices
 from dltips.train.build import Run
 from dltips.train.loop import Interrupted, NotFinite, train_epoch, validate
@@ -127,14 +127,16 @@ def _score(
     record: Record = {"epoch": epoch, "step": epoch * training.steps_per_epoch}
     if means is not None:
         record |= {"train/loss": means[0], "train/accuracy": means[1]}
-    record |= scores | {"lr": training.net.learning_rate}
+    record |= scores
+    if means is not None:
+        record |= of_record(record)
+    record["lr"] = training.net.learning_rate
     if run.statistics is not None:
         record |= run.statistics.measure(training.net)
     record["seconds"] = round(clock(), 6)
     if means is not None:
         record["samples_per_second"] = round(training.inputs.train.count / seconds, 1)
-    metrics = {name: value for name, value in record.items() if isinstance(value, float) and "/" in name}
-    metrics = {"epoch": epoch} | {name: value for name, value in metrics.items() if not name.startswith("layers/")}
+    metrics = {"epoch": epoch} | {name: value for name, value in record.items() if is_score(name)}
     if metric in record and (best is None or is_better(metric, record[metric], best.metrics[metric])):
         for swap in training.hooks.swaps:
             swap(training.net)

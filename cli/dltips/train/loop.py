@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dltips.feed.batches import Batch, Feed
-from dltips.metrics import class_scores
+from dltips.metrics import of_confusion
 from dltips.nets.flat import FlatModel
 from dltips.tips.optimizer import Optimizer
 from dltips.tips.schedule import Schedule
@@ -179,20 +179,17 @@ class Meter:
         return loss, accuracy
 
     def scores(self) -> dict[str, float]:
-        """loss, accuracy, balanced_accuracy and macro_f1 of a meter that counts per class.
+        """The loss and every score of the table, the user's own too, of a meter that counts per class.
 
-        The loss is NaN where it is not finite.
+        The loss is NaN where it is not finite. Raises ConfigError for a metric of the user's that fails.
         """
-        loss, accuracy = self.totals()
+        loss, _ = self.totals()
         loss = loss if math.isfinite(loss) else math.nan
         cells = int(self.group.highest(len(self.confusion))[0])
         # of fewer samples than processes some process has none
         confusion = self.confusion.clone() if len(self.confusion) else torch.zeros(cells, dtype=torch.int64)
         self.group.add_up(confusion)
-        matrix = confusion.reshape(math.isqrt(cells), -1)
-        counts = matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist()
-        balanced_accuracy, macro_f1 = class_scores(*counts)
-        return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+        return {"loss": loss} | of_confusion(confusion.reshape(math.isqrt(cells), -1).numpy())
 
 
 def batches(training: Training, epoch: int) -> Iterator[Batch]:

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from dltips.metrics import Score
+from dltips.metrics import is_score, score_names
 from dltips.runs import checkpoint
 from dltips.runs.hparams import hyperparameters
 from dltips.runs.layout import METRICS
@@ -100,10 +100,12 @@ class FolderRecorder:
 
             self.events = Events(self.path)
             columns, values = hyperparameters(self.run.config)
-            self.events.start(columns, values, get_args(Score), self.config_text, varied=self.typed)
+            self.events.start(columns, values, score_names(), self.config_text, varied=self.typed)
         for record, wall_time in self.waiting:
             scalars = {
-                name: value for name, value in record.items() if "/" in name or name in ("lr", "samples_per_second")
+                name: value
+                for name, value in record.items()
+                if "/" in name or name in ("lr", "samples_per_second") or is_score(name)
             }
             self.events.scalars(record["epoch"], scalars, wall_time)
         self.waiting.clear()

@@ -16,6 +16,7 @@ import torch
 from dltips.config.plain import flat
 from dltips.config.redaction import redact
 from dltips.config.validation import Config
+from dltips.metrics import users
 from dltips.runs import checkpoint
 from dltips.runs.code_version import code_hash, code_version, versions
 from dltips.train.build import Run
@@ -53,7 +54,10 @@ def summarize(
     *,
     test_reads: int = 0,
 ) -> dict[str, Any]:
-    """summary.json. `best` and `last` are the metrics of those epochs, `error` says why a run failed."""
+    """summary.json. `best` and `last` are the metrics of those epochs, `error` says why a run failed.
+
+    `better` holds the direction of the user's own metrics: who reads the run need not import them.
+    """
     best = result.best.metrics if result is not None and result.best is not None else None
     last = {name: value for name, value in records[-1].items() if not name.startswith("layers/")} if records else None
     seconds = result.snapshot.seconds if result is not None else (records[-1]["seconds"] if records else 0.0)
@@ -69,6 +73,7 @@ def summarize(
         "error": error,
         "name": redact(run.config.settings.name or "") or None,
         "metric": run.config.settings.metric,
+        "better": users(),
         "best": best,
         "last": last,
         "stopped_early": bool(result and result.stopped_early),

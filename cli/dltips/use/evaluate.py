@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from dltips.feed.load import Wanted, load
 from dltips.feed.splits import split
 from dltips.files import write_json
 from dltips.formatting import few
-from dltips.metrics import class_scores
+from dltips.metrics import of_confusion
 from dltips.runs import checkpoint, folder
 from dltips.runs.layout import SUMMARY, read_summary
 from dltips.use import inference
@@ -62,7 +63,10 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
 
 
 def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Accuracy, per-class precision, recall and F1, and the confusion matrix (rows: true class)."""
+    """Every score of the metrics' table, per-class precision, recall and F1, and the confusion matrix.
+
+    The rows of the matrix are the true classes. A score that is not defined is None.
+    """
     count = len(classes)
     matrix = torch.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
     hits, actual, claimed = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
@@ -78,11 +82,9 @@ def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, 
                 "f1": 2 * hit / (there + said) if there + said else None,
             }
         )
-    balanced_accuracy, macro_f1 = class_scores(hits.tolist(), actual.tolist(), claimed.tolist())
+    found = of_confusion(matrix.numpy())
     return {
-        "accuracy": int(hits.sum()) / len(targets),
-        "balanced_accuracy": balanced_accuracy,
-        "macro_f1": macro_f1,
+        **{name: value if math.isfinite(value) else None for name, value in found.items()},
         "classes": classes,
         "per_class": per_class,
         "confusion": matrix.tolist(),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dltips.formatting import columns, label, override_text
-from dltips.metrics import higher_is_better
+from dltips.metrics import direction
 from dltips.sweep.trial import ENDED, Trial, TrialOutcome
 
 SHOWN = 30  # rows: who wants all of a larger grid asks dltips compare
@@ -16,7 +16,7 @@ SHOWN = 30  # rows: who wants all of a larger grid asks dltips compare
 
 def ranked(outcomes: Mapping[int, TrialOutcome], metric: str) -> list[int]:
     """Numbers of trials, the best first; those without a score, and those that failed, last."""
-    sign = -1.0 if higher_is_better(metric) else 1.0
+    sign = -1.0 if direction(metric) == "higher" else 1.0
 
     def rank(number: int) -> tuple[bool, float, int]:
         outcome = outcomes[number]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from dltips.metrics import Score
+from dltips.metrics import FIGURES
 from dltips.runs.layout import read_metrics, read_summary
 from dltips.sweep.search.seed_racing import is_clearly_worse
 from dltips.sweep.search.space import Space
@@ -87,13 +87,13 @@ class Runs:
     def _values(self, outcome: TrialOutcome) -> list[float]:
         summary = read_summary(outcome.path) or {}
         best = summary.get("best") or {}
-        found = [(best if name in get_args(Score) else summary).get(name) for name in self.objectives]
+        found = [(summary if name in FIGURES else best).get(name) for name in self.objectives]
         return [float(value) if isinstance(value, int | float) else math.nan for value in found]
 
     def _reported(self) -> str | None:
         """The score that each epoch tells the pruner: none where there are several objectives, or none is a score."""
         first = self.objectives[0]
-        return first if len(self.objectives) == 1 and first in get_args(Score) else None
+        return first if len(self.objectives) == 1 and first not in FIGURES else None
 
     def _is_out_of_the_race(self, scores: Sequence[float], index: int) -> bool:
         if len(self.objectives) > 1 or not 0 < index < self.seeds - 1:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
@@ -21,7 +21,7 @@ from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
 from dltips.feed.dataset_cache import DatasetCache
 from dltips.files import locked
-from dltips.metrics import Score
+from dltips.metrics import is_score
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
 from dltips.runs.layout import CONFIG
@@ -73,7 +73,7 @@ def _planned(settings: SearchSettings, overrides: Sequence[str], store: DatasetC
     """What the command asks for, every choice and end looked at. Errors: ConfigError."""
     space = spaces.resolve(overrides)
     names = objectives(settings)
-    scores = [name for name in names if name in get_args(Score)]
+    scores = [name for name in names if is_score(name)]
     fixed = [str(each.input_line) for each in parse(list(overrides)) if not each.is_sweep_override()]
     typed = typed_keys(list(overrides))
     if scores and "metric" in typed and space.base["metric"] not in scores:

@@ -6,30 +6,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltips import paths
+from dltips.catalog import registry
 from dltips.catalog.registry import FAMILIES, Count, NonNegative, Positive, Size, check_value, knobs_of
 from dltips.config.overrides import parse
 from dltips.config.plain import to_plain
 from dltips.config.recipes import GROUP, refuse_resolvers
 from dltips.config.validation import ENVIRONMENT
 from dltips.errors import ConfigError, suggest
-from dltips.metrics import Score, higher_is_better
+from dltips.metrics import FIGURES
 
-# Numbers of a run's summary that may be an objective beside its scores, and which way is better.
-NUMBERS = {
-    "parameters": "minimize",
-    "trained_parameters": "minimize",
-    "size_mb": "minimize",
-    "flops_per_sample": "minimize",
-    "seconds": "minimize",
-    "peak_memory_mb": "minimize",
-    "samples_per_second": "maximize",
-}
 MOST_TRIALS = 100_000  # rows that are made at once, and read again by the sampler before each trial
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -148,7 +139,7 @@ def read(own: Sequence[str]) -> SearchSettings:
         raise ConfigError(
             f"pruner: {settings.pruner} judges by one objective, and here are {len(names)}; write pruner=none"
         )
-    if settings.pruner != "none" and names[:1] and names[0] in NUMBERS:
+    if settings.pruner != "none" and names[:1] and names[0] in FIGURES:
         raise ConfigError(f"pruner: {settings.pruner} judges by a score of each epoch, which {names[0]} is not")
     return settings
 
@@ -185,7 +176,7 @@ def objectives(settings: SearchSettings) -> list[str]:
     """The names that were typed; empty if the run's own metric is to decide. Errors: ConfigError."""
     typed = settings.objective
     names = [] if typed is None else [typed] if isinstance(typed, str) else list(typed)
-    known = [*get_args(Score), *NUMBERS]
+    known = [*registry.score_names(), *FIGURES] if names else []
     for name in names:
         if name not in known:
             raise ConfigError(f"objective: {name!r} is no score of a run{suggest(name, known)}")
@@ -197,4 +188,5 @@ def objectives(settings: SearchSettings) -> list[str]:
 
 
 def direction(objective: str) -> str:
-    return NUMBERS.get(objective) or ("maximize" if higher_is_better(objective) else "minimize")
+    """As Optuna says it."""
+    return "maximize" if registry.direction(objective) == "higher" else "minimize"

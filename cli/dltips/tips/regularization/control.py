@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from dltips.catalog.cards import card
-from dltips.catalog.registry import NonNegative, Positive, Size
-from dltips.metrics import PatienceCounter, Score
+from dltips.catalog.registry import NonNegative, Positive, Score, Size
+from dltips.metrics import PatienceCounter
 from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Regularization, regularization
 
