@@ -1,5 +1,6 @@
 """Workers of one study, some of them killed at random. Run by itself, it is one such worker."""
 
+import json
 import os
 import random
 import signal
@@ -10,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import select
 
+from dltips.sweep.search.claims import CLAIMS, CLOSED, RUNNING
 from dltips.sweep.search.samplers import make_pruner
 from dltips.sweep.search.space import Dimension, Space
-from dltips.sweep.search.storage import opened, url_of
+from dltips.sweep.search.storage import Database, opened, url_of
 from dltips.sweep.search.study import Study, open_study
 from dltips.sweep.search.trial_loop import Loop, TrialHandle, TrialResult
 
@@ -38,9 +40,9 @@ def simple(asked: TrialHandle) -> TrialResult:
     return TrialResult("complete", [float(asked.values["x"])])
 
 
-def work(storage: RDBStorage, sampler: str = "random", objective: Callable[[TrialHandle], TrialResult] = simple) -> str:
+def work(database: Database, sampler: str = "random", objective: Callable[[TrialHandle], TrialResult] = simple) -> str:
     pruner = make_pruner("none", 3, 3, None)
-    loop = Loop(storage, open_study(storage, "study"), SPACE, sampler, pruner, 0, lambda text: None)
+    loop = Loop(database, open_study(database, "study"), SPACE, sampler, pruner, 0, lambda text: None)
     return loop.run(objective)
 
 
@@ -52,11 +54,12 @@ def killed_at_random(url: str, folder: Path, workers: int, kills: int) -> None:
         return subprocess.Popen([sys.executable, __file__, url, str(folder)], stderr=subprocess.DEVNULL)
 
     crew = [start() for _ in range(workers)]
-    with opened(url_of(url or None, folder), 60) as storage:
-        study = open_study(storage, "study")
+    with opened(url_of(url or None, folder), 60) as database:
         while any(process.poll() is None for process in crew):
             time.sleep(0.05)
-            busy = {(trial.user_attrs.get("worker") or {}).get("pid") for trial in study.trials()}
+            with database.engine.begin() as connection:
+                held = connection.execute(select(CLAIMS.c.worker).where(CLAIMS.c.status == RUNNING)).scalars()
+                busy = {json.loads(worker)["pid"] for worker in held}
             victims = [process for process in crew if process.poll() is None and process.pid in busy]
             if kills and victims and chance.random() < 0.5:
                 victim = chance.choice(victims)
@@ -74,9 +77,15 @@ def assert_whole(study: Study, count: int) -> None:
     assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: count}
     assert all(trial.values == [trial.params["x"]] for trial in trials)
     assert len({trial.params["x"] for trial in trials}) == count, "two trials drew the same"
+    # and both tables say so
+    told = study.database.optuna.get_all_trials(study.study_id)
+    assert [(trial.number, trial.state) for trial in told] == [(n, TrialState.COMPLETE) for n in range(count)]
+    with study.database.engine.begin() as connection:
+        statuses = connection.execute(select(CLAIMS.c.status).where(CLAIMS.c.study == study.name)).scalars()
+        assert Counter(statuses) == {CLOSED: count}
 
 
 if __name__ == "__main__":
     random.seed(os.getpid())
-    with opened(url_of(sys.argv[1] or None, Path(sys.argv[2])), 60) as opened_storage:
-        work(opened_storage)
+    with opened(url_of(sys.argv[1] or None, Path(sys.argv[2])), 60) as opened_database:
+        work(opened_database)
