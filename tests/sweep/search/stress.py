@@ -14,7 +14,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 from sqlalchemy import select
 
-from dltips.sweep.search.claims import CLAIMS, CLOSED, RUNNING
+from dltips.sweep.search.claims import CLAIMS, CLOSED, RUNNING, TOLD
 from dltips.sweep.search.samplers import make_pruner
 from dltips.sweep.search.space import Dimension, Space
 from dltips.sweep.search.storage import Database, opened, url_of
@@ -47,28 +47,33 @@ def work(database: Database, sampler: str = "random", objective: Callable[[Trial
 
 
 def killed_at_random(url: str, folder: Path, workers: int, kills: int) -> None:
-    """Start the workers, kill some that are at a trial, replace them; done when all have ended by themselves."""
-    chance = random.Random(0)
+    """Start the workers, kill some that are at a trial, replace them; done when all have ended by themselves.
+
+    The kills lie at random numbers of ended trials: as many at one trial would be taken for its fault.
+    """
+    chance = random.Random()
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, __file__, url, str(folder)], stderr=subprocess.DEVNULL)
 
     crew = [start() for _ in range(workers)]
     with opened(url_of(url or None, folder), 60) as database:
+        kill_at = sorted(chance.sample(range(len(open_study(database, "study").trials()) * 3 // 4), kills))
         while any(process.poll() is None for process in crew):
             time.sleep(0.05)
             with database.engine.begin() as connection:
-                held = connection.execute(select(CLAIMS.c.worker).where(CLAIMS.c.status == RUNNING)).scalars()
-                busy = {json.loads(worker)["pid"] for worker in held}
+                claims = connection.execute(select(CLAIMS.c.status, CLAIMS.c.worker)).all()
+            busy = {json.loads(claim.worker)["pid"] for claim in claims if claim.status in (RUNNING, TOLD)}
+            ended = sum(claim.status == CLOSED for claim in claims)
             victims = [process for process in crew if process.poll() is None and process.pid in busy]
-            if kills and victims and chance.random() < 0.5:
+            if kill_at and ended >= kill_at[0] and victims:
                 victim = chance.choice(victims)
                 victim.send_signal(signal.SIGKILL)
                 victim.wait()
-                kills -= 1
+                kill_at.pop(0)
                 crew[crew.index(victim)] = start()
     assert [process.returncode for process in crew] == [0] * workers
-    assert kills == 0, "the study ended before all were killed: give it more trials"
+    assert not kill_at, "the study ended before all were killed: give it more trials"
 
 
 def assert_whole(study: Study, count: int) -> None:

@@ -133,28 +133,22 @@ class Claims:
 
     def tell(
         self, number: int, token: str, outcome: str, values: Sequence[float], attributes: Mapping[str, Any]
-    ) -> bool:
-        """Write the result. Told again by the same token, nothing changes, and it is True."""
+    ) -> Any:
+        """Write the result, once. Returns the row as it is now; None if the token no longer holds it."""
         with self._held(number, token) as (connection, held):
-            told = {"status": TOLD, "outcome": outcome, "result": _result(values, attributes)}
-            if connection.execute(held.values(told)).rowcount == 1:
-                return True
-            row = connection.execute(select(CLAIMS).where(*self._where(), CLAIMS.c.number == number)).one()
-            return bool(row.token == token and row.outcome == outcome)
-
-    def told(self) -> list[Any]:
-        """The rows whose result may not be in Optuna's tables yet."""
-        return self._rows(TOLD)
+            connection.execute(held.values(status=TOLD, outcome=outcome, result=_result(values, attributes)))
+            told = select(CLAIMS).where(*self._where(), CLAIMS.c.number == number, CLAIMS.c.token == token)
+            return connection.execute(told.where(CLAIMS.c.outcome == outcome)).one_or_none()
 
     def close(self, number: int) -> None:
         with self.engine.begin() as connection:
             connection.execute(self._update(number, TOLD).values(status=CLOSED))
 
-    def of_dead_workers(self, me: WorkerId, grace: float | None) -> list[Any]:
-        """The running rows whose workers died: seen at once on this machine, after `grace` seconds elsewhere."""
+    def of_dead_workers(self, status: str, me: WorkerId, grace: float | None) -> list[Any]:
+        """The rows whose workers died: seen at once on this machine, after `grace` seconds elsewhere."""
         with self.engine.begin() as connection:
             now = _now(connection)
-            rows = connection.execute(select(CLAIMS).where(*self._where(RUNNING)).order_by(CLAIMS.c.number)).all()
+            rows = connection.execute(select(CLAIMS).where(*self._where(status)).order_by(CLAIMS.c.number)).all()
         return [
             row for row in rows if is_dead(json.loads(row.worker), me, (now - row.heartbeat).total_seconds(), grace)
         ]
@@ -191,11 +185,6 @@ class Claims:
         fresh = {"study": self.study, "status": WAITING, "deaths": 0, "deaths_in_vain": 0}
         if rows := [{**fresh, "number": number} for number in range(there, count)]:
             connection.execute(insert(CLAIMS), rows)
-
-    def _rows(self, status: str) -> list[Any]:
-        with self.engine.begin() as connection:
-            query = select(CLAIMS).where(*self._where(status)).order_by(CLAIMS.c.number)
-            return list(connection.execute(query))
 
     def _where(self, status: str | None = None) -> list[ColumnElement[bool]]:
         mine = [CLAIMS.c.study == self.study]

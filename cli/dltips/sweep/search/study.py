@@ -12,7 +12,7 @@ between the two leaves nothing that the next one does not repair:
   and `counts` learn from our rows.
 - A result: first into our row, which decides whose result counts; then attributes, and then values and state, into
   Optuna's trial; then our row is closed. Until then it counts as running, so that no worker ends. A worker that looks
-  for dead ones copies such results, which no longer change; Optuna refuses what is copied already.
+  for dead ones copies what they told, which no longer changes; Optuna refuses what is copied already.
 - A dead worker: our row alone. If the trial is given up, that is its result, copied as above.
 
 A worker that does not know whether a transaction reached the database just asks again, with its token.
@@ -123,9 +123,10 @@ class Study:
         self, claim: ClaimedTrial, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]
     ) -> bool:
         """Tell the result, once. Returns False if the trial is no longer ours; True again when it is told again."""
-        if not self.claims.tell(claim.number, claim.token, state.name, values or (), attributes):
+        row = self.claims.tell(claim.number, claim.token, state.name, values or (), attributes)
+        if row is None:
             return False
-        self._copy_told()
+        self._copy(row)
         return True
 
     def requeue_dead(self, me: WorkerId, grace: float | None) -> list[Requeued]:
@@ -135,12 +136,13 @@ class Study:
         seconds by the database's clock, or never if grace is None. Results that dead workers told are copied.
         """
         found = []
-        for row in self.claims.of_dead_workers(me, grace):
+        for row in self.claims.of_dead_workers(claims.RUNNING, me, grace):
             given_up = self.claims.requeue(row, self._epochs(row.number))
             if given_up is not None:
                 worker = json.loads(row.worker)
                 found.append(Requeued(row.number, f"{worker['host']}, process {worker['pid']}", given_up))
-        self._copy_told()
+        for row in self.claims.of_dead_workers(claims.TOLD, me, grace):
+            self._copy(row)
         return found
 
     def counts(self) -> dict[TrialState, int]:
@@ -164,19 +166,18 @@ class Study:
             found.append(trial)
         return found
 
-    def _copy_told(self) -> None:
-        """Have every result that was told in Optuna's tables too."""
-        for row in self.claims.told():
-            result = json.loads(row.result)
-            attributes = {**result["attributes"], WORKER: json.loads(row.worker)}
-            if row.deaths:
-                attributes[DEATHS] = row.deaths
-            trial_id = self._trial_id(row.number)
-            # refused if the trial is finished: another worker has copied all of it, the state last
-            with contextlib.suppress(UpdateFinishedTrialError):
-                self.storage.set_trial_user_attr(trial_id, ATTRIBUTES, attributes)
-                self.storage.set_trial_state_values(trial_id, TrialState[row.outcome], result["values"] or None)
-            self.claims.close(row.number)
+    def _copy(self, row: Any) -> None:
+        """Have a result that was told in Optuna's tables too."""
+        result = json.loads(row.result)
+        attributes = {**result["attributes"], WORKER: json.loads(row.worker)}
+        if row.deaths:
+            attributes[DEATHS] = row.deaths
+        trial_id = self._trial_id(row.number)
+        # refused if the trial is finished: another worker has copied all of it, the state last
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(trial_id, ATTRIBUTES, attributes)
+            self.storage.set_trial_state_values(trial_id, TrialState[row.outcome], result["values"] or None)
+        self.claims.close(row.number)
 
     def _trial_id(self, number: int) -> int:
         """Optuna's id of a trial, which is made if it is missing, with those before it."""
