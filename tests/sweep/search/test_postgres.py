@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.sweep.search.samplers import make_pruner
-from dltips.sweep.search.storage import DatabaseGone, connect, shown, url_of, with_retry
+from dltips.sweep.search.storage import DatabaseGone, connect, opened, shown, url_of, with_retry
 from dltips.sweep.search.study import join, open_study
 from dltips.sweep.search.trial_loop import Loop, TrialHandle, TrialResult
 from dltips.sweep.search.worker_id import this_worker
@@ -43,32 +43,30 @@ def cluster() -> Iterator[object]:
 
 
 def test_a_study_lives_there_as_in_a_file(cluster, tmp_path: Path) -> None:
-    storage = connect(url_of(cluster.url(), tmp_path), 30)
-    assert join(storage, "plain", ["maximize", "minimize"], 3, {"kind": "test"})
-    assert not join(storage, "plain", ["maximize"], 3, {})
-    study = open_study(storage, "plain")
+    database = connect(url_of(cluster.url(), tmp_path), 30)
+    assert join(database, "plain", ["maximize", "minimize"], 3, {"kind": "test"})
+    assert not join(database, "plain", ["maximize"], 3, {})
+    study = open_study(database, "plain")
     claim = study.claim(this_worker(), "a")
     assert claim is not None and study.beat(claim)
     assert study.finish(claim, TrialState.COMPLETE, [0.5, 7.0], {"scores": [0.5]})
     assert study.trials()[0].values == [0.5, 7.0] and study.grow(5) == 5
-    storage.engine.dispose()
+    database.close()
 
 
 @pytest.mark.slow
 def test_four_workers_killed_at_random_lose_and_double_nothing(cluster, tmp_path: Path) -> None:
-    storage = connect(url_of(cluster.url(), tmp_path), 60)
-    assert join(storage, "study", ["maximize"], 200, {})
-    storage.engine.dispose()
-    stress.killed_at_random(cluster.url(), tmp_path, workers=4, kills=10)
-    study = open_study(storage, "study")
-    stress.assert_whole(study, 200)
-    assert sum(trial.user_attrs.get("deaths", 0) for trial in study.trials()) >= 5
-    storage.engine.dispose()
+    with opened(url_of(cluster.url(), tmp_path), 60) as database:
+        assert join(database, "study", ["maximize"], 200, {})
+        stress.killed_at_random(cluster.url(), tmp_path, workers=4, kills=10)
+        study = open_study(database, "study")
+        stress.assert_whole(study, 200)
+        assert sum(trial.user_attrs.get("deaths", 0) for trial in study.trials()) >= 5
 
 
 def test_a_server_that_comes_back_is_waited_for(cluster, tmp_path: Path) -> None:
-    storage = connect(url_of(cluster.url(), tmp_path), 30)
-    assert join(storage, "back", ["maximize"], 3, {})
+    database = connect(url_of(cluster.url(), tmp_path), 30)
+    assert join(database, "back", ["maximize"], 3, {})
     said: list[str] = []
     stopped = []
 
@@ -82,18 +80,18 @@ def test_a_server_that_comes_back_is_waited_for(cluster, tmp_path: Path) -> None
         if "is away" in text:
             cluster.start()
 
-    loop = Loop(storage, open_study(storage, "back"), stress.SPACE, "random", make_pruner("none", 3, 3, None), 0, say)
+    loop = Loop(database, open_study(database, "back"), stress.SPACE, "random", make_pruner("none", 3, 3, None), 0, say)
     assert loop.run(objective) == "done"
-    assert open_study(storage, "back").counts()[TrialState.COMPLETE] == 3
+    assert open_study(database, "back").counts()[TrialState.COMPLETE] == 3
     assert [text.split(":")[0] for text in said] == ["storage", "storage"] and said[
         1
     ] == "storage: the database is back"
-    storage.engine.dispose()
+    database.close()
 
 
 def test_a_server_that_stays_away_stops_the_worker_with_nothing_lost(cluster, tmp_path: Path) -> None:
-    storage = connect(url_of(cluster.url(), tmp_path), 30)
-    assert join(storage, "gone", ["maximize"], 2, {})
+    database = connect(url_of(cluster.url(), tmp_path), 30)
+    assert join(database, "gone", ["maximize"], 2, {})
 
     def objective(asked: TrialHandle) -> TrialResult:
         cluster.stop()
@@ -101,16 +99,16 @@ def test_a_server_that_stays_away_stops_the_worker_with_nothing_lost(cluster, tm
 
     pruner = make_pruner("none", 3, 3, None)
     loop = Loop(
-        storage, open_study(storage, "gone"), stress.SPACE, "random", pruner, 0, lambda text: None, patience=0.5
+        database, open_study(database, "gone"), stress.SPACE, "random", pruner, 0, lambda text: None, patience=0.5
     )
     with pytest.raises(DatabaseGone, match=r"^storage: the database is gone \(.*\), and was not back after \d s; what"):
         loop.run(objective)
     cluster.start()
-    study = open_study(storage, "gone")
+    study = open_study(database, "gone")
     dead = study.requeue_dead(replace(loop.me, machine="another"), -1.0)
     assert [each.number for each in dead] == [0]
     assert study.counts()[TrialState.WAITING] == 2
-    storage.engine.dispose()
+    database.close()
 
 
 @pytest.mark.parametrize(

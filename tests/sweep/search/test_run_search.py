@@ -409,10 +409,10 @@ def test_a_database_that_goes_away_is_waited_for_wherever_it_is_asked(monkeypatc
             return told(plan, [0.5], scores=[0.4, 0.6])
 
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with opened(url_of(None, Path()), 1) as storage:
+    with opened(url_of(None, Path()), 1) as database:
         work = Work(plan, Path(), url_of(None, Path()), None, 3)
         study: Any = Study()
-        loop = work.loop(storage, study)
+        loop = work.loop(database, study)
         assert work.objective(loop, study, 0).best() == [0.4, 0.6]
         monkeypatch.setattr(ranking, "done", lambda study: len(study.trials()))
         away = iter([OperationalError("SELECT", None, Exception("server closed the connection"))] * 2)

@@ -210,8 +210,8 @@ def _searched(plan: SearchPlan, place: Path | None, more: bool, store: DatasetCa
         code = work(0)
     if code not in (EXIT_OK, EXIT_INTERRUPTED):
         return code
-    with in_one_line(url), opened(url, settings.patience) as storage:
-        study = open_study(storage, plan.study)
+    with in_one_line(url), opened(url, settings.patience) as database:
+        study = open_study(database, plan.study)
         with_retry(lambda: study.requeue_dead(this_worker(), None), settings.patience, say)
         trials = with_retry(study.trials, settings.patience, say)
     return search_report.report(plan, place, trials, interrupted=code == EXIT_INTERRUPTED)
@@ -229,15 +229,15 @@ def _begun(plan: SearchPlan, url: URL, place: Path | None, more: bool) -> tuple[
         _refuse_differences(_from_json(before, settings, str(place)), plan)
     kept = before.get("count") if before is not None and not more else None
     count = kept if type(kept) is int and 0 < kept <= MOST_TRIALS else settings.trials
-    with in_one_line(url), opened(url, settings.patience) as storage:
-        made = ask(lambda: join(storage, plan.study, plan.directions, count, _content(plan, place)))
-        study = ask(lambda: open_study(storage, plan.study))
+    with in_one_line(url), opened(url, settings.patience) as database:
+        made = ask(lambda: join(database, plan.study, plan.directions, count, _content(plan, place)))
+        study = ask(lambda: open_study(database, plan.study))
         plan, place = _agreed(plan, ask(study.content), url, place)
         lost = made and before is not None
         if lost:
             values = _left_behind(plan, place)
             count = ask(lambda: study.grow(max(values, default=-1) + 1))
-            ask(lambda: study.preset(values, plan.space.distributions()))
+            ask(lambda: study.preset(values))
         count = ask(lambda: study.grow(settings.trials if more else 0))
         done = ask(lambda: ranking.done(study))
         if (places.read(place) or {}).get("count") != count:

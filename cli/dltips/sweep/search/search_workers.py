@@ -21,7 +21,7 @@ from dltips.feed.dataset_cache import DatasetCache
 from dltips.signals import handling, install, interrupt, signals_blocked, unblock
 from dltips.sweep.search import ranking, samplers, search_report
 from dltips.sweep.search.objective import Runs
-from dltips.sweep.search.storage import DatabaseGone, in_one_line, opened
+from dltips.sweep.search.storage import Database, DatabaseGone, in_one_line, opened
 from dltips.sweep.search.study import Study, open_study
 from dltips.sweep.search.trial_loop import Loop
 from dltips.sweep.worker_process import init_worker
@@ -48,9 +48,9 @@ class Work:
         """Run trials until none is left; the exit code."""
         patience = self.plan.settings.patience
         try:
-            with in_one_line(self.url), opened(self.url, patience) as storage:
-                study = open_study(storage, self.plan.study)
-                loop = self.loop(storage, study)
+            with in_one_line(self.url), opened(self.url, patience) as database:
+                study = open_study(database, self.plan.study)
+                loop = self.loop(database, study)
                 objective = self.objective(loop, study, slot)
                 loop.stopped = lambda: objective.context.stop.requested
                 ended = loop.run(objective)
@@ -62,12 +62,12 @@ class Work:
             return fail(str(error), EXIT_USAGE if mistake else EXIT_INTERNAL)
         return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
 
-    def loop(self, storage: Any, study: Study) -> Loop:
+    def loop(self, database: Database, study: Study) -> Loop:
         settings = self.plan.settings
         epochs = self.plan.space.most("epochs")
         pruner = samplers.make_pruner(settings.pruner, epochs, settings.reduction, settings.min_epochs)
         loop = Loop(
-            storage=storage,
+            database=database,
             study=study,
             space=self.plan.space,
             sampler=settings.sampler,

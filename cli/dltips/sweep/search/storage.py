@@ -7,6 +7,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,12 +16,12 @@ from dltips.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine, Pool
 
 Answer = TypeVar("Answer")
 
 FILE = "study.db"
-LOCK = 0x646C7469  # of PostgreSQL's advisory locks: one worker at a time makes the tables
+LOCK = 0x646C7469  # of PostgreSQL's advisory locks: one worker at a time makes tables, studies and trials
 SQLITE_WAIT = 10  # seconds that SQLite itself waits for another's transaction, which takes milliseconds
 
 
@@ -55,87 +56,103 @@ def shown(storage: str | None) -> str | None:
     return None if storage is None else redact(re.sub(r"(?<=://)([^/\s:@]*):[^@]*(?=@)", r"\1", storage))
 
 
-def connect(url: URL, patience: float) -> RDBStorage:
-    """Open the database, its tables made if they are missing. Errors: ConfigError, DatabaseGone, in one line."""
+@dataclass(frozen=True)
+class Database:
+    """A search's database, open: Optuna's storage, and an engine for the tables of our own beside Optuna's."""
+
+    url: URL
+    engine: Engine
+    optuna: RDBStorage
+    pool: Pool  # of Optuna's connections
+
+    @contextlib.contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Within, no other worker makes tables, studies or trials. A lock that ends with its process."""
+        with _locked(self.url, self.engine):
+            yield
+
+    def close(self) -> None:
+        self.optuna.remove_session()
+        self.pool.dispose()
+        self.engine.dispose()
+
+
+def connect(url: URL, patience: float) -> Database:
+    """Open the database and make the tables that are missing. Raises ConfigError or DatabaseGone, in one line."""
     import optuna
     from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
-    from sqlalchemy import event
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return with_retry(lambda: _open(url), patience, None)
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, LookupError, ValueError) as error:
+        raise unusable(url, error) from error
+    except ImportError as error:
+        raise ConfigError("storage: PostgreSQL needs psycopg; pip install 'dltips[postgresql]'") from error
+
+
+def _open(url: URL) -> Database:
+    from optuna.storages import RDBStorage
+    from sqlalchemy import create_engine, event
+
+    from dltips.sweep.search import claims
+
     sqlite = url.drivername == "sqlite"
     options: dict[str, Any] = {"timeout": SQLITE_WAIT}
     if not sqlite:
         options = {"connect_timeout": 10, "options": "-c timezone=utc", "application_name": "dltips sweep"}
         options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-
-    def open_it() -> RDBStorage:
-        with _OneAtATime(url, options):
-            return RDBStorage(
-                url.render_as_string(hide_password=False), {"connect_args": options, "pool_pre_ping": not sqlite}
-            )
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            storage = with_retry(open_it, patience, None)
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, LookupError, ValueError) as error:
-        raise unusable(url, error) from error
-    except ImportError as error:
-        raise ConfigError("storage: PostgreSQL needs psycopg; pip install 'dltips[postgresql]'") from error
+    engine = create_engine(url, connect_args=options, pool_pre_ping=not sqlite)
     if sqlite:
         # pysqlite begins a transaction at its first write: two workers would read that a trial waits, and both take it
-        event.listen(storage.engine, "connect", _no_transactions_of_its_own)
-        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        storage.engine.dispose()
-    return storage
+        event.listen(engine, "connect", _no_transactions_of_its_own)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    # Optuna's connections come from a pool that we made: RDBStorage has no public way to close them
+    pool = create_engine(url, connect_args=options, pool_pre_ping=not sqlite).pool
+    try:
+        with _locked(url, engine):
+            storage = RDBStorage(url.render_as_string(hide_password=False), {"pool": pool})
+            claims.METADATA.create_all(engine)
+    except BaseException:
+        pool.dispose()
+        engine.dispose()
+        raise
+    return Database(url, engine, storage, pool)
 
 
 @contextlib.contextmanager
-def opened(url: URL, patience: float) -> Iterator[RDBStorage]:
-    """The database, its connections closed at the end. Errors: ConfigError."""
-    storage = connect(url, patience)
+def opened(url: URL, patience: float) -> Iterator[Database]:
+    """The database, its connections closed at the end. Raises ConfigError."""
+    database = connect(url, patience)
     try:
-        yield storage
+        yield database
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        database.close()
 
 
 def _no_transactions_of_its_own(connection: Any, record: Any) -> None:
     connection.isolation_level = None
 
 
-class _OneAtATime:
-    """Within, no other worker makes tables: two that begin at once would trip over each other."""
+@contextlib.contextmanager
+def _locked(url: URL, engine: Engine) -> Iterator[None]:
+    """A lock on a file beside SQLite's, or one of PostgreSQL's advisory locks."""
+    from sqlalchemy import func, select
 
-    def __init__(self, url: URL, options: dict[str, Any]) -> None:
-        self.url, self.options = url, options
+    if url.drivername == "sqlite":
+        import fcntl
 
-    def __enter__(self) -> None:
-        from sqlalchemy import NullPool, create_engine, text
-
-        if self.url.drivername == "sqlite":
-            import fcntl
-
-            assert self.url.database is not None
-            self.file = open(Path(self.url.database).with_name(f".{FILE}.lock"), "w")
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            return
-        self.engine = create_engine(self.url, connect_args=self.options, poolclass=NullPool)
-        self.connection = self.engine.connect()
-        try:
-            self.connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
-        except BaseException:
-            self.connection.close()
-            raise
-
-    def __exit__(self, *error: object) -> None:
-        if self.url.drivername == "sqlite":
-            self.file.close()
-        else:
-            self.connection.close()  # and with it the lock
+        assert url.database is not None
+        with open(Path(url.database).with_name(f".{FILE}.lock"), "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        return
+    with engine.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
+        yield
 
 
 @contextlib.contextmanager

@@ -1,39 +1,49 @@
-"""A study in Optuna's database: each trial claimed by one worker, given back, or told once; none lost or doubled.
+"""A study: each trial claimed by one worker, given back, or told once; none lost or doubled, wherever a worker dies.
 
-Every change of a trial's state is one transaction that locks its row first (SELECT FOR UPDATE; in SQLite the whole
-file, BEGIN IMMEDIATE) and looks at who holds the trial afterwards. Each may be repeated: a worker that does not know
-whether its transaction reached the database just asks again.
+The claims are the authority: tables of our own (`claims`), changed by compare and set, one transaction each. Optuna's
+tables follow by its public API. Every write there may be repeated with the same effect, so that a worker that dies
+between the two leaves nothing that the next one does not repair:
+
+- A study: first our row and its waiting claims, then Optuna's study, then Optuna's id in our row. A row without an id
+  is a study half made: the next command that joins it makes the rest.
+- A claim: first our row is taken, then Optuna's trial of that number is made if it is missing, RUNNING. If the worker
+  dies before, the claim is of a dead worker, and the next one to take it does the same.
+- Given back: our row alone. Optuna's trial stays RUNNING while it waits, until it has a result; what waits, `trials`
+  and `counts` learn from our rows.
+- A result: first into our row, which decides whose result counts; then attributes, and then values and state, into
+  Optuna's trial; then our row is closed. Until then it counts as running, so that no worker ends. A worker that looks
+  for dead ones copies what they told, which no longer changes; Optuna refuses what is copied already.
+- A dead worker: our row alone. If the trial is given up, that is its result, copied as above.
+
+A worker that does not know whether a transaction reached the database just asks again, with its token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optuna.storages._rdb import models as optuna_models
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
-from sqlalchemy import func, insert
-from sqlalchemy.exc import IntegrityError
+from optuna.trial import TrialState, create_trial
 
 from dltips.errors import ConfigError
-from dltips.sweep.search.worker_id import WorkerId, is_dead
+from dltips.sweep.search import claims
+from dltips.sweep.search.claims import Claims
+from dltips.sweep.search.worker_id import WorkerId
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
-    from sqlalchemy.orm import Session
 
-models: Any = optuna_models  # their columns' types are those of the table, not of a row
+    from dltips.sweep.search.storage import Database
 
-CONTENT, WORKER, DEATHS, ERROR = "dltips", "worker", "deaths", "error"  # keys of user attributes
-IN_VAIN = "deaths_in_vain"  # [how many, epochs at the last one]
-MOST_DEATHS = 10  # so many workers in a row that died of a trial without an epoch: it is likely to be what kills them
+WORKER, DEATHS, ERROR = "worker", "deaths", claims.ERROR  # keys of attributes
+ATTRIBUTES = "dltips"  # the user attribute of Optuna's trials that holds them all: one transaction, not five
+OLDER = "dltips"  # the study's user attribute in which versions before these tables kept its content
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class ClaimedTrial:
     number: int
     token: str
     deaths: int  # how many workers died of it before
+    preset: Mapping[str, Any] = field(default_factory=dict)  # parameters that it is to have
 
 
 @dataclass(frozen=True)
@@ -56,241 +67,164 @@ class Requeued:
 
 
 class Study:
-    """One study by its name: what its workers ask of the database. Errors: sqlalchemy's, if it cannot be reached."""
+    """One study by its name: what its workers ask of the database.
 
-    def __init__(self, storage: RDBStorage, name: str, study_id: int) -> None:
-        self.storage, self.name, self.study_id = storage, name, study_id
+    Raises SQLAlchemyError or Optuna's StorageInternalError if it cannot be reached.
+    """
+
+    def __init__(self, database: Database, name: str, study_id: int) -> None:
+        self.database, self.name, self.study_id = database, name, study_id
+        self.claims = Claims(database.engine, name)
+
+    @property
+    def storage(self) -> RDBStorage:
+        return self.database.optuna
 
     def content(self) -> dict[str, Any] | None:
-        """What the study was made with; None if another program made it."""
-        found = self.storage.get_study_user_attrs(self.study_id).get(CONTENT)
-        return found if isinstance(found, dict) else None
+        """Returns what the study was made with; None if another program made it.
 
-    def set_content(self, content: Mapping[str, Any]) -> None:
-        self.storage.set_study_user_attr(self.study_id, CONTENT, dict(content))
+        Raises ConfigError if a version of dltips made it whose claims lay in Optuna's own tables.
+        """
+        row = self.claims.row()
+        if row is not None and row.study_id == self.study_id:
+            return dict(json.loads(row.content))
+        if OLDER in self.storage.get_study_user_attrs(self.study_id):
+            raise ConfigError(
+                f"name: the study {self.name} was made by an older dltips, whose claims this one does not read; go on"
+                " with that version, or search anew with name=ANOTHER"
+            )
+        return None
 
     def grow(self, count: int) -> int:
-        """Have at least so many trials; how many there are now."""
-        with transaction(self.storage) as session:
-            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
-            there = int(session.query(func.count(models.TrialModel.trial_id)).filter(self._mine()).scalar())
-            _add_trials(session, self.study_id, there, count)
-            return max(there, count)
+        """Have at least so many trials. Returns how many there are now."""
+        return self.claims.grow(count)
 
-    def preset(self, values: Mapping[int, Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> None:
+    def preset(self, values: Mapping[int, Mapping[str, Any]]) -> None:
         """Give waiting trials, by number, the parameters that they are to have."""
-        for trial in self.trials():
-            for key, value in values.get(trial.number, {}).items():
-                if trial.state is TrialState.WAITING and key not in trial.params:
-                    inner = distributions[key].to_internal_repr(value)
-                    self.storage.set_trial_param(trial._trial_id, key, inner, distributions[key])
+        self.claims.preset(values)
 
     def claim(self, worker: WorkerId, token: str) -> ClaimedTrial | None:
-        """The first waiting trial, now ours; None if none waits. Asked again with its token, it is the same trial."""
-        with transaction(self.storage) as session:
-            for row in self._running(session):
-                if _token(_attribute(session, row.trial_id, WORKER)) == token:
-                    return ClaimedTrial(
-                        row.trial_id, row.number, token, int(_attribute(session, row.trial_id, DEATHS) or 0)
-                    )
-            waiting = session.query(models.TrialModel).filter(self._mine())
-            row = (
-                waiting.filter(models.TrialModel.state == TrialState.WAITING)
-                .order_by(models.TrialModel.number)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-                .one_or_none()
-            )
-            if row is None:
-                return None
-            row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
-            _set_attribute(session, row.trial_id, WORKER, asdict(worker) | {"token": token})
-            _beat(session, row.trial_id)
-            return ClaimedTrial(row.trial_id, row.number, token, int(_attribute(session, row.trial_id, DEATHS) or 0))
+        """Returns the first waiting trial, now ours; None if none waits. Asked with the same token: the same trial."""
+        row = self.claims.take(worker, token)
+        if row is None:
+            return None
+        preset = json.loads(row.params or "{}")
+        return ClaimedTrial(self._trial_id(row.number), row.number, token, row.deaths, preset)
 
     def beat(self, claim: ClaimedTrial) -> bool:
-        """A sign of life; False if the trial is no longer ours."""
-        with transaction(self.storage) as session:
-            if self._owned(session, claim) is None:
-                return False
-            _beat(session, claim.trial_id)
-            return True
+        """A sign of life. Returns False if the trial is no longer ours."""
+        return self.claims.beat(claim.number, claim.token)
 
     def release(self, claim: ClaimedTrial) -> bool:
-        """Give the trial back to those who wait, as it is; False if it was no longer ours."""
-        with transaction(self.storage) as session:
-            row = self._owned(session, claim)
-            if row is None:
-                return False
-            row.state = TrialState.WAITING
-            _set_attribute(session, claim.trial_id, WORKER, None)
-            return True
+        """Give the trial back as it is. Returns False if it was no longer ours."""
+        return self.claims.release(claim.number, claim.token)
 
     def finish(
         self, claim: ClaimedTrial, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]
     ) -> bool:
-        """Tell the result; False if the trial is not ours (any more). Told again, nothing changes, and it is True."""
-        with transaction(self.storage) as session:
-            row = self._owned(session, claim, state)
-            if row is None:
-                return False
-            if row.state != state:
-                for objective, value in enumerate(values or ()):
-                    stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-                    session.add(
-                        models.TrialValueModel(
-                            trial_id=row.trial_id, objective=objective, value=stored, value_type=kind
-                        )
-                    )
-                for key, attribute in attributes.items():
-                    _set_attribute(session, row.trial_id, key, attribute)
-                row.state, row.datetime_complete = state, datetime.now()
-            return True
+        """Tell the result, once. Returns False if the trial is no longer ours; True again when it is told again."""
+        row = self.claims.tell(claim.number, claim.token, state.name, values or (), attributes)
+        if row is None:
+            return False
+        self._copy(row)
+        return True
 
     def requeue_dead(self, me: WorkerId, grace: float | None) -> list[Requeued]:
-        """Give back the trials whose workers died, each once, however many ask at the same time.
+        """Give back the trials whose workers died, each once, however many workers ask at the same time.
 
         On this machine a death is seen at once; elsewhere a worker is dead that gave no sign of life for `grace`
-        seconds by the database's clock, or never if grace is None.
+        seconds by the database's clock, or never if grace is None. Results that dead workers told are copied.
         """
-        with transaction(self.storage) as session:
-            suspects = [row.trial_id for row in self._running(session) if self._dead(session, row.trial_id, me, grace)]
-        found, model = [], models.TrialIntermediateValueModel
-        for trial_id in suspects:
-            with transaction(self.storage) as session:
-                row = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-                # looked at again, now that nobody else can change it: someone may have been faster
-                worker = self._dead(session, trial_id, me, grace) if row.state == TrialState.RUNNING else None
-                if worker is None:
-                    continue
-                deaths = int(_attribute(session, trial_id, DEATHS) or 0) + 1
-                _set_attribute(session, trial_id, DEATHS, deaths)
-                _set_attribute(session, trial_id, WORKER, None)
-                epochs = int(session.query(model.trial_id).filter(model.trial_id == trial_id).count())
-                count, before = _attribute(session, trial_id, IN_VAIN) or (0, epochs)
-                count = count + 1 if epochs == before else 1
-                _set_attribute(session, trial_id, IN_VAIN, [count, epochs])
-                given_up = count >= MOST_DEATHS
-                row.state = TrialState.FAIL if given_up else TrialState.WAITING
-                if given_up:
-                    row.datetime_complete = datetime.now()
-                    _set_attribute(session, trial_id, ERROR, f"{count} workers died of it")
+        found = []
+        for row in self.claims.of_dead_workers(claims.RUNNING, me, grace):
+            given_up = self.claims.requeue(row, self._epochs(row.number))
+            if given_up is not None:
+                worker = json.loads(row.worker)
                 found.append(Requeued(row.number, f"{worker['host']}, process {worker['pid']}", given_up))
+        for row in self.claims.of_dead_workers(claims.TOLD, me, grace):
+            self._copy(row)
         return found
 
     def counts(self) -> dict[TrialState, int]:
-        with transaction(self.storage) as session:
-            query = session.query(models.TrialModel.state, func.count(models.TrialModel.trial_id))
-            rows = query.filter(self._mine()).group_by(models.TrialModel.state).all()
-            return dict.fromkeys(TrialState, 0) | {row[0]: int(row[1]) for row in rows}
+        found = dict.fromkeys(TrialState, 0)
+        for status, outcome, count in self.claims.counts():
+            waits = TrialState.WAITING if status == claims.WAITING else TrialState.RUNNING
+            found[TrialState[str(outcome)] if status == claims.CLOSED else waits] += count
+        return found
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
-        return sorted(self.storage.get_all_trials(self.study_id, deepcopy=False), key=lambda trial: trial.number)
+        """All trials, by number, with what was told of them as their user attributes."""
+        statuses = self.claims.statuses()
+        made = {trial.number: trial for trial in self.storage.get_all_trials(self.study_id, deepcopy=False)}
+        found = []
+        for number, status in statuses.items():
+            trial = made.get(number) or create_trial(state=TrialState.WAITING)
+            trial.number = number
+            trial.user_attrs = dict(trial.user_attrs.get(ATTRIBUTES, {}))
+            if status == claims.WAITING and not trial.state.is_finished():
+                trial.state = TrialState.WAITING
+            found.append(trial)
+        return found
 
-    def _mine(self) -> Any:
-        return models.TrialModel.study_id == self.study_id
+    def _copy(self, row: Any) -> None:
+        """Have a result that was told in Optuna's tables too."""
+        result = json.loads(row.result)
+        attributes = {**result["attributes"], WORKER: json.loads(row.worker)}
+        if row.deaths:
+            attributes[DEATHS] = row.deaths
+        trial_id = self._trial_id(row.number)
+        # refused if the trial is finished: another worker has copied all of it, the state last
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(trial_id, ATTRIBUTES, attributes)
+            self.storage.set_trial_state_values(trial_id, TrialState[row.outcome], result["values"] or None)
+        self.claims.close(row.number)
 
-    def _running(self, session: Session) -> list[Any]:
-        query = session.query(models.TrialModel).filter(self._mine())
-        return list(query.filter(models.TrialModel.state == TrialState.RUNNING).order_by(models.TrialModel.number))
+    def _trial_id(self, number: int) -> int:
+        """Optuna's id of a trial, which is made if it is missing, with those before it."""
+        with contextlib.suppress(KeyError):
+            return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        with self.database.one_at_a_time():
+            while True:
+                with contextlib.suppress(KeyError):
+                    return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+                self.storage.create_new_trial(self.study_id)
 
-    def _dead(self, session: Session, trial_id: int, me: WorkerId, grace: float | None) -> dict[str, Any] | None:
-        """The dead worker that holds a trial."""
-        worker = _attribute(session, trial_id, WORKER)
-        if not isinstance(worker, dict):
-            return None  # of another program
-        beat = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
-        age = (_now(session) - beat.heartbeat).total_seconds() if beat is not None else 0.0
-        return worker if is_dead(worker, me, age, grace) else None
-
-    def _owned(self, session: Session, claim: ClaimedTrial, *told: TrialState) -> Any:
-        """The trial's row, locked, if it runs by our claim, or was told by it."""
-        row = models.TrialModel.find_or_raise_by_id(claim.trial_id, session, for_update=True)
-        ours = _token(_attribute(session, claim.trial_id, WORKER)) == claim.token
-        return row if ours and row.state in (TrialState.RUNNING, *told) else None
+    def _epochs(self, number: int) -> int:
+        """How many epochs a trial has told."""
+        with contextlib.suppress(KeyError):
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+            return len(self.storage.get_trial(trial_id).intermediate_values)
+        return 0
 
 
-def join(storage: RDBStorage, name: str, directions: Sequence[str], count: int, content: Mapping[str, Any]) -> bool:
-    """Make a study with so many waiting trials, whole or not at all; False if there is one of that name already."""
+def join(database: Database, name: str, directions: Sequence[str], count: int, content: Mapping[str, Any]) -> bool:
+    """Make a study with so many waiting trials, whole or not at all. Returns False if there is one of that name."""
+    ours = Claims(database.engine, name)
+    with database.one_at_a_time():
+        row, theirs = ours.row(), _study_id(database.optuna, name)
+        made = theirs is None and (row is None or row.study_id is not None)  # not None: Optuna's study is gone
+        if made:
+            ours.begin(directions, content, count)
+            row = ours.row()
+        if row is not None and row.study_id is None:
+            if theirs is None:
+                sides = [StudyDirection[side.upper()] for side in json.loads(row.directions)]
+                theirs = database.optuna.create_new_study(sides, name)
+            ours.set_study_id(theirs)
+    return made
+
+
+def open_study(database: Database, name: str) -> Study:
+    """Raises ConfigError if there is none, or none any more."""
+    study_id = _study_id(database.optuna, name)
+    if study_id is None:
+        raise ConfigError(f"storage: the database has no study {name} any more; give the command again")
+    return Study(database, name, study_id)
+
+
+def _study_id(storage: RDBStorage, name: str) -> int | None:
+    """Optuna's id of a study; None if there is none of that name."""
     try:
-        with transaction(storage) as session:
-            if models.StudyModel.find_by_name(name, session) is not None:
-                return False
-            sides = [
-                models.StudyDirectionModel(objective=index, direction=StudyDirection[direction.upper()])
-                for index, direction in enumerate(directions)
-            ]
-            study = models.StudyModel(study_name=name, directions=sides)
-            session.add(study)
-            session.flush()  # whoever comes second waits here until we have committed
-            text = json.dumps(dict(content))
-            session.add(models.StudyUserAttributeModel(study_id=study.study_id, key=CONTENT, value_json=text))
-            _add_trials(session, study.study_id, 0, count)
-    except IntegrityError:
-        return False
-    return True
-
-
-def open_study(storage: RDBStorage, name: str) -> Study:
-    """Errors: ConfigError if there is none, or none any more."""
-    try:
-        return Study(storage, name, storage.get_study_id_from_name(name))
-    except KeyError as error:
-        raise ConfigError(f"storage: the database has no study {name} any more; give the command again") from error
-
-
-@contextlib.contextmanager
-def transaction(storage: RDBStorage) -> Iterator[Session]:
-    """All or nothing."""
-    session = storage.scoped_session()
-    try:
-        yield session
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
-    finally:
-        session.close()
-
-
-def _add_trials(session: Session, study_id: int, there: int, count: int) -> None:
-    rows = [{"number": number, "study_id": study_id, "state": TrialState.WAITING} for number in range(there, count)]
-    if rows:
-        session.execute(insert(models.TrialModel), rows)
-
-
-def _attribute(session: Session, trial_id: int, key: str) -> Any:
-    """A user attribute as it is in the database now, whatever this session has read before."""
-    model = models.TrialUserAttributeModel
-    text = session.query(model.value_json).filter(model.trial_id == trial_id, model.key == key).scalar()
-    return json.loads(text) if text is not None else None
-
-
-def _set_attribute(session: Session, trial_id: int, key: str, value: Any) -> None:
-    """Of a trial whose row is locked."""
-    model = models.TrialUserAttributeModel
-    row = session.query(model).filter(model.trial_id == trial_id, model.key == key).one_or_none()
-    if row is None:
-        session.add(model(trial_id=trial_id, key=key, value_json=json.dumps(value)))
-    else:
-        row.value_json = json.dumps(value)
-
-
-def _token(worker: Any) -> Any:
-    return worker.get("token") if isinstance(worker, dict) else None
-
-
-def _beat(session: Session, trial_id: int) -> None:
-    row = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
-    if row is None:
-        session.add(models.TrialHeartbeatModel(trial_id=trial_id, heartbeat=_now(session)))
-    else:
-        row.heartbeat = _now(session)
-
-
-def _now(session: Session) -> datetime:
-    """By the database's clock, in UTC, as naive as Optuna's columns."""
-    now = session.execute(func.now()).scalar()
-    assert isinstance(now, datetime)
-    return now.replace(tzinfo=None)
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
 import uuid
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,9 +23,9 @@ from dltips.sweep.search.worker_id import WorkerId, this_worker
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
-    from optuna.storages import RDBStorage
 
     from dltips.sweep.search.space import Space
+    from dltips.sweep.search.storage import Database
 
 Answer = TypeVar("Answer")
 Ending = Literal["done", "timeout", "interrupted"]
@@ -64,7 +65,7 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 class Loop:
     """What one worker needs; a database that goes away is waited for up to `patience` seconds."""
 
-    storage: RDBStorage
+    database: Database
     study: Study
     space: Space
     sampler: str
@@ -79,9 +80,7 @@ class Loop:
     away: float = float("-inf")  # when the database could not be reached last, by time.monotonic()
     stopped: Callable[[], bool] = lambda: False  # whether someone asked to stop when a trial was all but over
     lost: bool = False
-
-    def __post_init__(self) -> None:
-        self.cached = optuna.storages.get_storage(self.storage)
+    opened: optuna.Study | None = None  # with the ended trials, which are read once
 
     def run(self, objective: Objective) -> Ending:
         """Until all trials are told, the time is over, or the person stops us. Errors: DatabaseGone, ConfigError."""
@@ -123,6 +122,8 @@ class Loop:
                 if self.ask(lambda: self.study.finish(claim, state, values, attributes)):
                     self.after(claim, trial.params, told)
                     return told.state
+        except UpdateFinishedTrialError:
+            pass  # another worker has told its result
         except BaseException as error:
             if not isinstance(error, DatabaseGone):
                 with contextlib.suppress(SQLAlchemyError, StorageInternalError):
@@ -157,12 +158,29 @@ class Loop:
     def _sampled(self, claim: ClaimedTrial) -> optuna.Trial:
         """The trial, every parameter set: those that it has keep their values."""
         sampler = make_sampler(self.sampler, self.space.distributions(), self.seed, claim.number)
-        study = optuna.Study(self.study.name, self.cached, sampler=sampler, pruner=self.pruner)
-        study.get_trials(deepcopy=False)  # fills the cache, which wants to know a trial before it is written to
+        if self.opened is None:
+            self.opened = optuna.load_study(
+                study_name=self.study.name, storage=self.database.optuna, sampler=sampler, pruner=self.pruner
+            )
+        # a copy shares the ended trials that were read, and looks for new ones: samplers remember, per study object,
+        # the trials that they saw first, until Study.ask or tell
+        study = copy.copy(self.opened)
+        study.sampler = sampler
+        study.get_trials(deepcopy=False)  # Optuna wants to know a trial before it is written to
+        self._preset(claim)
         trial = optuna.Trial(study, claim.trial_id)
         for dimension in self.space.dimensions:
             dimension.suggest(trial)
         return trial
+
+    def _preset(self, claim: ClaimedTrial) -> None:
+        """Write the parameters that the trial is to have, save those that it has."""
+        storage = self.database.optuna
+        known, distributions = storage.get_trial(claim.trial_id).params, self.space.distributions()
+        for key, value in claim.preset.items():
+            if key not in known:
+                inner = distributions[key].to_internal_repr(value)
+                storage.set_trial_param(claim.trial_id, key, inner, distributions[key])
 
     @contextlib.contextmanager
     def _pulse(self, claim: ClaimedTrial) -> Iterator[None]:
@@ -177,7 +195,6 @@ class Loop:
                         break
                 except (SQLAlchemyError, StorageInternalError):
                     self.away = time.monotonic()
-            self.storage.remove_session()
 
         thread = threading.Thread(target=beat, name="signs of life", daemon=True)
         thread.start()
@@ -192,20 +209,19 @@ class _Trial:
     def __init__(self, loop: Loop, claim: ClaimedTrial, trial: optuna.Trial) -> None:
         self.loop, self.trial, self.number = loop, trial, claim.number
         self.values: Mapping[str, Any] = trial.params
-        self.reported = set(loop.cached.get_trial(claim.trial_id).intermediate_values)
+        self.reported = set(loop.database.optuna.get_trial(claim.trial_id).intermediate_values)
 
     def report(self, epoch: int, score: float) -> bool:
         # epochs of the worker that died and had the trial before us; and those that are no longer ours to tell
         if epoch in self.reported or self.loop.lost:
             return False
         self.reported.add(epoch)
-
-        def tell() -> bool:
-            self.trial.storage.set_trial_intermediate_value(self.trial._trial_id, epoch, score)
-            study = self.trial.study
-            return study.pruner.prune(study, study._storage.get_trial(self.trial._trial_id))
-
-        return self.loop.ask(tell)
+        try:
+            self.loop.ask(lambda: self.trial.report(score, epoch))
+            return self.loop.ask(self.trial.should_prune)
+        except UpdateFinishedTrialError:  # another worker has told its result
+            self.loop.lost = True
+            return False
 
     def stop(self) -> bool:
         return self.loop.lost or self.loop.is_over()
