@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from dltips.config.recipes import GROUP
@@ -43,9 +43,10 @@ def is_hydras(key: str) -> bool:
 
 def values(override: Override) -> list[Any]:
     """The value; of a list a,b,c all of them; none of a range, an interval or a glob."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    return [value_of(text) for text in override.sweep_string_iterator()] if override.is_choice_sweep() else []
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [value_of(text) for text in override.sweep_string_iterator()]
+    return [] if override.is_sweep_override() else [value]
 
 
 def value_of(text: str) -> Any:
