@@ -123,7 +123,8 @@ EXACT = [
     ("train ~init", "~init: nothing can be left out; set it to another value"),
     (
         "train +hydra.callback.x=1",
-        "hydra.callback.x: there is no such key; did you mean callbacks?",
+        "+hydra.callback.x=1: is refused; of Hydra's own keys there are hydra/launcher=NAME and"
+        " hydra.launcher.KNOB=VALUE",
     ),
     (
         "train hydra.run.dir=x",

@@ -1,6 +1,5 @@
 """Recipes: what they may say, how they fit what is chosen in the end, and what is refused before anything runs."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -481,10 +480,10 @@ def test_a_grid_over_a_refused_recipe_runs_nothing(write: Write, refused: Callab
     assert not Path("pwned").exists()
 
 
-def test_the_payload_would_run_without_the_check(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above mean something: with the check taken out, Hydra runs the callback."""
+@pytest.mark.parametrize("way", [[], ["--cfg", "all"], ["--info"], ["--help"], ["-m", "seed=1,2"]])
+def test_nothing_runs_even_without_the_check(way: list[str], write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second wall: nothing that composes, shows or runs a config instantiates what it names."""
     write("x", "epochs: 0\n" + EVIL)
     monkeypatch.setattr(recipes, "_refuse_code", lambda *arguments: None)
-    with contextlib.suppress(Exception):  # touch returns None, on which Hydra stumbles, after it has called it
-        main(["train", "+recipe=x", *QUICK])
-    assert Path("pwned").exists()
+    main(["train", "+recipe=x", *QUICK, *way])
+    assert not Path("pwned").exists()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterable
+from typing import Any
 
 from dltips import paths
 from dltips.commands.arguments import Parser
 from dltips.commands.verbs import VERBS
+from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_OK
 
 BASH = """\
@@ -126,7 +126,7 @@ def _starting(word: str, choices: Iterable[str]) -> list[str]:
 
 
 def _train(typed: list[str], word: str) -> list[str]:
-    """Hydra's own completion of groups, options and keys; and recipes and runs, which it does not know about."""
+    """Families, options and keys; behind KEY= its present value; recipes and runs."""
     plain = word.removeprefix("+")
     if plain.startswith("recipe="):
         prefix = word[: len(word) - len(plain)] + "recipe="
@@ -134,27 +134,43 @@ def _train(typed: list[str], word: str) -> list[str]:
     if word.startswith("resume="):
         runs = [str(path.parent) for path in paths.OUTPUTS.glob("*/config.yaml")]
         return _starting(word, ["resume=last", *(f"resume={run}" for run in runs)])
-    from hydra import version
-    from hydra._internal.utils import create_config_search_path
-    from hydra.plugins.completion_plugin import DefaultCompletionPlugin
-    from hydra.types import RunMode
-    from omegaconf import ListConfig, OmegaConf
+    overrides = [each for each in typed if "=" in each and not each.startswith("-")]
+    try:  # an unfinished line need not be right: there is nothing to offer then
+        key, equals, _ = word.partition("=")
+        offered = _of_key(overrides, key) if equals else _keys(overrides, word)
+    except ConfigError:
+        return []
+    return _starting(word, [*offered, *(["+recipe=", "recipe="] if "recipe".startswith(plain) else [])])
 
-    from dltips.config.composition import Loader, installed
 
-    version.setbase("1.3")
-    with installed(), contextlib.redirect_stderr(io.StringIO()):
-        loader = Loader(create_config_search_path(f"file://{paths.shipped('configs')}"))
-        try:
-            found = DefaultCompletionPlugin(loader)._query("config", " ".join([*typed, word]))
-            config = loader.load_configuration("config", typed, RunMode.MULTIRUN)
-        except Exception:  # an unfinished line need not compose: there is nothing to offer then
-            return []
-    # Hydra offers a list's elements, an option's own name, Hydra's keys, and what may be appended: none is of use here
-    offered = {
-        f"{name[:-1]}=" if isinstance(OmegaConf.select(config, name[:-1]), ListConfig) else name for name in found
-    }
-    offered = {
-        name for name in offered if not name.startswith(("hydra", "+")) and ".name=" not in name and "=_" not in name
-    }
-    return _starting(word, offered | ({"+recipe=", "recipe="} if "recipe".startswith(plain) else set()))
+def _of_key(overrides: list[str], key: str) -> list[str]:
+    """What may stand behind KEY=: a family's options, or the present value. Raises ConfigError."""
+    from dltips.catalog.registry import FAMILIES
+    from dltips.config.composition import compose
+    from dltips.config.option_files import options
+    from dltips.config.plain import leaves, to_plain
+
+    if key in FAMILIES:
+        return [f"{key}={option}" for option in options(key)]
+    value = dict(leaves(to_plain(compose(overrides)[0]))).get(key)
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}"] if value not in (None, [], {}) else []
+
+
+def _keys(overrides: list[str], word: str) -> list[str]:
+    """The keys that may go on from the word, down to the next dot. Raises ConfigError."""
+    from dltips.config.checks import knobs_of_choice
+    from dltips.config.composition import request
+    from dltips.config.option_files import primary_knobs
+    from dltips.config.overrides import parse
+
+    choices = request(parse(overrides), one_run=False).choices
+    knobs = {family: knobs_of_choice(family, choice) for family, choice in choices.items()}
+    tree: Any = primary_knobs() | {family: inside for family, inside in knobs.items() if inside}
+    above = word.rpartition(".")[0]
+    for part in above.split(".") if above else []:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        return []
+    prefix = f"{above}." if above else ""
+    found = [f"{prefix}{key}{'.' if isinstance(value, dict) else '='}" for key, value in tree.items()]
+    return found if above else [*found, *(f"{family}=" for family in choices)]

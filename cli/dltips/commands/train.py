@@ -1,90 +1,79 @@
-"""dltips train: compose a config with Hydra, validate it, run it."""
+"""dltips train: compose a config, validate it, run it; with -m a grid of runs."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from typing import NoReturn
-
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from argparse import Namespace
 
 from dltips import paths
 from dltips.catalog.registry import user_file
 from dltips.commands import grid_flags
-from dltips.config.composition import Loader, errors_of_one_line, installed
+from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError
-from dltips.exit_codes import EXIT_OK, EXIT_USAGE, fail
-from dltips.train.parallel.spawn import run_on_devices
+from dltips.exit_codes import EXIT_OK, EXIT_USAGE
 from dltips.train.parallel.world import world
-from dltips.weights.reachability import refuse_early
 
 COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
-SHOW = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--shell-completion", "-sc")  # Hydra's flags that run nothing
-REFUSED = ("--version", "--experimental-rerun", "--hydra-help", "--config-path", "-cp", "--config-name", "-cn")
+HELP = "see dltips train --help"
+OWN_OPTIONS = "your own options are found by DLTIPS_IMPORT=FILE.py, in configs/ beside that file"
+# Hydra's flags that have no meaning here, and what to do in their place.
+REFUSED = {
+    **dict.fromkeys(("--version", "--experimental-rerun", "--hydra-help"), HELP),
+    **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn"), HELP),
+    **dict.fromkeys(("--config-dir", "-cd"), OWN_OPTIONS),
+    **dict.fromkeys(("--shell-completion", "-sc"), "see dltips completion --help"),
+}
 
 
 def run(arguments: list[str]) -> int:
-    """One run, which Hydra composes and calls back for, or a grid of runs."""
-    # argparse takes no flag between two overrides
-    arguments = [f"+{argument}" if argument.startswith("recipe=") else argument for argument in arguments]
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    arguments = [*multirun, *(argument for argument in arguments if argument not in multirun)]
+    """One run, a grid of runs, or what is shown of a config instead."""
     for argument in arguments:
-        if argument.split("=")[0] in REFUSED:
-            raise ConfigError(f"{argument}: is no option of dltips train; see dltips train --help")
+        if remedy := REFUSED.get(argument.split("=")[0]):
+            raise ConfigError(f"{argument}: is no option of dltips train; {remedy}")
     arguments, budget = _without_compare(arguments)
-    if budget is not None and multirun:
-        raise ConfigError("--compare: is for one run, not for a grid; leave out -m")
-    if multirun or budget is not None:
-        _refuse_several("-m" if multirun else "--compare")
     arguments, asked = grid_flags.split(arguments)
-    if asked and not multirun:
+    chosen = _parser().parse_intermixed_args(arguments)
+    if budget is not None and chosen.multirun:
+        raise ConfigError("--compare: is for one run, not for a grid; leave out -m")
+    if chosen.multirun or budget is not None:
+        _refuse_several("-m" if chosen.multirun else "--compare")
+    if asked and not chosen.multirun:
         raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
-    _check_flags(arguments)
-    flags = [argument.split("=")[0] for argument in arguments if argument.startswith("-") and argument not in multirun]
-    if not set(flags) & set(SHOW):
-        launcher = [argument for argument in arguments if argument.startswith(("hydra/launcher=", "hydra.launcher."))]
-        if launcher and not multirun:
-            raise ConfigError(f"{launcher[0]}: is for a grid of runs; write dltips train -m {launcher[0]} ...")
-        if flags and multirun:
-            raise ConfigError(f"{flags[0]}: is not for a grid of runs; leave it out")
-        if multirun:
-            return _grid(arguments[len(multirun) :], asked)
-    return _by_hydra(arguments, budget)
+    if chosen.cfg is None and (chosen.package is not None or chosen.resolve):
+        raise ConfigError(f"--{'resolve' if chosen.resolve else 'package'}: goes with --cfg; write --cfg job as well")
+    if chosen.help or chosen.cfg or chosen.info:
+        return _show(chosen)
+    if chosen.multirun:
+        return _grid(chosen.overrides, asked)
+    return _one_run(chosen.overrides, budget)
 
 
-def _by_hydra(arguments: list[str], budget: float | None) -> int:
-    """One run, or what Hydra shows of its config."""
-    codes: list[int] = []
-    failures: list[Exception] = []
+def _parser() -> Parser:
+    parser = Parser(prog="dltips train", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--run", "-r", action="store_true")  # what happens anyway
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "searchpath"])
+    return parser
 
-    @hydra.main(config_path=str(paths.shipped("configs")), config_name="config", version_base="1.3")
-    def task(composed: DictConfig) -> None:
-        # Hydra would announce an error with lines of its own, so none gets that far
-        try:
-            codes.append(_one_run(composed, budget))
-        except ConfigError as error:
-            codes.append(fail(str(error)))
-        except Exception as error:
-            failures.append(error)
 
-    # Hydra reads sys.argv, which has no place for a verb, and shows errors in full only if the environment says so
-    theirs = sys.argv
-    sys.argv = ["dltips train", *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        with errors_of_one_line(), installed():
-            task()
-    finally:
-        sys.argv = theirs
-    if failures:
-        raise failures[0]
-    return max(codes, default=EXIT_OK)
+def _show(chosen: Namespace) -> int:
+    from dltips.commands import show_composition
+
+    if chosen.help:
+        text = show_composition.help_of(chosen.overrides)
+    elif chosen.info:
+        text = show_composition.info_of(chosen.overrides, chosen.info)
+    else:
+        text = show_composition.config_of(chosen.overrides, chosen.cfg, chosen.package, resolve=chosen.resolve)
+    print(text, end="")
+    return EXIT_OK
 
 
 def _refuse_several(flag: str) -> None:
@@ -102,23 +91,10 @@ def _refuse_several(flag: str) -> None:
 def _grid(overrides: list[str], asked: list[str]) -> int:
     options = grid_flags.options(asked)
     for module in paths.user_modules():
-        user_file(module)
+        user_file(module)  # before torch, which takes two seconds
     from dltips.sweep.grid import run_grid
 
     return run_grid.run(overrides, run_grid.Options(**options))
-
-
-def _check_flags(arguments: list[str]) -> None:
-    """Errors: ConfigError for a flag that Hydra does not know, before Hydra prints its usage."""
-    if not any(argument.startswith("-") for argument in arguments):
-        return
-    parser = get_args_parser()
-
-    def error(message: str) -> NoReturn:
-        raise ConfigError(f"dltips train: {message}; see dltips train --help")
-
-    parser.error = error  # type: ignore[method-assign]
-    parser.parse_args([argument for argument in arguments if argument not in ("--help", "-h", "--version")])
 
 
 def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
@@ -136,22 +112,24 @@ def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
     return [argument for argument in arguments if argument not in flags], budget
 
 
-def _one_run(composed: DictConfig, budget: float | None) -> int:
-    # as they were typed: an interpolation in them is validated before anyone resolves it
-    overrides = list(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))  # type: ignore[arg-type]
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, Loader)
+def _one_run(overrides: list[str], budget: float | None) -> int:
+    from dltips.config.composition import compose
+    from dltips.weights.reachability import refuse_early
+
+    composed, left_out = compose(overrides)
     finetune = composed.get("finetune") or {}
     refuse_early(finetune.get("source"), finetune.get("file"))
     # torch comes with them: only now
     if budget is not None:
         from dltips.sweep.compare_strategies import compare
 
-        return compare(composed, overrides, loader.left_out, budget)
+        return compare(composed, overrides, left_out, budget)
 
     def one_run() -> int:
         from dltips.train.run import train
 
-        return train(composed, overrides, loader.left_out)
+        return train(composed, overrides, left_out)
 
-    return run_on_devices(composed, overrides, sys.argv[1:], one_run)
+    from dltips.train.parallel.spawn import run_on_devices
+
+    return run_on_devices(composed, overrides, overrides, one_run)

@@ -1,1 +1,1 @@
-"""From what was typed to a validated config: overrides, recipes, composition by Hydra, validation, redaction."""
+"""From what was typed to a validated config: grammar, option files, checks, recipes, composition, validation."""

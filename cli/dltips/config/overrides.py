@@ -1,25 +1,25 @@
-"""What is typed on the command line: KEY=VALUE in Hydra's own grammar, and the recipes it names."""
+"""What is typed on the command line: KEY=VALUE, in Hydra's own grammar."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
-from dltips.config import recipes
 from dltips.config.recipes import GROUP
 from dltips.errors import ConfigError
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Hydra's own grammar. Errors: ConfigError with the first line of its complaint."""
+def parse(overrides: Iterable[str]) -> list[Override]:
+    """The overrides in Hydra's grammar. Raises ConfigError with the first line of its complaint."""
     return [_parse(override) for override in overrides]
 
 
-def typed_keys(overrides: list[str]) -> list[str]:
+def typed_keys(overrides: Iterable[str]) -> list[str]:
     """The keys and families that were set on the command line."""
     return [override.key_or_group for override in parse(overrides)]
 
@@ -36,27 +36,44 @@ def _parse(override: str) -> Override:
         ) from error
 
 
-def recipe_names(overrides: list[Override]) -> list[str]:
-    """The recipes that were asked for, in order. Errors: ConfigError for a wrong name."""
-    found: list[str] = []
+def is_hydras(key: str) -> bool:
+    """Whether it is a key or a group of Hydra's own: hydra.launcher.partition, hydra/launcher."""
+    return key == "hydra" or key.startswith(("hydra.", "hydra/"))
+
+
+def values(override: Override) -> list[Any]:
+    """The value; of a list a,b,c all of them; none of a range, an interval or a glob."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [value_of(text) for text in override.sweep_string_iterator()]
+    return [] if override.is_sweep_override() else [value]
+
+
+def value_of(text: str) -> Any:
+    """What a value stands for as it is typed behind KEY=: [8,8] is a list of two numbers."""
+    return _parse(f"key={text}").value()
+
+
+def recipe_names(overrides: Sequence[Override]) -> list[str]:
+    """The recipes that were asked for, in order; of a grid over recipes all of them.
+
+    Raises ConfigError if recipe= is given twice or deleted.
+    """
     asked = [override for override in overrides if override.key_or_group == GROUP]
     if len(asked) > 1:
         typed = ",".join(str(override.get_value_string()).strip("[]") for override in asked)
         raise ConfigError(f"recipe: is given {len(asked)} times; write 'recipe=[{typed}]', in which the later one wins")
+    found: list[str] = []
     for override in asked:
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: leave the recipe out by not naming it")
         for value in values(override):
-            found += [str(name) for name in (value if isinstance(value, list) else [value])]
-    for name in found:
-        # all of them are read before the first run of a grid starts: one may hold what is refused
-        list(recipes.with_includes(name))
-    # a sweep over recipes names them all: each job then names its own
-    return [] if any(override.is_sweep_override() for override in asked) else found
+            found += map(str, value if isinstance(value, list) else [value])
+    return found
 
 
-def refuse_sweeps(overrides: list[Override]) -> None:
-    """Errors: ConfigError if one run is to have two values of a key."""
+def refuse_sweeps(overrides: Iterable[Override]) -> None:
+    """Raises ConfigError if one run would get two values of a key."""
     for override in overrides:
         if override.is_sweep_override():
             line = str(override.input_line).lstrip("+")
@@ -66,13 +83,6 @@ def refuse_sweeps(overrides: list[Override]) -> None:
             )
 
 
-def values(override: Override) -> list[Any]:
-    value = override.value()
-    if isinstance(value, ChoiceSweep):
-        return list(value.list)
-    return [] if override.is_sweep_override() else [value]
-
-
 def with_plus(override: str) -> str:
-    """recipe=x is +recipe=x: people type both, Hydra knows the second."""
+    """recipe=x as +recipe=x, which is how dltips' pages and Hydra's users write it."""
     return f"+{override}" if override.startswith(f"{GROUP}=") else override

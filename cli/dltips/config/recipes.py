@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -220,65 +216,3 @@ def fit_to(
 
 def _names(choice: Choice | None) -> list[str]:
     return [] if choice is None else [choice] if isinstance(choice, str) else list(choice)
-
-
-class RecipeSource(ConfigSource):
-    """Serves recipe/NAME to Hydra. The loader sets what its recipes are to be fitted to before each composition."""
-
-    primary: Mapping[str, Choice] = {}
-    final: Mapping[str, Choice] | None = None
-    common: Mapping[str, set[str]] = {}
-
-    @staticmethod
-    def scheme() -> str:
-        return "recipes"
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        name = self._name(config_path)
-        if name is None:
-            raise ConfigLoadError(f"{config_path} is no recipe")
-        recipe = read(name)
-        values = recipe.values if self.final is None else fit_to(recipe, self.primary, self.final, self.common).values
-        defaults: list[Any] = [f"/{GROUP}/{include}" for include in recipe.includes]
-        defaults.append("_self_")
-        defaults += [{f"override /{family}": choice} for family, choice in recipe.choices.items()]
-        config = OmegaConf.create({"defaults": defaults, **values})
-        return ConfigResult(
-            provider=self.provider, path=str(recipe.path), config=config, header={"package": "_global_"}
-        )
-
-    def is_group(self, config_path: str) -> bool:
-        prefix = config_path.rstrip("/") + "/"
-        return config_path == GROUP or any(f"{GROUP}/{name}".startswith(prefix) for name in names())
-
-    def is_config(self, config_path: str) -> bool:
-        name = self._name(config_path)
-        return name is not None and name in names()
-
-    def available(self) -> bool:
-        return True
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        if config_path in ("", "/"):
-            return [GROUP] if results_filter is not ObjectType.CONFIG else []
-        prefix = config_path.rstrip("/").removeprefix(GROUP).removeprefix("/")
-        inside = [name.removeprefix(prefix + "/") if prefix else name for name in names() if name.startswith(prefix)]
-        configs = {name for name in inside if "/" not in name}
-        groups = {name.split("/")[0] for name in inside if "/" in name}
-        if results_filter is ObjectType.CONFIG:
-            return sorted(configs)
-        return sorted(groups if results_filter is ObjectType.GROUP else configs | groups)
-
-    @staticmethod
-    def _name(config_path: str) -> str | None:
-        path = config_path.removesuffix(".yaml")
-        return path.removeprefix(f"{GROUP}/") if path.startswith(f"{GROUP}/") else None
-
-
-class TipsSearchPath(SearchPathPlugin):
-    """Adds the recipes and the YAML folders of the user's own tips to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in paths.user_configs():
-            search_path.append(provider="dltips-user", path=f"file://{folder}")
-        search_path.append(provider="dltips-recipes", path="recipes://")

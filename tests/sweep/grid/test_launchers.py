@@ -20,10 +20,8 @@ from dltips.sweep.grid.compose_trials import freeze
 from dltips.sweep.grid.launch import with_ray
 from dltips.sweep.grid.launch.executor import JobLost, collect
 from dltips.sweep.grid.launch.remote_trial import RUNNING, JobResult, claimed, jobs_of, run_job
-from dltips.sweep.grid.launch.with_joblib import how_it_died, processes
 from dltips.sweep.grid.launch.with_submitit import gpus_of, refuse_secrets
 from dltips.sweep.grid.launchers import LAUNCHERS, launcher_for
-from dltips.sweep.grid.launchers import here as in_this_process
 from dltips.sweep.trial import Trial, TrialOutcome, folder_name
 from dltips.train.context import RunContext
 
@@ -68,14 +66,12 @@ def test_each_launcher_has_its_yaml_with_the_knobs_that_its_module_takes() -> No
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
+        (["hydra/launcher=joblib"], "hydra/launcher=joblib: does not exist any more; write --workers N in its place"),
         (
-            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
-            "hydra.launcher.n_jobs: 0 processes run nothing; write a",
+            ["hydra/launcher=ray", "++hydra.launcher.num_cpu=2"],
+            "hydra.launcher.num_cpu: hydra/launcher=ray has no such key; did you mean num_cpus?",
         ),
-        (
-            ["hydra/launcher=joblib", "++hydra.launcher.n_job=2"],
-            "hydra/launcher=joblib has no such key; did you mean n_j",
-        ),
+        (["hydra/launcher=ray", "hydra.launcher.num_cpus=two"], "hydra.launcher.num_cpus: 'two' is not a number"),
         (
             ["hydra/launcher=ray", "hydra.launcher.address=ray"],
             "hydra.launcher.address: 'ray' is no address; write HOST:",
@@ -88,8 +84,12 @@ def test_each_launcher_has_its_yaml_with_the_knobs_that_its_module_takes() -> No
             ["hydra/launcher=submitit_slurm"],
             "hydra/launcher=submitit_slurm: there is no sbatch here; give the command wh",
         ),
-        (["+hydra.launcher.name=jolib"], "hydra/launcher: 'jolib' is no launcher of dltips; did you mean joblib?"),
-        (["+hydra.launcher.name=joblib"], "hydra.launcher._target_: hydra/launcher=joblib has no such key"),
+        (["hydra/launcher=rai"], "hydra/launcher: 'rai' is no launcher; did you mean ray?"),
+        (["hydra/launcher=ray", "+hydra.launcher.name=x"], "hydra.launcher.name: hydra/launcher=ray has no such key"),
+        (
+            ["+hydra.launcher.num_cpus=1"],
+            "hydra.launcher.num_cpus=1: belongs to a launcher; write hydra/launcher=NAME",
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_made(
@@ -111,8 +111,8 @@ def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch: pytest
 
 
 def test_workers_and_a_launcher_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="--workers: are processes of this machine, but hydra/launcher=joblib places"):
-        launcher_for(freeze(["seed=0,1", "hydra/launcher=joblib"]).launcher, 2)
+    with pytest.raises(ConfigError, match="--workers: are processes of this machine, but hydra/launcher=ray places"):
+        launcher_for(freeze(["seed=0,1", "hydra/launcher=ray"]).launcher, 2)
 
 
 def test_an_address_where_nobody_listens_is_named_at_once() -> None:
@@ -140,16 +140,6 @@ def test_what_no_machine_of_a_cluster_has_is_not_waited_for() -> None:
         "hydra.launcher.num_cpus, num_gpus: no machine of the cluster has 4 cores and 1 GPUs; they have 2 cores and 1"
         " GPUs; 8 cores and 0 GPUs"
     )
-
-
-def test_a_process_for_each_gpu_or_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    import joblib
-    import torch
-
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
-    assert [processes(count) for count in (3, -1, -2, -9)] == [3, 8, 7, 1]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [processes(count) for count in (3, -1, -2)] == [3, 2, 1]
 
 
 def test_each_slot_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,33 +252,6 @@ def test_the_first_ctrl_c_is_passed_on_once_and_the_second_ends_all() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(
-    ("message", "how"),
-    [
-        ("... The exit codes of the workers are {SIGKILL(-9)}", "killed by SIGKILL, perhaps for its memory"),
-        ("... The exit codes of the workers are {SIGSEGV(-11)}", "killed by SIGSEGV"),
-        ("A worker stopped", "ended from outside"),
-    ],
-)
-def test_how_a_process_died(message: str, how: str) -> None:
-    assert how_it_died(message) == how
-
-
-# joblib and submitit on this machine
-
-
-def test_joblib_runs_what_is_run_here_to_the_same_bits() -> None:
-    chosen = launcher_for(freeze(["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]).launcher, 1)
-    for place, launcher in ((Path("here"), in_this_process), (Path("there"), chosen)):
-        place.mkdir()
-        ended = sorted(launcher(trials("seed=0,1"), place, RunContext()), key=lambda one: one.number)
-        assert [(one.number, one.status, one.path.parent) for one in ended] == [
-            (0, "finished", place),
-            (1, "finished", place),
-        ]
-    assert losses("here") == losses("there") and len(losses("here")) == 2
-
-
 def test_a_secret_is_not_written_to_a_jobs_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "0123456789")
     refuse_secrets(trials("name=${oc.env:MY_TOKEN}"))
@@ -302,14 +265,15 @@ def test_a_secret_is_not_written_to_a_jobs_file(monkeypatch: pytest.MonkeyPatch)
 
 def test_ours_is_chosen_where_hydras_plugin_of_that_name_is_installed() -> None:
     store = ConfigStore.instance()
-    store.store(group="hydra/launcher", name="joblib", node={"_target_": "theirs"}, provider="joblib_launcher")
+    store.store(group="hydra/launcher", name="ray", node={"_target_": "theirs"}, provider="ray_launcher")
     try:
-        assert freeze(["seed=0,1", "hydra/launcher=joblib"]).launcher == {"name": "joblib", "n_jobs": -1}
+        expected = {"name": "ray", "address": None, "num_cpus": 2, "num_gpus": None, "max_retries": 0}
+        assert freeze(["seed=0,1", "hydra/launcher=ray", "hydra.launcher.num_cpus=2"]).launcher == expected
     finally:
-        del store.repo["hydra"]["launcher"]["joblib.yaml"]
+        del store.repo["hydra"]["launcher"]["ray.yaml"]
 
 
 def test_a_launcher_wants_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *QUICK, "hydra/launcher=joblib"]) == 2
-    said = "dltips: hydra/launcher=joblib: is for a grid of runs; write dltips train -m hydra/launcher=joblib ...\n"
+    assert main(["train", *QUICK, "hydra/launcher=ray"]) == 2
+    said = "dltips: hydra/launcher=ray: is for a grid of runs; write dltips train -m hydra/launcher=ray ...\n"
     assert capsys.readouterr().err == said

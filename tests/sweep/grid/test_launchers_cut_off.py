@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from dltips import family
 from dltips.tips.regularization.base import Regularization
 
 regularization = family("regularization")
-FROM_ABOVE = {"ctrl-C": signal.SIGINT, "its death": signal.SIGKILL}
+FROM_ABOVE = {"ctrl-C": signal.SIGINT}
 
 
 @regularization.named("strike")
@@ -94,33 +93,6 @@ def whole_and_equal() -> bool:
     """Both trials are there once, and the one that was cut off ended as the one that was not."""
     first, second = losses()
     return statuses() == ["finished", "finished"] and len(first) == 4 and first == second
-
-
-@pytest.mark.parametrize(
-    ("strikes", "code", "words"),
-    [
-        ("SIGKILL", 5, "its job was killed by SIGKILL, perhaps for its memory; the same command goes on with it"),
-        ("SIGTERM", 5, "its job was stopped; the same command goes on with it"),
-        ("ctrl-C", 130, ""),
-    ],
-)
-def test_joblib_what_is_cut_off_goes_on(command: Any, strikes: str, code: int, words: str) -> None:
-    ended, said = command("joblib", strikes, "hydra.launcher.n_jobs=2", "checkpoint.interval=0")
-    assert (ended, words in said, "Traceback" in said) == (code, True, False), said
-    ended, said = command("joblib", strikes, "hydra.launcher.n_jobs=2", "checkpoint.interval=0")
-    assert ended == 0 and whole_and_equal(), said
-
-
-def test_joblib_no_process_outlives_the_command(command: Any) -> None:
-    """It is killed while a trial runs, which hears of that, saves and ends, and its process with it."""
-    try:
-        ended, _ = command("joblib", "its death", "hydra.launcher.n_jobs=1", "checkpoint.interval=0")
-    except subprocess.TimeoutExpired:
-        os.kill(int(Path("struck").read_text()), signal.SIGKILL)
-        raise
-    assert ended == -signal.SIGKILL and Path("struck").exists() and statuses() == ["finished", "interrupted"]
-    ended, said = command("joblib", "its death", "hydra.launcher.n_jobs=1", "checkpoint.interval=0")
-    assert ended == 0 and whole_and_equal(), said
 
 
 def needs_submitit() -> None:

@@ -94,10 +94,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
          " 'regularization=[dropout]'"),
         (("optimizer.lr=interval(1,0.1)",), "optimizer.lr: interval(1,0.1) begins above its end; write"
          " 'optimizer.lr=interval(0.1,1)'"),
-        (("hydra/launcher=joblib", LR), "hydra/launcher=joblib: is refused; the workers of a search are --workers N, or"
+        (("hydra/launcher=ray", LR), "hydra/launcher=ray: is refused; the workers of a search are --workers N, or"
          " the same command elsewhere with storage=ADDRESS"),
-        (("hydra.launcher.n_jobs=2", LR), "hydra.launcher.n_jobs=2: is refused; the workers of a search are --workers"
-         " N, or the same command elsewhere with storage=ADDRESS"),
+        (("hydra.launcher.num_cpus=2", LR), "hydra.launcher.num_cpus=2: is refused; the workers of a search are"
+         " --workers N, or the same command elsewhere with storage=ADDRESS"),
         (("hydra.sweeper.n_trials=5", LR), "hydra.sweeper.n_trials=5: is refused; a search has its own: sampler=tpe,"
          " trials=20"),
         (("hydra.sweep.dir=x", LR), "hydra.sweep.dir=x: is refused; runs lie under ./outputs, and name=NAME shows in"

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hydra import version
-from hydra._internal.utils import create_config_search_path
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
-from dltips import paths
 from dltips.catalog.registry import FAMILIES
-from dltips.config.composition import Loader, errors_of_one_line, installed
-from dltips.config.overrides import parse, typed_keys, with_plus
+from dltips.config import hydra_keys, recipes
+from dltips.config.checks import check_form
+from dltips.config.composition import compose
+from dltips.config.option_files import options
+from dltips.config.overrides import is_hydras, parse, recipe_names, typed_keys
 from dltips.config.plain import to_plain
 from dltips.config.recipes import GROUP
 from dltips.config.validation import Config, validate
@@ -49,23 +47,19 @@ class Frozen:
 
 def freeze(overrides: list[str], zipped: Sequence[Sequence[str]] = ()) -> Frozen:
     """Compose and validate every trial of a grid. Errors: ConfigError for the first that is wrong."""
-    version.setbase("1.3")
-    overrides = [with_plus(override) for override in overrides]
-    with errors_of_one_line(), installed():
-        loader = Loader(create_config_search_path(f"file://{paths.shipped('configs')}"))
-        master = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
-        parsed = parse(overrides)
-        _refuse_other_sweepers(parsed)
-        # given twice, the last one counts, as in a single run; a glob asks the loader for its options
-        last = {override.key_or_group: override for override in parsed if not override.is_hydra_override()}
-        tasks = [replace(override, config_loader=loader) for override in last.values()]
-        swept = {override.key_or_group: override for override in tasks if override.is_sweep_override()}
-        _check_resume(tasks)
-        compose = _Composer(loader, master)
-        cells = [_cell(compose(job), job, swept) for job in jobs(tasks, zipped)]
-        notes = list(compose.notes)
-    launcher = to_plain(master.hydra.launcher, resolve=True)
-    return Frozen(cells, list(swept), typed_keys(overrides), notes, launcher)
+    parsed = parse(overrides)
+    launcher = hydra_keys.launcher(parsed)
+    for name in recipe_names(parsed):
+        list(recipes.with_includes(name))  # all of a grid over recipes, before the first trial is composed
+    for override in parsed:
+        check_form(override)
+    # given twice, the last one counts, as in a single run
+    tasks = list({each.key_or_group: each for each in parsed if not is_hydras(each.key_or_group)}.values())
+    swept = {override.key_or_group: override for override in tasks if override.is_sweep_override()}
+    _check_resume(tasks)
+    composer = _Composer()
+    cells = [_cell(composer(job), job, swept) for job in jobs(tasks, zipped)]
+    return Frozen(cells, list(swept), typed_keys(overrides), list(composer.notes), launcher)
 
 
 def jobs(tasks: Sequence[Override], zipped: Sequence[Sequence[str]] = ()) -> list[list[str]]:
@@ -107,19 +101,29 @@ def _lines(override: Override) -> list[str]:
             f" dltips sweep '{override.input_line}'"
         )
     try:
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        lines = [f"{key}={value}" for value in _texts(override)]
     except (ValueError, HydraException) as error:
         raise ConfigError(f"{override.input_line}: {' '.join(str(error).split())}") from error
-    if not values:
+    if not lines:
         raise ConfigError(f"{override.input_line}: holds no value; a range ends before its stop")
-    return values
+    return lines
+
+
+def _texts(override: Override) -> Iterator[str]:
+    """Each value of a list as it would be typed alone. Raises ConfigError."""
+    value, key = override.value(), override.key_or_group
+    if not isinstance(value, Glob):
+        yield from override.sweep_string_iterator()
+    elif key in FAMILIES:
+        yield from value.filter(options(key))
+    else:
+        raise ConfigError(f"{key}: glob is for the options of a family; write the values")
 
 
 class _Composer:
     """Hydra composes once for each set of options; trials that differ in values alone differ in those."""
 
-    def __init__(self, loader: Loader, master: DictConfig) -> None:
-        self._loader, self._master = loader, master
+    def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, str]]] = {}
         self.notes: dict[str, None] = {}  # what recipes set for options that are not chosen, each once
 
@@ -135,9 +139,9 @@ class _Composer:
                 if before[override.key_or_group] != lines[override.key_or_group]:
                     plain = with_value(plain, override.key_or_group, override.value())
             return plain
-        whole = self._loader.load_sweep_config(self._master, job)
-        self.notes |= dict.fromkeys(self._loader.left_out)
-        plain = to_plain(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
+        composed, notes = compose(job)
+        self.notes |= dict.fromkeys(notes)
+        plain = to_plain(composed)
         self._composed[options] = plain, lines
         return plain
 
@@ -157,15 +161,6 @@ def _chooses(override: Override) -> bool:
 def _cell(plain: Mapping[str, Any], job: list[str], swept: Mapping[str, Override]) -> Cell:
     varied = {override.key_or_group: override.value() for override in parse(job) if override.key_or_group in swept}
     return Cell(validate(plain), varied)
-
-
-def _refuse_other_sweepers(parsed: Sequence[Override]) -> None:
-    for override in parsed:
-        if override.key_or_group == "hydra/sweeper" or override.key_or_group.startswith("hydra.sweeper"):
-            raise ConfigError(
-                f"{override.input_line}: grids are laid out by dltips itself (--zip, --workers, --retry, --dry-run);"
-                " to search, use dltips sweep"
-            )
 
 
 def _check_resume(tasks: Sequence[Override]) -> None:

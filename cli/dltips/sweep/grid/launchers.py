@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dltips.catalog.registry import check_knobs, knobs_of
-from dltips.errors import ConfigError, suggest
+from dltips.config.hydra_keys import BASIC
+from dltips.errors import ConfigError
 from dltips.sweep.trial import Trial, TrialOutcome, run_trial
 from dltips.train.context import RunContext
 
@@ -23,7 +24,6 @@ Launcher = Callable[[Sequence[Trial], Path, RunContext], Iterator[TrialOutcome]]
 
 # hydra/launcher=NAME: the module of launch/ that does it; its package, which is the extra's name too
 LAUNCHERS = {
-    "joblib": ("with_joblib", "joblib"),
     "submitit_local": ("with_submitit", "submitit"),
     "submitit_slurm": ("with_slurm", "submitit"),
     "ray": ("with_ray", "ray"),
@@ -43,9 +43,9 @@ def here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[
 
 
 def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
-    """The launcher of a composed hydra.launcher section. Errors: ConfigError, also if its package is missing."""
-    name = chosen.get("name")
-    if name is None and str(chosen.get("_target_", "")).endswith(".BasicLauncher"):
+    """The launcher that was asked for: its name, and its knobs. Raises ConfigError, also if its package is missing."""
+    name = str(chosen["name"])
+    if name == BASIC:
         if workers == 1:
             return here
         from dltips.sweep.grid.grid_workers import in_workers
@@ -55,11 +55,7 @@ def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
         raise ConfigError(
             f"--workers: are processes of this machine, but hydra/launcher={name} places the trials itself"
         )
-    if name not in LAUNCHERS:
-        raise ConfigError(
-            f"hydra/launcher: {name!r} is no launcher of dltips{suggest(str(name), ['basic', *LAUNCHERS])}"
-        )
-    return _elsewhere(str(name), {key: value for key, value in chosen.items() if key != "name"})
+    return _elsewhere(name, {key: value for key, value in chosen.items() if key != "name"})
 
 
 def _elsewhere(name: str, knobs: Mapping[str, Any]) -> Launcher:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from dltips.catalog import descriptions
 from dltips.catalog.registry import FAMILIES
 from dltips.config.composition import compose
-from dltips.config.overrides import parse
+from dltips.config.overrides import parse, value_of
 from dltips.config.plain import flat, leaves, to_plain
 from dltips.config.recipes import GROUP
 from dltips.config.redaction import redacted
@@ -306,7 +306,7 @@ def _dimension(override: Override) -> Dimension:
     else:
         assert isinstance(value, ChoiceSweep)
         labels = list(override.sweep_string_iterator())
-        values = [Override._convert_value(item) for item in value.list]
+        values = [value_of(label) for label in labels]
     if not labels:
         raise ConfigError(f"{key}={typed}: chooses nothing; see dltips ls {key}")
     for label in labels:
