@@ -14,6 +14,7 @@ from typing import Any
 
 from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, RunGroup, differing, groups, text
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
+from dltips.metrics import is_score
 from dltips.runs.events import EventFile, Setting, trial_name
 from dltips.runs.layout import CONFIG, METRICS, SWEEP
 from dltips.runs.past_runs import PastRun, is_number, runs_in
@@ -36,7 +37,9 @@ class BoardLayout:
     def metrics(self) -> list[str]:
         """What decides, as the runs were told, and the curves that every run has."""
         told = (run.settings.get("metric") for run in self.runs.values())
-        return list(dict.fromkeys([*(metric for metric in told if isinstance(metric, str) and "/" in metric), *CURVES]))
+        return list(
+            dict.fromkeys([*(metric for metric in told if isinstance(metric, str) and is_score(metric)), *CURVES])
+        )
 
     def without_events(self) -> list[PastRun]:
         """Runs that wrote no events: their curves are taken from metrics.jsonl."""
