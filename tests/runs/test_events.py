@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from dltips.runs.events import EventFile
 from dltips.runs.tensor_events import Events, cut
 
 HYPERPARAMETERS = {"seed": 3, "optimizer.lr": 0.1, "optimizer.name": "sgd", "compile": False, "model.widths": "[8, 8]"}
@@ -164,3 +165,12 @@ def test_train_and_val_share_a_custom_chart(tmp_path):
         "accuracy": ["^train/accuracy$", "^val/accuracy$"],
         "learning rate": ["^lr$"],
     }
+
+
+def test_a_band_names_the_tags_of_its_curve_and_its_edges(tmp_path):
+    EventFile(tmp_path).bands("means", {"val/loss": ("middle", "low", "high"), "val/accuracy": ("m", "l", "h")})
+    (layout,) = read(tmp_path).Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    assert category.title == "means" and [chart.title for chart in category.chart] == ["val/loss", "val/accuracy"]
+    found = [(each.value, each.lower, each.upper) for chart in category.chart for each in chart.margin.series]
+    assert found == [("middle", "low", "high"), ("m", "l", "h")]

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from dltips.runs.events import records
 from dltips.runs.tensor_events import Events, cut
 
 HYPERPARAMETERS = {"seed": 3, "optimizer.lr": 0.1, "optimizer.name": "sgd", "compile": False, "model.widths": "[8, 8]"}
@@ -95,6 +97,15 @@ def test_small_pictures_are_magnified_into_a_grid(tmp_path):
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (16, 4, 4), (32, 4, 8), (64, 8, 8)])
 def test_a_grid_is_full_where_it_can_be(tmp_path, count, rows, columns):
     assert picture(tmp_path, torch.zeros(count, 1, 64, 64)).shape == (rows * 66 - 2, columns * 66 - 2)
+
+
+@pytest.mark.parametrize(("channels", "colorspace"), [(1, 1), (3, 3), (2, 1)])
+def test_a_picture_says_its_size_and_whether_it_has_colours(tmp_path, channels, colorspace):
+    Events(tmp_path).images("x", torch.rand(1, channels, 70, 90))
+    (file,) = tmp_path.iterdir()  # not by TensorBoard's loader, which keeps the pixels alone
+    *_, event = map(Event.FromString, records(file.read_bytes()))
+    image = event.summary.value[0].image
+    assert (image.height, image.width, image.colorspace) == (70, 90, colorspace)
 
 
 def test_colour_stays_colour_and_large_pictures_their_size(tmp_path):

@@ -25,6 +25,7 @@ def typed(state: Mapping[str, Tensor]) -> str | None:
     [
         ("resnet34", "model=resnet model.depth=34 model.stem=imagenet"),
         ("resnet50", "model=resnet model.depth=50 model.stem=imagenet"),
+        ("resnet152", "model=resnet model.depth=152 model.stem=imagenet"),
         ("vgg13_bn", "model=vgg model.depth=13 model.head=dense 'model.head_widths=[4096,4096]'"),
         ("vgg16", "model=vgg model.depth=16 model.norm=none model.head=dense 'model.head_widths=[4096,4096]'"),
         ("mobilenet_v2", "model=mobilenet_v2 model.stem=imagenet activation=relu6"),
