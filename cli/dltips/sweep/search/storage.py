@@ -116,6 +116,7 @@ def _open(url: URL) -> Database:
         with _locked(url, engine):
             storage = RDBStorage(url.render_as_string(hide_password=False), {"pool": pool})
             claims.METADATA.create_all(engine)
+        engine.dispose()  # one connection was for the lock: a server has a hundred, for all workers
     except BaseException:
         pool.dispose()
         engine.dispose()
