@@ -108,16 +108,16 @@ def test_given_twice_the_last_one_counts() -> None:
 
 def test_the_users_options_lie_behind_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of any name; an option of ours is not replaced."""
-    for name in ("it's, a [b]", "second"):
+    for name in ("it's [b]", "second"):
         folder = tmp_path / name / "configs" / "init"
         folder.mkdir(parents=True)
         (tmp_path / name / "own.py").write_text("")
         (folder / "he.yaml").write_text("name: he\nscale: 77\n")
         (folder / "mine.yaml").write_text(f"name: mine\nfolder: {name[0]}\n")
     (tmp_path / "second" / "configs" / "init" / "odd name.yaml").write_text("name: odd\n")
-    monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "second" / "own.py"))
+    monkeypatch.setenv("DLTIPS_IMPORT", ",".join(str(tmp_path / name / "own.py") for name in ("it's [b]", "second")))
     assert compose(["init='odd name'"])[0].init == {"name": "odd"}
-    assert compose(["init=mine"])[0].init == {"name": "mine", "folder": "s"}
+    assert compose(["init=mine"])[0].init == {"name": "mine", "folder": "i"}
     assert compose(["init=he"])[0].init.scale == 1.0
 
 
