@@ -104,7 +104,7 @@ def test_versions_machine_and_status_are_compared(capsys: pytest.CaptureFixture[
 def test_in_a_terminal_old_is_red_and_new_is_green(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    write(folder / "c", SETTINGS | {"init": "[red]\x1b[2J", "name": 2 * "long " * 40}, {})
+    write(folder / "c", SETTINGS | {"init": "[red]\x1b[2J", "name": "long" + 80 * " name"}, {})
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -112,7 +112,7 @@ def test_in_a_terminal_old_is_red_and_new_is_green(
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.startswith("init "))
     assert line == "init          \x1b[31mhe  \x1b[0m  ->  \x1b[32m[red][2J\x1b[0m"
-    assert 2 * "long " * 40 in out  # whole, not cut
+    assert "long" + 80 * " name" in out  # whole, not cut
 
 
 def test_damaged_files_leave_the_rest(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -26,7 +26,9 @@ def test_the_net_is_timm_s() -> None:
     assert torch.equal(model(images), theirs(images))
 
 
-@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_convnext", "test_maxvit", "test_nfnet"])
+@pytest.mark.parametrize(
+    "architecture", ["test_resnet", "test_vit", "test_convnext", "maxvit_rmlp_pico_rw_256", "test_nfnet"]
+)
 def test_the_net_takes_the_input_s_channels_and_size(architecture: str) -> None:
     model = net((1, 64, 64), architecture=architecture)
     assert model.training and model(torch.randn(2, 1, 64, 64)).shape == (2, 10)
