@@ -53,7 +53,7 @@ TIMM = {
     "regnety_002": 64,
     "densenet121": 64,
     "mixer_s32_224": 64,
-    "test_maxvit": 160,
+    "maxvit_rmlp_pico_rw_256": 64,
     "ghostnet_050": 64,
     "resnetv2_18": 64,  # its classifier is a convolution
     "pvt_v2_b0": 64,  # its patch embedding is (N, H, W, C), its stages (N, C, H, W)
@@ -124,7 +124,7 @@ def name(request: pytest.FixtureRequest) -> str:
     [
         ("timm:resnet18", [64, 64, 128, 256, 512, 7]),
         ("timm:swin_tiny_patch4_window7_224", [96, 96, 192, 384, 768, 7]),
-        ("timm:test_maxvit", [32, 32, 64, 96, 128, 7]),
+        ("timm:maxvit_rmlp_pico_rw_256", [32, 32, 64, 128, 256, 7]),
         ("timm:pvt_v2_b0", [32, 32, 64, 160, 256, 7]),
         ("timm:vit_tiny_patch16_224", [192] * 13 + [7]),
         ("timm:mixer_s32_224", [512] * 9 + [7]),

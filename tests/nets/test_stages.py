@@ -249,54 +249,6 @@ def test_one_pass_gives_what_each_stage_s_own_net_gives_averaged(name: str) -> N
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
-=======
-    ("name", "channels"),
-    [
-        ("timm:resnet18", [64, 64, 128, 256, 512, 7]),
-        ("timm:swin_tiny_patch4_window7_224", [96, 96, 192, 384, 768, 7]),
-        ("timm:maxvit_rmlp_pico_rw_256", [32, 32, 64, 128, 256, 7]),
-        ("timm:pvt_v2_b0", [32, 32, 64, 160, 256, 7]),
-        ("timm:vit_tiny_patch16_224", [192] * 13 + [7]),
-        ("timm:mixer_s32_224", [512] * 9 + [7]),
-        ("timm:densenet121", [64, 256, 128, 512, 256, 1024, 512, 1024, 7]),
-        ("resnet", [16, 16, 32, 64, 7]),
-        ("lstm", [128, 7]),
-    ],
-)
-def test_pooled_features_are_the_channels(name: str, channels: list[int]) -> None:
-    net = build(name)
-    with torch.no_grad():
-        found = stages.outputs(net, samples(name), names_of(net))
-    assert [value.shape[1] for value in found.values()] == channels
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "axes"),
-    [
-        (lambda: nn.Conv2d(3, 6, 1), (2, 6, 4, 5), (2, 3)),
-        (lambda: nn.Conv2d(3, 6, 1), (2, 6, 6, 6), (2, 3)),
-        (lambda: nn.LayerNorm(6), (2, 4, 5, 6), (1, 2)),
-        (lambda: nn.LayerNorm(6), (2, 5, 6), (1,)),
-        (lambda: nn.Conv1d(3, 6, 1), (2, 6, 5), (2,)),
-        (lambda: nn.Conv1d(3, 6, 1), (2, 9, 5), (2,)),  # two branches side by side, or so
-        (lambda: nn.LSTM(3, 6, batch_first=True), (2, 9, 6), (1,)),
-        (lambda: nn.Conv2d(3, 6, 1), (2, 9, 4, 4), (2, 3)),
-        (lambda: nn.Conv3d(3, 6, 1), (2, 6, 3, 4, 5), (2, 3, 4)),
-        (lambda: nn.Linear(3, 6), (2, 6), ()),
-    ],
-)
-def test_pooled_is_the_mean_over_all_but_the_channels(
-    layer: Callable[[], nn.Module], shape: tuple[int, ...], axes: tuple[int, ...]
-) -> None:
-    net = nn.Sequential(OrderedDict(stem=layer(), head=nn.Linear(6, 5)))
-    values = torch.randn(shape)
-    torch.testing.assert_close(stages.pool_of(net)(values), values.mean(axes) if axes else values)
-    assert torch.equal(stages.pool_of(net)((values, None)), stages.pool_of(net)(values))
-
-
-@pytest.mark.parametrize(
->>>>>>> bounds/main
     ("name", "expected"),
     [
         ("resnet", ["stem", "stage1", "stage2", "stage3", "head"]),
