@@ -1,5 +1,7 @@
 """Checkpoint files: rotated, checked, and never half written."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,27 @@ def test_a_damaged_last_checkpoint_sends_to_the_one_before_and_says_so(tmp_path:
     payload, problems = checkpoint.read_latest(tmp_path)
     assert payload is not None and payload["epoch"] == 1
     assert len(problems) == 1 and problems[0].startswith(f"{tmp_path / 'last.pt'}: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX alone")
+def test_the_file_is_flushed_before_it_is_renamed_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would else leave a name without its content, or the rename undone."""
+    happened: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        happened.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def renamed(source: Path, target: Path) -> None:
+        happened.append(f"{Path(source).name} -> {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    for _ in range(2):
+        checkpoint.write(tmp_path, PAYLOAD)
+    once = ["file", ".last.pt.tmp -> last.pt", "folder"]
+    assert happened == [*once, "file", "last.pt -> previous.pt", *once[1:]]

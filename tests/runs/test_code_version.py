@@ -58,13 +58,16 @@ def test_versions_are_those_that_bits_depend_on() -> None:
     assert versions()["dltips"] == __version__ and versions()["python"] == sys.version.split()[0]
 
 
-def hashed(folder: Path, modules: str = "") -> str:
+def hashed(folder: Path, modules: str = "", *, is_imported: bool = True) -> str:
     """By a process of its own: the files are read once in each."""
     code = "import sys; from dltips.runs.code_version import code_hash; list(map(__import__, sys.argv[1:]));"
     code += "print(code_hash())"
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{paths.PACKAGE.parent}:{folder}", "DLTIPS_IMPORT": modules}
     result = subprocess.run(
-        [sys.executable, "-c", code, *(["mine"] if modules else [])], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, *(["mine"] if modules and is_imported else [])],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -80,6 +83,13 @@ def test_the_hash_is_of_the_user_s_tips_and_what_they_import_too(tmp_path: Path)
     assert hashed(tmp_path, "mine") == own
     (tmp_path / "helper.py").write_text("x = 2\n")
     assert hashed(tmp_path, "mine") != own and hashed(tmp_path) == bare
+
+
+def test_the_hash_is_of_the_user_s_tips_before_they_are_imported_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    before = hashed(tmp_path, "mine", is_imported=False)
+    (tmp_path / "mine.py").write_text("x = 2\n")
+    assert hashed(tmp_path, "mine", is_imported=False) != before
 
 
 def test_the_hash_is_sixteen_digits_and_the_same_all_along() -> None:

@@ -125,11 +125,11 @@ def drop_pixels() -> None:
 
 
 def erase() -> None:
-    """A quarter of the area in a square: rows 0.5 * 9, rounded, wide and high."""
-    black = (augmented(augmentation.erase, images(), p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0)) == 0).all(1)
+    """Three tenths of the area in a square: of its sqrt(24.3) rows and columns, 4.93, as many as that rounds to."""
+    black = (augmented(augmentation.erase, images(), p=1.0, scale=(0.3, 0.3), ratio=(1.0, 1.0)) == 0).all(1)
     for image in black:
         rows, columns = image.any(1), image.any(0)
-        assert torch.equal(image, rows[:, None] & columns) and (int(rows.sum()), int(columns.sum())) == (4, 4)
+        assert torch.equal(image, rows[:, None] & columns) and (int(rows.sum()), int(columns.sum())) == (5, 5)
     assert len(torch.unique(black, dim=0)) > 10
 
 
