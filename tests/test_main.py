@@ -150,7 +150,9 @@ def test_help_imports_nothing_but_the_table_of_verbs(tmp_path: Path) -> None:
         "print(*sorted(name for name in sys.modules if name.startswith(('dltips', 'hydra', 'omegaconf'))),"
         " file=sys.stderr)"
     )
-    assert run(code, cwd=tmp_path).stderr == "dltips dltips.exit_codes dltips.main\n"
+    assert (
+        run(code, cwd=tmp_path).stderr == "dltips dltips.commands dltips.commands.verbs dltips.exit_codes dltips.main\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", ["ls", "cat quickstart", "", "--version", "ls --help", "train --cfg job"])

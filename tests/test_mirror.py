@@ -13,14 +13,15 @@ ROOMS_TO_COME = ("commands", "config", "sweep", "train", "use")
 # Modules without a test file of their own, each with the reason
 EXCEPTIONS = {
     "__init__.py": "hands on names of other modules",
-    "errors.py": "its messages are asserted wherever one is raised",
     "exit_codes.py": "numbers; each command's test asserts its own",
     "paths.py": "tests/test_own_tips.py and tests/config/test_recipes.py look for what lies there",
-    "signals.py": "tests/sweep/grid/test_signals.py sends real ones",
+    "signals.py": "tests/sweep/grid/test_signals.py sends real ones, tests/train/parallel/test_sharing.py too",
     "tips/finetune/base.py": "records and a protocol; tests/train/finetuning/test_transfer.py uses them",
 }
 # Test files of several modules together, each with the reason
 ACROSS = {
+    "test_house.py": "which room stands on which",
+    "test_own_metrics.py": "a user's metrics through the whole program",
     "test_bad_input.py": "a user's mistakes, whichever module finds them",
     "test_every_option.py": "every option of every family trains",
     "test_mirror.py": "of the tests themselves",

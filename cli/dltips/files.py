@@ -65,12 +65,12 @@ class Locked(Exception):
 def locked(file: Path, wait: float = 0.0) -> Iterator[None]:
     """Within, this process holds the lock; it ends with the process, too. On a file system without locks all get it.
 
-    The file stays when the lock is released: another process may be waiting for it. One process may take a lock that
-    it holds already. Raises Locked after `wait` seconds; -1 waits for as long as it takes.
+    The file stays when the lock is released: another process may be waiting for it. Raises Locked after `wait` seconds,
+    also if this process holds the lock already; -1 waits for as long as it takes.
     """
     from filelock import FileLock, Timeout  # late: 14 ms, and most commands lock nothing
 
-    lock = FileLock(file, timeout=wait, is_singleton=True)
+    lock = FileLock(file, timeout=wait)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock)

@@ -119,7 +119,7 @@ def torch_rule(cls: str, options: dict[str, Any]) -> Callable[[FlatModel], Optim
 
 def training(net: FlatModel, rule: Optimizer) -> Any:
     """As much of a training as a snapshot looks at."""
-    return SimpleNamespace(net=net, rule=rule, schedule=SimpleNamespace(state={}))
+    return SimpleNamespace(net=net, optimizer=rule, schedule=SimpleNamespace(state={}))
 
 
 def descend(net: FlatModel, inputs: Tensor, targets: Tensor) -> None:

@@ -1,6 +1,7 @@
 """fit: what counts as training time."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_samples_per_second_are_the_epochs_training_samples_over_its_training_ti
         return False
 
     run = build_run(validate(compose(["device=cpu", "data.subset=150", "epochs=3", "log.layers=false"])[0]))
-    run.training.hooks.end_epoch = [*run.training.hooks.end_epoch, step]
-    run.training.hooks.on_metrics = [*run.training.hooks.on_metrics, wait]
-    records = fit.fit(run).records
+    hooks = run.training.hooks
+    hooks = replace(hooks, end_epoch=[*hooks.end_epoch, step], on_metrics=[*hooks.on_metrics, wait])
+    records = fit.fit(replace(run, training=replace(run.training, hooks=hooks))).records
     assert [record["samples_per_second"] for record in records] == [75.0] * 3

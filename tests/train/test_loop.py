@@ -85,8 +85,8 @@ def test_a_sum_is_undone_by_a_rate_that_is_divided_by_the_batch_size(accumulate:
 
 
 def test_no_tip_means_no_hook() -> None:
-    training = prepared().training
-    assert [list(getattr(training, hook)) for hook in HOOKS] == [[], [], [], []]
+    hooks = prepared().training.hooks
+    assert [list(getattr(hooks, hook)) for hook in HOOKS] == [[], [], [], []]
 
 
 def test_each_hook_has_its_moment() -> None:

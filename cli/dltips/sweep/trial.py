@@ -23,6 +23,7 @@ from dltips.train.resume import reopen
 from dltips.train.run import reason, run_once
 from dltips.train.summary import failed_early
 
+PATIENCE = 5.0  # seconds that another process has to end in
 ENDED = ("finished", "pruned")  # well, that is: there is nothing left to do
 FAILED = ("diverged", "failed")
 
@@ -124,11 +125,9 @@ def _is_writable(place: Path) -> bool:
 
 def _run(config: Config, path: Path, context: RunContext) -> int:
     if (path / CONFIG).is_file():
-        try:
+        # the worker of a command that was killed may still be saving it
+        with contextlib.suppress(checkpoint.Damaged), folder.writing(path, wait=PATIENCE):
             resumed = reopen(path, config)
-        except checkpoint.Damaged:
-            resumed = None
-        if resumed is not None:
             code, _ = run_once(resumed.config, resumed, replace(context, path=path, quiet=True, notes=resumed.notes))
             return code
     if path.is_dir():  # made, and cut off before anything was in it; what else lies there is not ours

@@ -56,7 +56,10 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
 
 
 def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tuple[int, Path]:
-    """One run, new or resumed; returns its exit code and folder. Raises ConfigError, with nothing left behind."""
+    """One run, new or resumed; returns its exit code and folder. Raises ConfigError, with nothing left behind.
+
+    The folder of a resumed run is locked by the caller (folder.writing).
+    """
     group = several()
     refuse_devices(config, group)
     run = build_run(config, resumed, context.datasets)
@@ -75,7 +78,9 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
     display = recorder.display
     test_reads = resumed.test_reads if resumed else 0
     group.first([str(path), snapshot is not None and snapshot.stopped])
-    with folder.writing(path), contextlib.closing(display), contextlib.closing(recorder):
+    # a resumed run was locked before its checkpoint was read
+    lock = folder.writing(path) if resumed is None else contextlib.nullcontext()
+    with lock, contextlib.closing(display), contextlib.closing(recorder):
         for note in (*context.notes, *run.notes):
             display.note(note, reported=note in context.reported)
             context.reported.add(note)

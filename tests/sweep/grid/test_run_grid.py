@@ -121,20 +121,20 @@ def test_a_diverged_trial_is_recorded_and_the_others_go_on(capsys: Output) -> No
 def test_what_goes_wrong_in_a_trial_is_its_outcome(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    prepare = runs.prepare
+    build_run = runs.build_run
 
     def broken(config, *arguments):  # type: ignore[no-untyped-def]
         if config.settings.seed == 1:
             raise error
-        return prepare(config, *arguments)
+        return build_run(config, *arguments)
 
-    monkeypatch.setattr(runs, "prepare", broken)
+    monkeypatch.setattr(runs, "build_run", broken)
     place = grid("seed=range(3)", code=5)
     found = list(trials(place).values())
     assert [run["status"] for run in found] == ["finished", "failed", "finished"]
     assert str(found[1]["error"]).startswith(said)
     assert f"trial 1  failed: {said}" in capsys.readouterr().out
-    monkeypatch.setattr(runs, "prepare", prepare)
+    monkeypatch.setattr(runs, "build_run", build_run)
     assert grid("seed=range(3)", "--retry") == place
     assert [run["status"] for run in trials(place).values()] == ["finished"] * 3
 
@@ -217,7 +217,7 @@ def test_a_dry_run_knows_what_is_done_and_what_would_fail(monkeypatch: pytest.Mo
     def broken(*arguments: object, **named: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(estimate, "prepare", broken)
+    monkeypatch.setattr(estimate, "build_run", broken)
     capsys.readouterr()
     assert main(["train", "-m", *QUICK, "seed=1,2", "--dry-run"]) == 0
     out = capsys.readouterr().out

@@ -166,7 +166,7 @@ def test_the_memory_format_of_filters_is_no_matter() -> None:
 
 def test_muons_state_is_all_that_it_remembers() -> None:
     def training(net: FlatModel, rule: Optimizer) -> Any:
-        return SimpleNamespace(net=net, rule=rule, schedule=SimpleNamespace(state={}))
+        return SimpleNamespace(net=net, optimizer=rule, schedule=SimpleNamespace(state={}))
 
     one, two = FlatModel(Small()), FlatModel(Small())
     rule, continued = rule_for(one), rule_for(two)
