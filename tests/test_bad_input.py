@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from dltips.catalog import descriptions
+from dltips.commands.verbs import VERBS
 from dltips.config import recipes
-from dltips.main import VERBS, main
+from dltips.main import main
 
 Refused = Callable[..., str]
 QUICK = ("epochs=2", "log.tensorboard=false", "log.pictures=none", "log.layers=false")

@@ -10,8 +10,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from dltips import __version__
+from dltips.commands.verbs import VERBS
 from dltips.config.validation import validate
-from dltips.main import HELP, VERBS, main
+from dltips.main import HELP, main
 
 Output = pytest.CaptureFixture[str]
 

@@ -7,7 +7,6 @@ import sys
 
 from dltips import __version__
 from dltips.commands import verbs
-from dltips.commands.verbs import VERBS
 from dltips.exit_codes import EXIT_OK, fail
 
 HELP = """\
@@ -30,40 +29,31 @@ def command() -> None:
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     code = main()
-    if "torch" in sys.modules:
-        _leave(code)
+    if "torch" in sys.modules and threads_are_over():
+        verbs.leave(code)
     sys.exit(code)
 
 
-def _leave(code: int) -> None:
-    """End at once: to take everything apart, module by module, takes 0.6 s beside torch. Not while a thread is left."""
-    import atexit
-    import signal
+def threads_are_over() -> bool:
+    """Whether Python would wait for no other thread at its end."""
     import threading
 
-    from dltips.signals import install
-
-    if threading.active_count() == 1:
-        install(signal.SIG_IGN, (signal.SIGINT,))  # it is over
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
+    return all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        return _print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())))
+        return _print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in verbs.VERBS.items())))
     if arguments[0] in ("-V", "--version"):
         return _print(f"dltips {__version__}\n")
     verb, *rest = arguments
-    if verb not in VERBS:
+    if verb not in verbs.VERBS:
         import difflib
 
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(VERBS)}"
+        close = difflib.get_close_matches(verb, verbs.VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(verbs.VERBS)}"
         return fail(f"{verb!r} is no verb; {hint}")
     return verbs.run(verb, rest)
 

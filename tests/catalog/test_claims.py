@@ -10,10 +10,11 @@ from dltips import paths
 from dltips.catalog import claims, descriptions
 from dltips.catalog.claims import ROWS, SOURCES, ArticleTip
 from dltips.catalog.registry import FAMILIES
+from dltips.commands.verbs import VERBS
 from dltips.config.composition import compose
 from dltips.config.overrides import parse
 from dltips.config.validation import validate
-from dltips.main import VERBS, main
+from dltips.main import main
 
 TABLE = paths.CHECKOUT.parent / "shared" / "TIPS.md"
 NAMED = re.compile(r"[a-z]+(?:\.[a-z_]+)?=(?:\[[a-z_,]+\]|[a-z0-9_.]+)|dltips [a-z]+|[a-z]+\.(?:[a-z_]+|\*)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dltips.commands.completion import SCRIPTS, words
-from dltips.main import VERBS
+from dltips.commands.verbs import VERBS
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
 
@@ -64,3 +65,20 @@ def _interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+def leave(code: int) -> NoReturn:
+    """End the process after the atexit functions, without taking torch apart.
+
+    That takes 0.6 s, and aborts about once in 60 times while a process group has lost a member.
+    """
+    import atexit
+    import signal
+
+    from dltips.signals import install
+
+    install(signal.SIG_IGN, (signal.SIGINT,))  # the command has ended
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

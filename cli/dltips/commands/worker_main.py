@@ -23,4 +23,4 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    verbs.leave(run(sys.argv[1:]))
