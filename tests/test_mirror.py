@@ -23,6 +23,8 @@ ACROSS = {
     "test_house.py": "which room stands on which",
     "test_own_metrics.py": "a user's metrics through the whole program",
     "test_bad_input.py": "a user's mistakes, whichever module finds them",
+    "test_docs.py": "the tree in README and CONTRIBUTING",
+    "test_messages.py": "the texts of all modules",
     "test_every_option.py": "every option of every family trains",
     "test_mirror.py": "of the tests themselves",
     "test_own_tips.py": "a user's tips through the whole program",
