@@ -173,7 +173,7 @@ EXACT = [
     ("train optimizer=adam optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not two numbers below 1"),
     (
         "train optimizer=torch optimizer.cls=Nadam",
-        "optimizer.cls: 'Nadam' is no class of torch.optim; did you mean NAdam?",
+        "optimizer.cls: 'Nadam' is not a class of torch.optim; did you mean NAdam?",
     ),
     (
         "train optimizer=torch optimizer.options=3",

@@ -231,10 +231,10 @@ def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str, remedy: 
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        ("Nadam", r"^optimizer.cls: 'Nadam' is no class of torch.optim; did you mean NAdam\?$"),
-        ("Optimizer", "^optimizer.cls: 'Optimizer' is no class of torch.optim"),
-        ("lr_scheduler", "^optimizer.cls: 'lr_scheduler' is no class of torch.optim"),
-        ("__import__", "^optimizer.cls: '__import__' is no class of torch.optim"),
+        ("Nadam", r"^optimizer.cls: 'Nadam' is not a class of torch.optim; did you mean NAdam\?$"),
+        ("Optimizer", "^optimizer.cls: 'Optimizer' is not a class of torch.optim"),
+        ("lr_scheduler", "^optimizer.cls: 'lr_scheduler' is not a class of torch.optim"),
+        ("__import__", "^optimizer.cls: '__import__' is not a class of torch.optim"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(cls: str, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -26,11 +28,21 @@ def default(model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, sc
         if callable(reset):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(generator_for(name).initial_seed())
-                reset()
+                _reset_contiguous(module, reset)
     if scale != 1:
         for weight in weights_of(model):
             for matrix in weight.matrices:
                 matrix.mul_(scale)
+
+
+def _reset_contiguous(module: nn.Module, reset: Callable[[], object]) -> None:
+    """Resets contiguous parameters, then restores their layout: older torch (2.6) draws in the order of the memory."""
+    layouts = {parameter: parameter.data for parameter in module.parameters(recurse=False)}
+    for parameter in layouts:
+        parameter.data = parameter.data.contiguous()
+    reset()
+    for parameter, data in layouts.items():
+        parameter.data = data.copy_(parameter.data)
 
 
 @init

@@ -33,12 +33,12 @@ def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, An
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
     }
-    if cls not in known:
-        raise ConfigError(f"optimizer.cls: {cls!r} is no class of torch.optim{suggest(cls, known)}")
     if cls in ("LBFGS", "SparseAdam", "Muon"):
-        # a closure per step, sparse gradients, and matrices, in this order
+        # a closure per step, sparse gradients, and matrices (from torch 2.9 on), in this order
         remedy = "write optimizer=muon" if cls == "Muon" else "choose another class"
         raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; {remedy}")
+    if cls not in known:
+        raise ConfigError(f"optimizer.cls: {cls!r} is not a class of torch.optim{suggest(cls, known)}")
     parameter = torch.nn.Parameter(net.parameters)
     parameter.grad = net.gradients
     kept = net.parameters.clone()
