@@ -230,6 +230,19 @@ def _plain_cnn(state: Mapping[str, Tensor], norm: str) -> Iterator[Candidate]:
     yield Candidate("cnn", knobs | {"norm": norm})
 
 
+def _timm_net(name: str, channels: int) -> Any:
+    """Returns timm's net, without memory unless it computes with its weights; None if it cannot be built."""
+    import timm
+
+    for device in ("meta", "cpu"):
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            try:
+                return timm.create_model(name, in_chans=channels)
+            except (RuntimeError, NotImplementedError, ValueError, TypeError):
+                continue
+    return None
+
+
 def _timms(state: Mapping[str, Tensor]) -> Iterator[Near]:
     """timm's nets of the family that the names tell of, as many as there is time for."""
     wanted = [
@@ -245,11 +258,9 @@ def _timms(state: Mapping[str, Tensor]) -> Iterator[Near]:
             return
         if not timm.is_model(name):
             continue
-        with torch.device("meta"):
-            try:
-                net: Any = timm.create_model(name, in_chans=channels_of(state) or 3)
-            except (RuntimeError, NotImplementedError, ValueError, TypeError):  # it computes with its weights
-                continue
+        net = _timm_net(name, channels_of(state) or 3)
+        if net is None:
+            continue
         classifiers = (net.pretrained_cfg or {}).get("classifier") or ()
         classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
         ends = [f"{each}.{part}" for each in classifiers for part in ("weight", "bias")]
