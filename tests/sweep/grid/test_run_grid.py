@@ -11,13 +11,9 @@ from pathlib import Path
 import numpy
 import pytest
 
-from dltips.errors import ConfigError
 from dltips.main import main
-from dltips.sweep import sweep_folder as places
 from dltips.sweep import trial
-from dltips.sweep.grid import estimate
 from dltips.sweep.grid import run_grid as grids
-from dltips.train import run as runs
 from dltips.train import summary
 
 QUICK = ["epochs=2", "data.subset=150", "log.tensorboard=false", "log.layers=false", "device=cpu"]
@@ -110,35 +106,6 @@ def test_a_diverged_trial_is_recorded_and_the_others_go_on(capsys: Output) -> No
     assert [name[:3] for name in changed] == ["001"]
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory; "),
-        (ConfigError("model.widths: is too much for this; lower it"), "model.widths: is too much for this; lower it"),
-        (ValueError("something\nelse"), "ValueError: something else"),
-    ],
-)
-def test_what_goes_wrong_in_a_trial_is_its_outcome(
-    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    build_run = runs.build_run
-
-    def broken(config, *arguments):  # type: ignore[no-untyped-def]
-        if config.settings.seed == 1:
-            raise error
-        return build_run(config, *arguments)
-
-    monkeypatch.setattr(runs, "build_run", broken)
-    place = grid("seed=range(3)", code=5)
-    found = list(trials(place).values())
-    assert [run["status"] for run in found] == ["finished", "failed", "finished"]
-    assert str(found[1]["error"]).startswith(said)
-    assert f"trial 1  failed: {said}" in capsys.readouterr().out
-    monkeypatch.setattr(runs, "build_run", build_run)
-    assert grid("seed=range(3)", "--retry") == place
-    assert [run["status"] for run in trials(place).values()] == ["finished"] * 3
-
-
 def test_another_version_of_the_code_runs_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = grid("seed=1,2")
     for module in (summary, grids, trial):
@@ -196,36 +163,6 @@ def test_the_flags_of_a_grid_want_a_grid(capsys: Output) -> None:
     assert capsys.readouterr().err == "dltips: --dry-run: is for a grid of runs; write dltips train -m ...\n"
 
 
-def test_a_dry_run_lists_the_trials_and_writes_nothing(capsys: Output) -> None:
-    assert main(["train", "-m", *QUICK, "init=he,zeros", "model.widths=[8],[32]", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    rows = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()][:4]
-    assert [row[1:4] for row in rows] == [
-        ["he", "[8]", "2"],
-        ["he", "[32]", "2"],
-        ["zeros", "[8]", "2"],
-        ["zeros", "[32]", "2"],
-    ]
-    assert "4 trials\nabout" in out and "2 kinds of trial" in out and not Path("outputs").exists()
-
-
-def test_a_dry_run_knows_what_is_done_and_what_would_fail(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    place = grid("seed=1,2")
-    kept = times(place)
-    next(place.glob("001-*/summary.json")).unlink()
-
-    def broken(*arguments: object, **named: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(estimate, "build_run", broken)
-    capsys.readouterr()
-    assert main(["train", "-m", *QUICK, "seed=1,2", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert [line.split()[3] for line in out.splitlines()[1:3]] == ["done", "fails"]
-    assert "2 trials, 1 of them done before" in out and "fails: out of memory; lower batch_size" in out
-    assert {name: time for name, time in kept.items() if name[:3] == "000"} == times(place)
-
-
 def test_curves_are_drawn_of_the_best_run_alone_unless_all_are_asked_for() -> None:
     place = grid("seed=range(3)")
     scores = {name: run["best"]["val/accuracy"] for name, run in trials(place).items()}  # type: ignore[index]
@@ -265,38 +202,6 @@ def test_a_grid_s_run_is_the_run_by_itself() -> None:
         }
 
 
-@pytest.mark.parametrize(
-    "rubbish",
-    [
-        '{"status": "finished", "seconds": "x"}',
-        '{"status": "finished", "metric": ["a"], "best": {"a": 1}}',
-        '{"status": "diverged", "diverged_at": {}}',
-        "[" * 100_000,
-    ],
-)
-def test_rubbish_in_a_trial_s_folder_stops_nothing(rubbish: str) -> None:
-    place = grid("seed=range(2)")
-    run = next(place.glob("000-*"))
-    (run / "summary.json").write_text(rubbish)
-    assert main(["train", "-m", *QUICK, "seed=range(2)"]) in (0, 5)
-    assert [file.parent.name[:3] for file in sorted(place.glob("*/summary.json"))] == ["000", "001"]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_folder_that_is_not_ours_costs_one_trial(workers: int, capsys: Output) -> None:
-    place = grid("seed=range(3)")
-    for number, make in ((0, Path.touch), (1, Path.mkdir)):
-        run = next(place.glob(f"00{number}-*"))
-        shutil.rmtree(run)
-        make(run)
-    (run / "mine.txt").write_text("not yours")
-    command = [sys.executable, "-m", "dltips", "train", "-m", *QUICK, "seed=range(3)", f"--workers={workers}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode == 5 and "1 finished, 2 failed" in done.stdout) or "2 failed, 1 finished" in done.stdout
-    assert "has files but no config.yaml; move it away" in done.stdout
-    assert (run / "mine.txt").read_text() == "not yours"
-
-
 def test_what_is_edited_while_a_run_trains_is_not_what_it_was_made_by(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,14 +238,6 @@ def test_options_by_glob_and_the_last_of_two_overrides() -> None:
     place = grid("preprocessing=glob(m*)", "seed=0", "seed=1,2", "epochs=1")
     found = [(run["settings"]["preprocessing"], run["seed"]) for run in trials(place).values()]  # type: ignore[index]
     assert found == [("min_max", 1), ("min_max", 2), ("minus_one_one", 1), ("minus_one_one", 2)]
-
-
-def test_one_process_at_a_time(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = grid("seed=1,2")
-    monkeypatch.setattr(places, "PATIENCE", 0.0)
-    with places.alone(place):
-        assert main(["train", "-m", *QUICK, "seed=1,2"]) == 2
-    assert "is being run by another process" in capsys.readouterr().err
 
 
 def test_ctrl_c_between_two_trials_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:

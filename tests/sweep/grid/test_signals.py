@@ -1,7 +1,6 @@
 """A signal that comes when a trial is all but over: that trial is finished, and no other one begins."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -48,25 +47,6 @@ def test_a_grid_ends_after_the_trial(monkeypatch: pytest.MonkeyPatch, number: si
 def test_after_the_last_trial_there_is_nothing_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     raised_in_the_first_validation(monkeypatch, signal.SIGINT)
     assert main(["train", "-m", *QUICK, "seed=0"]) == 0 and statuses() == ["finished"]
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_grid_in_workers_ends_after_the_trials_at_hand(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    validate = fit.validate
-
-    def interrupted(training):  # type: ignore[no-untyped-def]
-        if training.seed == 0:
-            os.kill(os.getppid(), number)
-            while not training.progress.stop_requested:  # until the parent has passed it on
-                pass
-        return validate(training)
-
-    monkeypatch.setattr(fit, "validate", interrupted)
-    assert main(["train", "-m", *QUICK, "seed=range(6)", "--workers", "2"]) == 130
-    done = len(statuses())
-    assert 1 <= done < 6 and set(statuses()) <= {"finished", "interrupted"}
 
 
 @pytest.mark.parametrize("number", SIGNALS)

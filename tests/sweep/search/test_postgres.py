@@ -10,12 +10,11 @@ from types import ModuleType
 
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy.exc import OperationalError
 
 from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.sweep.search.samplers import make_pruner
-from dltips.sweep.search.storage import DatabaseGone, connect, opened, shown, url_of, with_retry
+from dltips.sweep.search.storage import DatabaseGone, connect, opened, url_of
 from dltips.sweep.search.study import join, open_study
 from dltips.sweep.search.trial_loop import Loop, TrialHandle, TrialResult
 from dltips.sweep.search.worker_id import this_worker
@@ -151,19 +150,3 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     ):
         connect(url_of("postgresql://me:secret@127.0.0.1:1/db", tmp_path), 0.2)
     assert time.monotonic() - begun < 60
-
-
-def test_waiting_grows_longer_and_ends() -> None:
-    pauses: list[float] = []
-
-    def ask() -> None:
-        raise OperationalError("SELECT 1", None, Exception("server closed the connection unexpectedly"))
-
-    with pytest.raises(DatabaseGone):
-        with_retry(ask, 0.5, lambda text: None, pauses.append)  # which does not sleep
-    assert pauses[:6] == [0.1, 0.2, 0.4] or pauses == sorted(pauses)
-
-
-def test_an_address_is_shown_without_its_password() -> None:
-    assert shown("postgresql://me:hunter2@host/db") == "postgresql://me@host/db"
-    assert shown("postgresql://me@host/db") == "postgresql://me@host/db" and shown(None) is None

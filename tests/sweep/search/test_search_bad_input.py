@@ -1,21 +1,18 @@
 """Every mistake in a search is one line on stderr and exit code 2, and leaves the folder as it was."""
 
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from dltips.errors import ConfigError
 from dltips.feed.dataset_cache import DatasetCache
 from dltips.main import main
 from dltips.sweep.search import run_search
-from dltips.sweep.search import search_settings as settings_module
-from dltips.sweep.search.search_settings import SearchSettings, objectives, read, seconds, split
+from dltips.sweep.search.search_settings import SearchSettings
 from dltips.sweep.search.space import Space, resolve
-from dltips.sweep.search.storage import DatabaseGone, is_passing, unusable, url_of
+from dltips.sweep.search.storage import url_of
 
 Refused = Callable[..., str]
 QUICK = ("+recipe=quickstart", "epochs=1", "log.tensorboard=false", "log.pictures=none", "log.layers=false")
@@ -132,40 +129,6 @@ def begun(*more: str) -> Path:
     return file.parent
 
 
-def test_a_damaged_database(refused: Refused) -> None:
-    place = begun()
-    (place / "study.db").write_bytes(b"this is not a database, " * 100)
-    message = refused(f"resume={place}", "patience=0.1")
-    assert message == (
-        f"storage: {(place / 'study.db').absolute()} cannot be used (file is not a database); move it away, or name"
-        " another sweep with name=NAME"
-    )
-
-
-def test_a_locked_database(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dltips.sweep.search.storage.SQLITE_WAIT", 0.05)
-    place = begun()
-    other = sqlite3.connect(place / "study.db")
-    other.execute("BEGIN EXCLUSIVE")
-    message = refused(f"resume={place}", "patience=0.1")
-    other.close()
-    assert message == (
-        f"storage: {(place / 'study.db').absolute()} cannot be used (database is locked); another program holds it:"
-        " end that, and run the same command again"
-    )
-
-
-def test_a_database_that_is_damaged_in_part(refused: Refused) -> None:
-    place = begun()
-    content = bytearray((place / "study.db").read_bytes())
-    content[4096:] = b"\xff" * (len(content) - 4096)
-    (place / "study.db").write_bytes(content)
-    assert refused(f"resume={place}", "patience=0.1") == (
-        f"storage: {(place / 'study.db').absolute()} cannot be used (database disk image is malformed); move it away,"
-        " or name another sweep with name=NAME"
-    )
-
-
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_database_that_is_lost_is_begun_again_with_what_was_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], emptied: bool
@@ -231,23 +194,12 @@ def test_a_search_is_gone_on_with_where_its_study_is(refused: Refused) -> None:
         )
 
 
-def test_a_full_disk_is_said_at_once() -> None:
-    """It is no database that went away, and no mistake: exit code 1."""
-    error = OperationalError("INSERT", None, sqlite3.OperationalError("database or disk is full"))
-    assert not is_passing(error)
-    found = unusable(url_of(None, Path("here")), error)
-    assert isinstance(found, DatabaseGone) and str(found) == (
-        f"storage: {Path('here/study.db').absolute()} cannot be written (database or disk is full); make room, then"
-        " run the same command again"
-    )
-
-
 @pytest.mark.parametrize("name", ["../../etc", "", "20260101-000000-000000-abcdef/../../x", None])
 def test_a_folder_from_a_database_is_one_of_ours(name: str | None) -> None:
     plan = run_search.SearchPlan(Space({"metric": "val/accuracy"}, ()), SearchSettings(), ("val/accuracy",), (), "mine")
     content = {"search": plan.to_json(), "name": None, "folder": name}
     with pytest.raises(ConfigError, match=r"^name: the study mine of postgresql://host/db names no folder; write name"):
-        run_search._agreed(plan, content, url_of("postgresql://host/db", Path()), None)
+        run_search.agreed_plan(plan, content, url_of("postgresql://host/db", Path()), None)
 
 
 def test_half_a_sweep_json(refused: Refused) -> None:
@@ -269,36 +221,3 @@ def test_another_search_of_the_same_name(refused: Refused) -> None:
         "name: the study mine has init=he,xavier (not he,zeros), sampler=tpe (not qmc); give the same command, or"
         " name=ANOTHER"
     )
-
-
-@pytest.mark.parametrize(
-    ("typed", "found"),
-    [("2h", 7200.0), ("30m", 1800.0), ("1h30m", 5400.0), (90, 90.0), ("1.5h", 5400.0), ("2d", 172800.0)],
-)
-def test_times(typed: str | float, found: float) -> None:
-    assert seconds(typed) == found
-
-
-def test_settings_of_a_search_and_of_its_runs_are_told_apart() -> None:
-    own, rest = split(["trials=3", LR, "--workers", "4", "+recipe=quickstart", "objective=[val/accuracy,seconds]"])
-    assert (own, rest) == (
-        ["trials=3", "workers=4", "objective=[val/accuracy,seconds]"],
-        [LR, "+recipe=quickstart"],
-    )
-    found = read(own)
-    assert (found.trials, found.workers, objectives(found)) == (3, 4, ["val/accuracy", "seconds"])
-
-
-def test_the_environment_may_hold_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STUDY", "postgresql://me@host/db")
-    assert read(["storage=${oc.env:STUDY}"]).storage == "postgresql://me@host/db"
-    with pytest.raises(ConfigError, match=r"^storage: "):
-        read(["storage=${oc.env:NO_SUCH_VARIABLE}"])
-
-
-def test_defaults_are_what_help_says() -> None:
-    from dltips.commands.sweep import HELP
-
-    for name in ("trials", "sampler", "pruner", "seeds", "workers", "reduction"):
-        field = settings_module.SearchSettings.__dataclass_fields__[name]
-        assert f"  {name}={field.default}" in HELP

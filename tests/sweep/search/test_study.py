@@ -1,10 +1,9 @@
 """A study's trials: each claimed by one worker, given back or told once, whoever dies."""
 
 import importlib.util
-import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,14 +12,13 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import text
 
 from dltips.errors import ConfigError
 from dltips.sweep.search import claims
 from dltips.sweep.search.storage import Database, opened, url_of
 from dltips.sweep.search.study import Study, join, open_study
 from dltips.sweep.search.trial_loop import TrialHandle, TrialResult
-from dltips.sweep.search.worker_id import is_dead, this_worker
+from dltips.sweep.search.worker_id import this_worker
 
 
 def beside(name: str) -> ModuleType:
@@ -59,17 +57,6 @@ def test_it_grows_to_what_is_asked_for_and_never_shrinks(database: Database) -> 
     study = begun(database, 3)
     assert [study.grow(count) for count in (5, 5, 2)] == [5, 5, 5]
     assert [trial.number for trial in study.trials()] == [0, 1, 2, 3, 4]
-
-
-def test_in_sqlite_a_transaction_holds_the_file_from_its_beginning(database: Database, tmp_path: Path) -> None:
-    """Else two workers would read that a trial waits, and both take it."""
-    begun(database, 1)
-    other = sqlite3.connect(tmp_path / "study.db", timeout=0)
-    with database.engine.begin() as connection:
-        connection.execute(text("SELECT 1"))
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
-    other.close()
 
 
 def test_a_claim_is_one_workers_and_may_be_repeated(database: Database) -> None:
@@ -147,114 +134,6 @@ def test_a_trial_may_be_given_its_parameters(database: Database) -> None:
 def test_a_study_that_is_gone_is_one_line(database: Database) -> None:
     with pytest.raises(ConfigError, match=r"^storage: the database has no study study any more; give the command"):
         open_study(database, "study")
-
-
-def test_a_worker_stays_while_a_trial_waits(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another one may give its trial back between our two questions."""
-    study = begun(database, 1)
-    claim, answers = Study.claim, iter([None])
-
-    def blind(self: Study, *arguments: Any) -> Any:
-        return next(answers, "ask") and claim(self, *arguments)
-
-    monkeypatch.setattr(Study, "claim", blind)
-    monkeypatch.setattr("dltips.sweep.search.trial_loop.POLL", (0.0, 0.0))
-    assert stress.work(database) == "done"
-    assert study.counts()[TrialState.COMPLETE] == 1
-
-
-def test_a_worker_that_lost_its_trial_reports_no_epoch(database: Database) -> None:
-    study = begun(database, 1)
-    seen = []
-
-    def lost(asked: Any) -> TrialResult:
-        seen.append(asked.number)
-        asked.loop.lost = len(seen) == 1
-        asked.report(1, 0.5)
-        assert len(study.trials()[0].intermediate_values) == len(seen) - 1
-        if asked.loop.lost:
-            study.requeue_dead(replace(this_worker(), machine="another"), -1.0)
-        return TrialResult("complete", [1.0])
-
-    assert stress.work(database, objective=lost) == "done"
-
-
-def test_on_another_machine_a_worker_dies_of_silence(database: Database) -> None:
-    study, me = begun(database, 1), this_worker()
-    assert study.claim(replace(me, machine="another"), "a") is not None
-    assert study.requeue_dead(me, 60.0) == [], "it has just given a sign of life"
-    assert study.requeue_dead(me, None) == [], "nobody could give one"
-    assert [each.number for each in study.requeue_dead(me, -1.0)] == [0]
-
-
-def test_a_process_is_told_from_another_of_the_same_number() -> None:
-    me = this_worker()
-    assert not is_dead(asdict(me), me, 1e9, 1.0), "on this machine the table of processes decides"
-    assert is_dead(asdict(replace(me, started="1")), me, 0.0, None)
-    assert is_dead(asdict(replace(me, machine="")), replace(me, machine=""), 2.0, 1.0), "no table: silence decides"
-
-
-def test_one_workers_search_can_be_repeated(tmp_path: Path) -> None:
-    found = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        with opened(url_of(None, tmp_path / name), 30) as database:
-            study = begun(database, 14)
-            assert stress.work(database, "tpe") == "done"
-            found.append([trial.params for trial in study.trials()])
-    assert found[0] == found[1]
-
-
-def test_an_objective_that_raises_gives_its_trial_back(database: Database) -> None:
-    def raises(asked: TrialHandle) -> TrialResult:
-        raise KeyboardInterrupt
-
-    study = begun(database, 1)
-    with pytest.raises(KeyboardInterrupt):
-        stress.work(database, objective=raises)
-    assert study.counts()[TrialState.WAITING] == 1
-
-
-def test_a_trial_goes_on_with_the_parameters_it_had(database: Database) -> None:
-    seen: list[tuple[int, float]] = []
-
-    def stopped_once(asked: TrialHandle) -> TrialResult:
-        seen.append((asked.number, float(asked.values["x"])))
-        asked.report(1, 0.5)
-        return TrialResult("complete", [0.0]) if len(seen) > 1 else TrialResult(None)
-
-    begun(database, 1)
-    assert stress.work(database, objective=stopped_once) == "interrupted"
-    assert stress.work(database, objective=stopped_once) == "done"
-    assert seen[0] == seen[1]
-
-
-def test_a_worker_that_lost_its_trial_tells_nothing(database: Database) -> None:
-    study = begun(database, 1)
-    stolen = []
-
-    def suspended(asked: TrialHandle) -> TrialResult:
-        if not stolen:  # while we slept, we were thought dead
-            stolen.append(study.requeue_dead(replace(this_worker(), machine="another"), -1.0))
-            return TrialResult("complete", [1.0])
-        return TrialResult("complete", [2.0])
-
-    assert stress.work(database, objective=suspended) == "done"
-    (trial,) = study.trials()
-    assert trial.values == [2.0] and trial.user_attrs["deaths"] == 1
-
-
-def test_a_failure_is_recorded_and_the_others_go_on(database: Database) -> None:
-    study = begun(database, 3)
-    stress.work(
-        database,
-        objective=lambda asked: (
-            TrialResult("failed", (), "out of memory") if asked.number == 1 else TrialResult("complete", [1.0])
-        ),
-    )
-    states = [trial.state for trial in study.trials()]
-    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert study.trials()[1].user_attrs["error"] == "out of memory"
 
 
 @pytest.mark.slow

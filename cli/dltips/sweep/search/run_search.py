@@ -62,14 +62,14 @@ def run(arguments: list[str]) -> int:
     if settings.resume is not None:
         place, plan = _reopened(settings, own, overrides, store)
     else:
-        plan = _planned(settings, overrides, store)
+        plan = make_plan(settings, overrides, store)
     try:
         return _searched(plan, place, "trials" in typed_keys(own), store)
     except DatabaseGone as error:
         return fail(str(error), EXIT_INTERNAL)
 
 
-def _planned(settings: SearchSettings, overrides: Sequence[str], store: DatasetCache) -> SearchPlan:
+def make_plan(settings: SearchSettings, overrides: Sequence[str], store: DatasetCache) -> SearchPlan:
     """Returns the requested plan, every choice and end checked. Raises ConfigError."""
     space = spaces.resolve(overrides)
     names = objectives(settings)
@@ -232,7 +232,7 @@ def _begun(plan: SearchPlan, url: URL, place: Path | None, more: bool) -> tuple[
     with in_one_line(url), opened(url, settings.patience) as database:
         made = ask(lambda: join(database, plan.study, plan.directions, count, _content(plan, place)))
         study = ask(lambda: open_study(database, plan.study))
-        plan, place = _agreed(plan, ask(study.content), url, place)
+        plan, place = agreed_plan(plan, ask(study.content), url, place)
         lost = made and before is not None
         if lost:
             values = _left_behind(plan, place)
@@ -298,7 +298,9 @@ def _found(plan: SearchPlan) -> Path | None:
     return None
 
 
-def _agreed(plan: SearchPlan, content: dict[str, Any] | None, url: URL, place: Path | None) -> tuple[SearchPlan, Path]:
+def agreed_plan(
+    plan: SearchPlan, content: dict[str, Any] | None, url: URL, place: Path | None
+) -> tuple[SearchPlan, Path]:
     """Returns the study's own plan, which must agree with ours, and its folder. Raises ConfigError otherwise."""
     if content is None:
         raise ConfigError(

@@ -40,14 +40,14 @@ def draw(plan: SearchPlan, trials: Sequence[FrozenTrial], place: Path) -> None:
     if len(plan.objectives) > 1:
         _save(_front(plan, whole), place / FRONT)
     else:
-        _save(_history(plan, whole, pruned, failed), place / HISTORY)
+        _save(draw_history(plan, whole, pruned, failed), place / HISTORY)
         shares = importances(plan, trials)
         if shares is not None:
             _save(_importance(shares), place / IMPORTANCE)
     _save(_slices(plan, whole, pruned, failed), place / SLICES)
 
 
-def _history(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
+def draw_history(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = _figure(7.0, 3.6, 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dltips.config.redaction import redact
 from dltips.errors import ConfigError
+from dltips.files import locked
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -144,11 +145,8 @@ def _locked(url: URL, engine: Engine) -> Iterator[None]:
     from sqlalchemy import func, select
 
     if url.drivername == "sqlite":
-        import fcntl
-
         assert url.database is not None
-        with open(Path(url.database).with_name(f".{FILE}.lock"), "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(Path(url.database).with_name(f".{FILE}.lock"), wait=-1):
             yield
         return
     with engine.begin() as connection:
