@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dltips.insight.compare_table import MOST, as_csv, below, table
+from dltips.insight.compare_table import MOST_ROWS, as_csv, footnotes, table
 from dltips.insight.comparison import Comparison, as_json, compare
 from dltips.runs.past_runs import PastRun
 
@@ -50,7 +50,7 @@ def test_nothing_finished_is_a_table_without_figures() -> None:
     found = compare([run("he", 0, 0.1, "diverged"), PastRun(Path("x"), "unfinished", {}, {}, None)])
     assert found.reference is None
     assert lines(found)[1].split() == ["all", "0/1", "diverged"]
-    assert below(found) == [
+    assert footnotes(found) == [
         "2 runs left out: 1 diverged, 1 unfinished",
         "nothing differs apart from the seed: one group",
     ]
@@ -84,11 +84,11 @@ def test_figures_have_four_digits(scores: list[float], shown: str) -> None:
 
 
 def test_many_groups_are_cut_in_the_table_alone() -> None:
-    some = [run("he", 0, 0.5 + number / 1000, optimizer__lr=number) for number in range(MOST + 7)]
+    some = [run("he", 0, 0.5 + number / 1000, optimizer__lr=number) for number in range(MOST_ROWS + 7)]
     found = compare(some)
-    assert len(lines(found)) == 1 + MOST + 1
+    assert len(lines(found)) == 1 + MOST_ROWS + 1
     assert lines(found)[-1] == "... and 7 more groups; --csv FILE has them all"
-    assert len(as_csv(found).splitlines()) == MOST + 8
+    assert len(as_csv(found).splitlines()) == MOST_ROWS + 8
 
 
 def test_csv_and_json_hold_the_same_figures() -> None:

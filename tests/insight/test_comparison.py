@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from dltips.errors import ConfigError
-from dltips.insight.compare_table import as_csv, below, table
+from dltips.insight.compare_table import as_csv, footnotes, table
 from dltips.insight.comparison import Comparison, as_json, compare
 from dltips.runs.past_runs import PastRun
 
@@ -95,7 +95,7 @@ def test_what_did_not_finish_is_counted_and_not_averaged() -> None:
     by_label = {row.group.label: row for row in found.rows}
     assert by_label["init=he"].spread == compare(runs()).rows[0].spread
     assert found.left_out_count == 7
-    assert below(found)[0] == (
+    assert footnotes(found)[0] == (
         "7 runs left out: 1 diverged (init=he), 1 unfinished (init=he), 2 failed (init=lsuv),"
         " 2 without val/accuracy (init=he), 1 interrupted"
     )
@@ -128,7 +128,7 @@ def test_a_group_that_lost_runs_is_marked_and_stands_below_the_complete_ones() -
 def test_what_says_nothing_of_the_setting_is_no_loss(status: str) -> None:
     found = compare([*runs(), run("he", 4, 0.0, status)])
     assert (found.rows[0].group.label, found.rows[0].n, found.notes) == ("init=he", "4", [])
-    assert below(found)[0] == f"1 run left out: 1 {status} (init=he)"
+    assert footnotes(found)[0] == f"1 run left out: 1 {status} (init=he)"
 
 
 def test_where_no_group_is_complete_the_best_of_the_survivors_is_compared_to() -> None:
@@ -171,7 +171,7 @@ def test_of_a_search_the_trials_that_were_not_pruned_are_shown() -> None:
         "optimizer.lr=0.0349242    1        0.8651     2.00  0.3     -0.0099",
         "optimizer.lr=3          0/1      diverged        -    -           -",
     ]
-    assert below(found)[:2] == [
+    assert footnotes(found)[:2] == [
         "3 runs left out: 2 pruned (optimizer.lr=0.512986, optimizer.lr=2.37699), 1 diverged (optimizer.lr=3)",
         "2 groups of pruned runs alone not shown; --csv FILE has all",
     ]
