@@ -164,7 +164,7 @@ def test_an_existing_picture_is_replaced_and_that_is_said(capsys: Output) -> Non
 
 def test_flags_may_stand_anywhere_and_waveforms_are_drawn(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Sequence[SampleRow]] = []
-    monkeypatch.setattr(show, "grid", lambda rows, file, title: drawn.append(rows))
+    monkeypatch.setattr(show, "draw_grid", lambda rows, file, title: drawn.append(rows))
     monkeypatch.setattr(Augmentations, "build", lambda tips, samples: Augmentations(["crop"], [brighter], []))
     wave = ["data=synthetic", "data.kind=waveform", "augmentation=crop"]
     assert main(["show", "--count", "3", *wave, "--draws", "2", "batch_size=16"]) == 0

@@ -21,9 +21,8 @@ from dltips.runs.past_runs import PastRun, is_number, runs_in
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 BANDS_HEADING = "mean and 95 % interval over seeds"  # the heading in the Custom Scalars tab
-LONGEST_NAME = (
-    60  # characters of a name's part: TensorBoard's legend shows about so many, and file systems take 255 bytes
-)
+# characters of a name's part: TensorBoard's legend shows about so many, and file systems take 255 bytes
+LONGEST_NAME = 60
 # What a band is made of. A heading of its own in Time Series, which ~ puts last; and tags that no run has: of one that
 # had the first alone TensorBoard would say that it lacks the others.
 BAND_TAGS = ("~interval/{}/mean", "~interval/{}/low", "~interval/{}/high")
@@ -229,9 +228,8 @@ class Board:
         folder = self._empty_folder()
         columns, values, metrics, varied = hparams
         trial = trial_name(run.path.name)
-        file = EventFile(
-            folder, "0", trial, _start_time(run)
-        )  # sorts before the run's own files, which are named by their time
+        # sorts before the run's own files, which are named by their time
+        file = EventFile(folder, "0", trial, _start_time(run))
         if lacks_events(run):
             file.start(columns, values, metrics, _read_text(run.path / CONFIG), varied=varied)
         else:

@@ -9,10 +9,8 @@ from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing_settings, setting_text
 from dltips.runs.past_runs import USED, PastRun
 
-LOST_STATUSES = (
-    "diverged",
-    "failed",
-)  # what the setting may be to blame for; a run that was pruned or cut off says nothing
+# what the setting may be to blame for; a run that was pruned or cut off says nothing
+LOST_STATUSES = ("diverged", "failed")
 MOST_NAMED_GROUPS = 5  # groups in a note
 
 

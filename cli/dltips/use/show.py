@@ -19,7 +19,7 @@ from dltips.feed.batches import Augment, Batch, batch_sizes, to_float
 from dltips.feed.frozen_copies import CHUNK
 from dltips.feed.load import load
 from dltips.feed.splits import Split, split
-from dltips.plots.sample_grid import SampleRow, grid
+from dltips.plots.sample_grid import SampleRow, draw_grid
 from dltips.tips.augmentation import Samples
 from dltips.tips.data import Source
 from dltips.train import device as devices
@@ -90,7 +90,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     title = f"{name}, seed {settings.seed}: {shown} training samples before and after {' → '.join(augmentations.names)}"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        grid(rows, file, title)
+        draw_grid(rows, file, title)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written ({error.strerror or error})") from error
     notes = [*source.notes, *warnings(config.tips, config.resolved)]
