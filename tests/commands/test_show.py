@@ -135,7 +135,7 @@ def test_what_comes_after_the_preprocessing_is_shown_without_it_last_and_with_it
     def streams(name: str, draw: int) -> Generator:
         return seeds.generator(7, "augmentation", name, draw)
 
-    found = list(show.augmented(chain, {"brighter": ["by 0.75"], "mixed": []}, batch, streams, 2))
+    found = list(show.augmented_rows(chain, {"brighter": ["by 0.75"], "mixed": []}, batch, streams, 2))
     assert [(label, list(notes)) for label, notes, _ in found] == [
         ("original", []),
         ("brighter", ["by 0.75"]),
