@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dltips.errors import ConfigError
-from dltips.insight.groups import differing_settings, group_runs, setting_text, wrap_label
+from dltips.insight.groups import differing_settings, group_runs, wrap_label
 from dltips.runs.past_runs import PastRun
 
 
@@ -73,39 +73,6 @@ def test_settings_that_read_the_same_are_the_same() -> None:
     assert differing_settings([run(lr=1), run(lr=1.0), run(lr="1")]) == []
     assert differing_settings([run(w=[128, 128]), run(w=[128.0, 128])]) == []
     assert differing_settings([run(compile=True), run(compile=1)]) == ["compile"]
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.1, "0.1"),
-        (1.0, "1"),
-        (-0.0, "0"),
-        (1e-05, "1e-05"),
-        (0.1 + 0.2, "0.3"),
-        (0.1234567890123456, "0.123456789012"),
-        ([0.1 + 0.2, {"a": 0.7 + 0.1}], "[0.3,{a: 0.8}]"),
-        (1e300, "1e+300"),
-        (float("nan"), "nan"),
-        (float("inf"), "inf"),
-        (True, "true"),
-        (None, "null"),
-        ([128, 64.5, "a"], "[128,64.5,a]"),
-        ({"head": 10.0}, "{head: 10}"),
-        ("he", "he"),
-        ("[bold]he[/bold]", "[bold]he[/bold]"),
-        ("\x1b[31mred\x07\n", "[31mred"),
-        ("Gr\u00f6\u00dfe \u2192", "Gr\u00f6\u00dfe \u2192"),
-        ("a\u202eb\x9b", "ab"),
-    ],
-)
-def test_settings_as_text(value: Any, shown: str) -> None:
-    assert setting_text(value) == shown
-
-
-def test_all_digits_are_there_where_they_are_asked_for() -> None:
-    assert setting_text(0.1 + 0.2, None) == "0.30000000000000004"
-    assert setting_text([0.7 + 0.1, 1.0], None) == "[0.7999999999999999,1]"
 
 
 def test_values_that_differ_in_rounding_alone_are_one() -> None:

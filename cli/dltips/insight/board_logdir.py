@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, RunGroup, differing_settings, group_runs, setting_text
+from dltips.formatting import setting_text
+from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, RunGroup, differing_settings, group_runs
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
 from dltips.metrics import is_score
 from dltips.runs.events import EventFile, Setting, trial_name

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from dltips.formatting import setting_text
 from dltips.insight.compared_group import ComparedGroup
-from dltips.insight.groups import ALL, RunGroup, differing_settings, setting_text
+from dltips.insight.groups import ALL, RunGroup, differing_settings
 from dltips.runs.past_runs import USED, PastRun
 
 # what the setting may be to blame for; a run that was pruned or cut off says nothing

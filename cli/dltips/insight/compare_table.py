@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 
+from dltips.formatting import ColumnNumbers, megabytes, p_value, seconds_text, setting_text
 from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.comparison import Comparison, group_record
-from dltips.insight.groups import setting_text, wrap_label
+from dltips.insight.groups import wrap_label
 
 DEFAULT_WIDTH, NARROWEST_LABEL = 100, 24  # of the table where it goes to no terminal; of its first column
 SPARED_COLUMNS = ("MB", "seconds", "sd")  # columns that a narrow terminal does without, in this order
@@ -26,7 +26,7 @@ def table(comparison: Comparison, width: int = DEFAULT_WIDTH) -> list[tuple[str,
     """
     all_rows = shown_rows(comparison)
     rows = all_rows[:MOST_ROWS]
-    number = Formatter(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
+    number = ColumnNumbers(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
     head = ["n", comparison.metric, "sd", "95 %", "seconds", "MB", "difference", "p"]
     cells = [_cells(row, comparison, number) for row in rows]
     filled = [column for column in range(len(head)) if not cells or any(line[column] != NO_VALUE for line in cells)]
@@ -91,7 +91,7 @@ def _line(label: str, cells: Sequence[str], label_width: int, widths: Sequence[i
     return f"{label:<{label_width}}  {'  '.join(columns)}".rstrip()
 
 
-def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> list[str]:
+def _cells(row: ComparedGroup, comparison: Comparison, number: ColumnNumbers) -> list[str]:
     if row.spread is None:
         status = max(row.left_out, key=row.left_out.__getitem__, default=NO_VALUE)
         return [
@@ -108,23 +108,11 @@ def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> lis
         number(spread.mean),
         NO_VALUE if spread.deviation is None else number(spread.deviation),
         NO_VALUE if spread.high is None else f"±{number(spread.high - spread.mean)}",
-        NO_VALUE if row.seconds is None else f"{row.seconds:,.{1 if row.seconds >= 10 else 2}f}",
-        NO_VALUE if row.size_mb is None else f"{row.size_mb:.3g}" if row.size_mb < 1000 else f"{row.size_mb:,.0f}",
+        NO_VALUE if row.seconds is None else seconds_text(row.seconds),
+        NO_VALUE if row.size_mb is None else megabytes(row.size_mb),
         difference,
-        NO_VALUE if row.p is None else "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}",
+        NO_VALUE if row.p is None else p_value(row.p),
     ]
-
-
-class Formatter:
-    """Numbers of one table with as many decimals as make four digits of the largest, and at least four below ten."""
-
-    def __init__(self, largest: float) -> None:
-        self.scientific = largest >= 1e9 or 0 < largest < 1e-4
-        digits = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
-        self.decimals = 4 if 0 <= digits <= 1 else max(0, 4 - digits)
-
-    def __call__(self, value: float) -> str:
-        return f"{value:.3e}" if self.scientific else f"{value:,.{self.decimals}f}"
 
 
 def as_csv(comparison: Comparison) -> str:

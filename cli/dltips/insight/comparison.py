@@ -19,9 +19,10 @@ from typing import Any
 
 from dltips import metrics
 from dltips.errors import ConfigError, suggest
+from dltips.formatting import setting_text
 from dltips.insight import compare_notes
 from dltips.insight.compared_group import ComparedGroup
-from dltips.insight.groups import ALL, RunGroup, differing_settings, group_runs, setting_text
+from dltips.insight.groups import ALL, RunGroup, differing_settings, group_runs
 from dltips.insight.statistics import Spread, holm, mean, paired, spread
 from dltips.runs.past_runs import USED, PastRun, is_run
 

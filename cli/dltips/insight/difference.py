@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dltips.insight.groups import family_order, setting_text
+from dltips.formatting import rounded, setting_text
+from dltips.insight.groups import family_order
 from dltips.metrics import FIGURES
 from dltips.runs.layout import ENVIRONMENT
 from dltips.runs.past_runs import PastRun
@@ -29,7 +30,7 @@ class Change:
     def shown(self, side: int) -> str:
         value = self.values.get(side)
         if isinstance(value, float) and self.digits is not None:
-            return f"{value:.{self.digits}g}" if abs(value) < 10**self.digits else f"{value:.0f}"
+            return rounded(value, self.digits)
         return setting_text(value, None) if side in self.values else ABSENT
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,13 @@ from typing import Any
 
 from dltips.catalog.registry import FAMILIES, STACKABLE
 from dltips.errors import ConfigError, suggest
+from dltips.formatting import setting_text
 from dltips.runs.past_runs import PastRun
 
 # What does not decide the result, or is what a group's runs are repeated over.
 IGNORED = frozenset({"seed", "name", "resume", "device", "devices"})
 IGNORED_SECTIONS = ("log.", "checkpoint.")
 ALL = "all"  # the label of the only group
-SETTING_DIGITS = 12  # of a number: 0.1 + 0.2 is 0.3, and no two that were typed become one
 LABEL_DIGITS = 6  # that a label has of a number, where they tell the groups apart: one that was drawn has 17
 
 
@@ -39,24 +38,6 @@ class RunGroup:
         for run in self.runs:
             runs_by_seed[str(run.path) if run.seed is None else run.seed].append(run)
         return dict(runs_by_seed)
-
-
-def setting_text(value: Any, digits: int | None = SETTING_DIGITS) -> str:
-    """A setting as one would type it, 1 and 1.0 alike; None are all the digits that tell a number from any other.
-
-    Control characters, which a terminal obeys, are dropped.
-    """
-    if isinstance(value, str):
-        return "".join(char for char in value if char.isprintable())
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if isinstance(value, list | tuple):
-        return f"[{','.join(setting_text(inner, digits) for inner in value)}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{setting_text(key)}: {setting_text(inner, digits)}' for key, inner in value.items())}}}"
-    if isinstance(value, float):
-        return repr(value) if digits is None else f"{value:.{digits}g}"
-    return json.dumps(value, default=str)
 
 
 def differing_settings(runs: Iterable[PastRun]) -> list[str]:

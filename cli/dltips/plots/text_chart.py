@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from dltips.formatting import four_digits
+
 Point = tuple[float, float | None]  # epoch, value; None where it is missing
 Curves = Mapping[str, list[Point]]  # by split
 Dot = tuple[int, int]  # column, row; the row counts from the top
@@ -145,7 +147,7 @@ def _panel(quantity: str, curves: Curves, width: int, height: int, marks: _Ascii
 def _header(title: str, curves: Curves, lit: Mapping[str, set[Dot]], width: int, marks: _Ascii) -> str:
     """The title, and each split's mark with its last value; shorter where the panel is narrow."""
     last_values = {split: [value for _, value in points if value is not None][-1:] for split, points in curves.items()}
-    with_values = {split: " ".join([split, *map(_short, last_values[split])]) for split in curves}
+    with_values = {split: " ".join([split, *map(four_digits, last_values[split])]) for split in curves}
     if "both" in marks.sample and len(lit) > 1 and set.intersection(*lit.values()):
         with_values["both"] = "both"
     for texts in (with_values, {split: split for split in with_values}):
@@ -154,10 +156,6 @@ def _header(title: str, curves: Curves, lit: Mapping[str, set[Dot]], width: int,
             painted = "".join(f"  {marks.painted(split, marks.sample[split])} {text}" for split, text in texts.items())
             return title + painted + " " * (width - len(title + unpainted))
     return title
-
-
-def _short(value: float) -> str:
-    return f"{value:#.4g}".rstrip(".")
 
 
 def _labels(low: float, high: float, is_log: bool, height: int) -> dict[int, str]:
