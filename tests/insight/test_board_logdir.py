@@ -349,7 +349,7 @@ def test_the_runs_are_left_as_they_are(outputs, board):
 
 def test_a_place_without_runs_is_refused(tmp_path, board, outputs):
     outputs.mkdir()
-    with pytest.raises(ConfigError, match="outputs: has no run in it; give a run, a sweep, or a folder of them"):
+    with pytest.raises(ConfigError, match=r"outputs: .*give a run, a sweep"):
         board.refresh()
 
 

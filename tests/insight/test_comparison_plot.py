@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,9 @@ def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
 def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_named(tmp_path: Path) -> None:
     runs = [run(tmp_path, "he", 0, [0.5] * 20), run(tmp_path, "he", 1, [0.5] * 4), run(tmp_path, "zeros", 0, [])]
     target = tmp_path / "curves.png"
-    assert comparison_plot.draw_curves(compare(runs), target) == [
-        f"picture   {target}",
-        "no curve of init=zeros: metrics.jsonl has no val/accuracy there",
-        "dashed is the mean over the seeds that go on when others have stopped early",
-    ]
+    picture, without, dashed = comparison_plot.draw_curves(compare(runs), target)
+    assert picture == f"picture   {target}" and re.search(r"^no curve of init=zeros: .*val/accuracy", without)
+    assert dashed.startswith("dashed")
     image = Image.open(target).convert("RGB")
     blue = tuple(bytes.fromhex(comparison_plot.COLORS[0][1:]))
     rows = [[x for x in range(image.width) if image.getpixel((x, y)) == blue] for y in range(image.height)]
@@ -90,10 +89,10 @@ def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_
 def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     runs = [run(tmp_path, f"init{number:02}", 0, [number / 100]) for number in range(12)]
     notes = comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
-    assert notes[1:] == ["the picture has the best 8 of 12 groups"]
+    assert len(notes) == 2 and re.search(r"best 8 of 12 groups$", notes[1])
     assert legend(figures[-1]) == [f"init=init{number:02} (1)" for number in range(11, 3, -1)]
     notes = comparison_plot.draw_curves(compare(runs, baseline="init=init00"), tmp_path / "a.png")
-    assert notes[1:] == ["the picture has the best 7 of 12 groups, and the baseline"]
+    assert len(notes) == 2 and re.search(r"best 7 of 12 groups, .*baseline$", notes[1])
     assert legend(figures[-1])[-2:] == ["init=init05 (1)", "init=init00 (1)"]
 
 
@@ -147,8 +146,8 @@ def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, figures: l
     lost = run(tmp_path, "zeros", 4, [])
     runs.append(PastRun(lost.path, "diverged", lost.settings, lost.summary, 4))
     target = tmp_path / "a.png"
-    said = "an interval that is far wider than the rest is cut at the edge of the picture"
-    assert comparison_plot.draw_curves(compare(runs), target) == [f"picture   {target}", said]
+    picture, cut = comparison_plot.draw_curves(compare(runs), target)
+    assert picture == f"picture   {target}" and re.search(r"interval.* cut", cut)
     assert legend(figures[-1]) == ["init=he (2)", "init=zeros (4/5)"]
 
 
@@ -172,14 +171,10 @@ def test_short_flat_and_broken_curves_are_drawn(tmp_path: Path, scores: list[Any
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     runs = [run(tmp_path, "he", 0, [])]
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=r"^plot: .*val/accuracy.*; choose .*metrics\.jsonl"):
         comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
-    assert str(error.value) == (
-        "plot: no finished run has val/accuracy by epoch; choose a metric that metrics.jsonl has"
-    )
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=r"^plot: seconds .*--metric val/loss$"):
         comparison_plot.draw_curves(compare(runs, metric="seconds"), tmp_path / "a.png")
-    assert str(error.value) == "plot: seconds is one figure per run; draw a metric of epochs: --metric val/loss"
     assert not (tmp_path / "a.png").exists()
 
 
@@ -187,17 +182,16 @@ def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
     for target, message in {
-        "a.bmp": "plot: a.bmp is no picture that can be written; end it in .png, .svg, .pdf",
-        "a": "plot: a is no picture that can be written; end it in .png, .svg, .pdf",
-        "gone/a.png": "plot: gone is no folder; make it first, or choose another",
-        "folder.png": "plot: folder.png cannot be written; choose another file",
+        "a.bmp": r"a\.bmp .*\.png, \.svg, \.pdf$",
+        "a": r"a .*\.png, \.svg, \.pdf$",
+        "gone/a.png": r"gone .*; make it first",
+        "folder.png": r"folder\.png .*; choose another file$",
     }.items():
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=f"^plot: {message}"):
             comparison_plot.check_target(Path(target))
-        assert str(error.value) == message
     comparison_plot.check_target(Path("good.PNG"))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ConfigError, match=r"^plot: good\.png cannot be written; choose another file$"):
+    with pytest.raises(ConfigError, match=r"^plot: good\.png .*; choose another file$"):
         comparison_plot.check_target(Path("good.png"))
 
 

@@ -119,14 +119,10 @@ def test_a_group_without_the_setting_says_so() -> None:
 
 def test_a_setting_that_no_run_has_is_refused() -> None:
     runs = [run(init="he", optimizer__lr=0.1), run(init="zeros", optimizer__lr=0.1)]
-    for key, message in {
-        "inti": "by: 'inti' is no setting of these runs; did you mean init?",
-        "qqq": "by: 'qqq' is no setting of these runs; what differs here is init",
-    }.items():
-        with pytest.raises(ConfigError) as error:
+    for key, remedy in {"inti": r"did you mean init\?$", "qqq": r"differs.* init$"}.items():
+        with pytest.raises(ConfigError, match=rf"^by: '{key}' .*{remedy}"):
             group_runs(runs, [key])
-        assert str(error.value) == message
-    with pytest.raises(ConfigError, match=r"what differs here is the seed alone$"):
+    with pytest.raises(ConfigError, match=r"^by: 'qqq' .*the seed alone$"):
         group_runs(runs[:1], ["qqq"])
 
 
