@@ -116,7 +116,7 @@ def _meta(acquired: Acquired) -> dict[str, Any]:
     }
 
 
-def stamp(file: Path) -> str:
+def file_stamp(file: Path) -> str:
     """What changes when the file does."""
     status = file.stat()
     return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
