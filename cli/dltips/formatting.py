@@ -1,4 +1,4 @@
-"""How numbers, times, settings and tables are written for people."""
+"""Formats numbers, times, settings and tables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-SETTING_DIGITS = 12  # of a number: 0.1 + 0.2 is 0.3, and no two that were typed become one
+SETTING_DIGITS = 12  # digits of a number: 0.1 + 0.2 is 0.3, and no two typed numbers become equal
 
 
 def few(names: Iterable[object], most: int = 3) -> str:
-    """The first few of a list, and how many more."""
+    """Returns the first few of a list, and how many more there are."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def clock(seconds: float) -> str:
-    """3:05 or 1:02:03."""
+    """Returns 3:05 or 1:02:03."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def label(varied: Mapping[str, Any]) -> str:
-    """init=he optimizer.lr=0.1."""
+    """Returns init=he optimizer.lr=0.1."""
     return " ".join(f"{key}={override_text(value)}" for key, value in varied.items()) or "as it is"
 
 
 def override_text(value: Any) -> str:
-    """A setting as people type it."""
+    """Returns a setting as people type it."""
     if isinstance(value, list):
         return f"[{','.join(override_text(inner) for inner in value)}]"
     if value is None or isinstance(value, bool):
@@ -38,7 +38,7 @@ def override_text(value: Any) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Cells in columns, the first `left` of them flush left, the others flush right."""
+    """Returns cells in columns, the first `left` of them aligned left, the others right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
         "  ".join(
@@ -50,7 +50,7 @@ def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
 
 
 def setting_text(value: Any, digits: int | None = SETTING_DIGITS) -> str:
-    """A setting as one would type it, 1 and 1.0 alike; None are all the digits that tell a number from any other.
+    """Returns a setting as typed, 1 and 1.0 alike; None are all the digits that distinguish a number from any other.
 
     Control characters, which a terminal obeys, are dropped.
     """
@@ -78,22 +78,22 @@ def four_digits(value: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """1.23, from ten on 12.3."""
+    """Formats seconds: 1.23, from ten on 12.3."""
     return f"{seconds:,.{1 if seconds >= 10 else 2}f}"
 
 
 def megabytes(size: float) -> str:
-    """0.123, from a thousand on 1,234."""
+    """Formats a size: 0.123, from a thousand on 1,234."""
     return f"{size:.3g}" if size < 1000 else f"{size:,.0f}"
 
 
 def p_value(p: float) -> str:
-    """0.0123; <0.0001 below that."""
+    """Formats a p value: 0.0123, or <0.0001."""
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 class ColumnNumbers:
-    """Numbers of one table with as many decimals as make four digits of the largest, and at least four below ten."""
+    """Formats one table's numbers with decimals for four digits of the largest, and at least four below ten."""
 
     def __init__(self, largest: float) -> None:
         self.scientific = largest >= 1e9 or 0 < largest < 1e-4

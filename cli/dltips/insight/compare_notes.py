@@ -1,4 +1,4 @@
-"""What is said below a comparison: on its metric, its seeds, its survivors, its pairs, its data and code."""
+"""Writes the notes below a comparison: on its metric, its seeds, its lost runs, its pairs, its data and code."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing_settings
 from dltips.runs.past_runs import USED, PastRun
 
-# what the setting may be to blame for; a run that was pruned or cut off says nothing
+# statuses that may be the setting's fault; a pruned or interrupted run says nothing
 LOST_STATUSES = ("diverged", "failed")
 MOST_NAMED_GROUPS = 5  # groups in a note
 
 
 def group_names(labels: Iterable[str]) -> str:
-    """` (init=zeros, init=he)`: the groups by name where they are few."""
+    """Returns ` (init=zeros, init=he)`: the groups by name if they are few."""
     names = [name for name in dict.fromkeys(labels) if name != ALL]
-    if len(", ".join(names)) > 80:  # each stands in the table anyway
+    if len(", ".join(names)) > 80:  # the table has each of them anyway
         return f" (in {len(names)} group{'' if len(names) == 1 else 's'})"
     return f" ({', '.join(names)})" if names else ""
 
@@ -38,7 +38,7 @@ def metric_notes(asked: str | None, deciding: Counter[str]) -> list[str]:
 
 
 def survivor_notes(rows: Sequence[ComparedGroup]) -> list[str]:
-    """Which means are of survivors, and where their groups stand for it."""
+    """Notes which means are of surviving runs only, and the place of their groups in the order."""
     survivors = [row for row in rows if row.spread and row.lost]
     if not survivors:
         return []
@@ -55,7 +55,7 @@ def survivor_notes(rows: Sequence[ComparedGroup]) -> list[str]:
 
 
 def row_notes(rows: Sequence[ComparedGroup], by: Sequence[str] | None, groups: Sequence[RunGroup]) -> list[str]:
-    """On what makes a group's value per seed, and on the pairs that a p value is made of."""
+    """Notes how a group's value per seed is computed, and the pairs of each p value."""
     notes = []
     varied = dict.fromkeys(key for group in groups for key in differing_settings(group.runs)) if by is not None else {}
     varied_within = [key for key in varied if key not in (by or ())]
@@ -82,7 +82,7 @@ def _settings(runs: Iterable[PastRun], keys: Sequence[str]) -> frozenset[tuple[s
 
 
 def _pair_notes(rows: Sequence[ComparedGroup]) -> list[str]:
-    """Where a p value is missing, or stands on fewer seeds than n says."""
+    """Notes missing p values, and p values of fewer seeds than n."""
     others = [row for row in rows if not row.reference]
     if len(others) == len(rows) or not others:
         return []
@@ -106,7 +106,7 @@ def _pair_notes(rows: Sequence[ComparedGroup]) -> list[str]:
 
 
 def provenance_notes(used: Sequence[PastRun]) -> list[str]:
-    """Whether the runs are of the same data and code."""
+    """Notes whether the runs share data and code."""
     notes = []
     facts: tuple[tuple[str, Callable[[int], str]], ...] = (
         ("data_hash", lambda count: f"the runs are of {count} data sets or splits: their scores are of other samples"),

@@ -1,4 +1,4 @@
-"""A comparison as text and as CSV."""
+"""Formats a comparison as text and as CSV."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.comparison import Comparison, group_record
 from dltips.insight.groups import wrap_label
 
-DEFAULT_WIDTH, NARROWEST_LABEL = 100, 24  # of the table where it goes to no terminal; of its first column
-SPARED_COLUMNS = ("MB", "seconds", "sd")  # columns that a narrow terminal does without, in this order
+DEFAULT_WIDTH, NARROWEST_LABEL = 100, 24  # of the table outside a terminal; of its first column
+SPARED_COLUMNS = ("MB", "seconds", "sd")  # columns left out in a narrow terminal, in this order
 NO_VALUE, PRUNED = "-", "pruned"
-LONGEST_STATUS = 12  # letters of what became of a group's runs; ours are shorter
-MOST_ROWS = 50  # rows in a terminal: who wants more reads the CSV
+LONGEST_STATUS = 12  # letters of a status; ours are shorter
+MOST_ROWS = 50  # rows in a terminal; the CSV has all
 
 
 def table(comparison: Comparison, width: int = DEFAULT_WIDTH) -> list[tuple[str, bool]]:
-    """The lines, each with whether it is to stand out: the head, and the reference's row. Long labels are wrapped.
+    """Returns the lines, each with whether it is highlighted: the head, and the reference's row. Wraps long labels.
 
-    Groups of pruned runs alone, of which a search has many, and columns that say nothing are not in it.
+    Groups of pruned runs alone, of which a search has many, and columns without information are left out.
     """
     all_rows = shown_rows(comparison)
     rows = all_rows[:MOST_ROWS]
@@ -56,12 +56,12 @@ def table(comparison: Comparison, width: int = DEFAULT_WIDTH) -> list[tuple[str,
 
 
 def shown_rows(comparison: Comparison) -> Sequence[ComparedGroup]:
-    """The rows without the groups of pruned runs alone; all where there is nothing else."""
+    """Returns the rows without the groups of pruned runs alone; all rows if there are no others."""
     return [row for row in comparison.rows if row.spread or set(row.left_out) != {PRUNED}] or comparison.rows
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What is to be known about the table: what was left out, how it was calculated."""
+    """Returns the notes below the table: what is left out, how values are computed."""
     lines = []
     count = comparison.left_out_count
     if count:
@@ -82,7 +82,7 @@ def footnotes(comparison: Comparison) -> list[str]:
 
 
 def _first_group(comparison: Comparison) -> str:
-    """What the first group is."""
+    """Returns the description of the first group."""
     return "best" if comparison.better else "lowest"
 
 
@@ -116,7 +116,7 @@ def _cells(row: ComparedGroup, comparison: Comparison, number: ColumnNumbers) ->
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line per group, full precision; the settings that tell the groups apart have a column each."""
+    """Returns a line per group, in full precision; each differing setting has a column."""
     stream = io.StringIO()
     keys = list(comparison.by)
     records = [group_record(row) for row in comparison.rows]

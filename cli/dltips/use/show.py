@@ -1,4 +1,4 @@
-"""What `dltips show` does: the first training batch before and after its augmentations, as a picture."""
+"""Draws the first training batch before and after its augmentations, for `dltips show`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dltips.train.finetuning import pretrained as pretrained_nets
 
 DEFAULT_COUNT = 8
 
-Streams = Callable[[str, int], Generator]  # of an augmentation's name and a draw
+Streams = Callable[[str, int], Generator]  # by an augmentation's name and a draw
 NamedAugments = Sequence[tuple[str, Augment]]
 
 
 def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tuple[str, list[str]]:
-    """Write the picture; what it shows in words, and what the user should hear of. Errors: ConfigError.
+    """Writes the picture; returns its description and notes for the user. Raises ConfigError.
 
     A row of originals; one for each augmentation alone; and as many as there are draws for all of them, in their order.
     The first draw is what the net gets in the first step of training, unless the preprocessing changes it.
@@ -59,7 +59,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     first_batch = _first_batch(config, train_split, classes)
     if common.expand:
         draws = min(draws, common.expand)
-        augmentations.frozen(first_batch, 1, streams)  # says what cannot be frozen
+        augmentations.frozen(first_batch, 1, streams)  # raises for augmentations that cannot be frozen
         device = torch.device("cpu")
     count_shown = min(DEFAULT_COUNT, len(first_batch)) if count is None else count
     if count_shown > len(first_batch):
@@ -123,7 +123,7 @@ def _first_batch(config: Config, train_split: Split, classes: int) -> Split:
 def augmented_rows(
     augmentations: Augmentations, knobs: Mapping[str, Sequence[str]], batch: Batch, streams: Streams, draws: int
 ) -> Iterator[tuple[str, Sequence[str], Batch]]:
-    """Each row's label, the notes below it, and its batch."""
+    """Yields each row's label, the notes below it, and its batch."""
     count_before = len(augmentations.before)
     before = list(zip(augmentations.names[:count_before], augmentations.before, strict=True))
     after = list(zip(augmentations.names[count_before:], augmentations.after, strict=True))
@@ -138,7 +138,7 @@ def augmented_rows(
 
 
 def _augment_batch(before: NamedAugments, after: NamedAugments, batch: Batch, streams: Streams, draw: int) -> Batch:
-    """As the feed does it, save for the preprocessing, which comes between the two."""
+    """Applies augmentations as the feed does, without the preprocessing between them."""
     inputs, targets = batch
     for name, augment in before:
         inputs, targets = augment(inputs, targets, streams(name, draw))
@@ -150,7 +150,7 @@ def _augment_batch(before: NamedAugments, after: NamedAugments, batch: Batch, st
 
 
 def _upright(inputs: Tensor, source: Source) -> Tensor:
-    """Images as they are; spectrograms, whose first row is the lowest tone, with it at the bottom."""
+    """Turns spectrograms, whose first row is the lowest tone, upside down; returns images unchanged."""
     return inputs.flip(2) if source.reader.get("features") == "log_mel" else inputs
 
 
@@ -159,7 +159,7 @@ def _knob_notes(tip: Tip) -> list[str]:
 
 
 def captions(label: str, targets: Tensor, classes: Sequence[str]) -> list[list[str]]:
-    """The class below an original; below a mixed sample its classes with their shares, the larger one first."""
+    """Returns the class below an original; below a mixed sample its classes with their shares, the largest first."""
     if targets.dim() == 2:
         shares = targets.cpu()
         order = shares.argsort(dim=1, descending=True)[:, :2].tolist()

@@ -1,6 +1,6 @@
-"""From one command to several processes and back to one exit code; or one of those that torchrun or srun started.
+"""Starts the processes of a run and returns one exit code; or runs as one of those that torchrun or srun started.
 
-Imports no torch before it is certain that there are to be several.
+Imports no torch before several processes are certain.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dltips.runs.layout import LOG
 from dltips.signals import handling, present
 from dltips.train.parallel.world import LOST, PLACE, World, check_devices, read_message, tell, world
 
-GRACE = 10.0  # seconds, in which processes that were killed are gone
-TAIL = 40  # lines of what a process said last
+GRACE = 10.0  # seconds until killed processes are gone
+TAIL = 40  # last lines of a process's output
 
 
 def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[str], one_run: Callable[[], int]) -> int:
-    """The run in this process, or in several; the exit code. Errors: ConfigError.
+    """Runs in this process, or in several; returns the exit code. Raises ConfigError.
 
     `arguments` are those of `dltips train`, for the processes that are started.
     """
@@ -55,14 +55,14 @@ def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[s
 
 
 def _asked(composed: DictConfig, overrides: list[str]) -> int:
-    """How many devices: as typed; of a run that goes on, as it had. Errors: ConfigError."""
+    """Returns the number of devices: as typed, or that of the resumed run. Raises ConfigError."""
     from dltips.catalog.registry import Size, check_value
 
     return int(check_value("devices", _kept(composed, overrides, "devices", 1), Size))
 
 
 def _kept(composed: DictConfig, overrides: list[str], key: str, default: object) -> Any:
-    """As typed; of a run that goes on, as it had. Errors: ConfigError."""
+    """Returns the value as typed, or that of the resumed run. Raises ConfigError."""
     if composed.get("resume") is None or key in typed_keys(overrides):
         return composed.get(key)
     from dltips.runs import folder
@@ -71,13 +71,13 @@ def _kept(composed: DictConfig, overrides: list[str], key: str, default: object)
 
 
 def _start(devices: int, arguments: list[str], stop: StopCount) -> int:
-    """Run `dltips train` with these arguments in so many processes, which end before this does; the exit code."""
+    """Runs `dltips train` with these arguments in several processes, ends them all, and returns the exit code."""
     import logging
 
-    failed: tuple[int, int] | None = None  # the rank that went first, and its exit status
+    failed: tuple[int, int] | None = None  # the rank that failed first, and its exit status
     with tempfile.TemporaryDirectory(prefix="dltips-") as name, _surroundings(devices, name):
         place = Path(name)
-        logging.disable(logging.CRITICAL)  # what torch says of an end is said here, in one line
+        logging.disable(logging.CRITICAL)  # torch's message about a process's end is replaced by one line
         try:
             if not stop.asked:
                 failed = _supervise(devices, place, arguments, stop)
@@ -107,7 +107,7 @@ class StopCount:
 
 @contextlib.contextmanager
 def counting_signals() -> Iterator[StopCount]:
-    """Within, signals are counted. A signal that nohup has switched off stays off."""
+    """Counts signals during the block. A signal ignored by nohup stays ignored."""
     count = StopCount()
     numbers = present("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
     with handling(count.on_signal, [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]):
@@ -115,9 +115,9 @@ def counting_signals() -> Iterator[StopCount]:
 
 
 def _supervise(devices: int, place: Path, arguments: list[str], stop: StopCount) -> tuple[int, int] | None:
-    """Start the processes and wait for their end; the rank that failed first, if any, and its exit status.
+    """Starts the processes and waits for them; returns the first failed rank, if any, and its exit status.
 
-    Torch's supervisor gets a thread, in which it leaves signals alone: else it would kill 30 s after the first.
+    Torch's supervisor runs in a thread, in which it leaves signals alone: else it would kill 30 s after the first.
     """
     ended: list[BaseException | None] = []
 
@@ -143,7 +143,7 @@ def _supervise(devices: int, place: Path, arguments: list[str], stop: StopCount)
                 told.add(file)
     until = time.monotonic() + GRACE
     while thread.is_alive() and time.monotonic() < until:
-        _end_all(place)  # also those that begin only now
+        _end_all(place)  # also those that are starting
         thread.join(0.1)
     if ended and ended[0] is not None:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -157,11 +157,11 @@ def _supervise(devices: int, place: Path, arguments: list[str], stop: StopCount)
 
 @contextlib.contextmanager
 def _surroundings(devices: int, place: str) -> Iterator[None]:
-    """What the processes inherit."""
+    """Sets the environment that the processes inherit."""
     environment = dict(os.environ)
-    os.environ |= {PLACE: place, "TMPDIR": place}  # what a process leaves that is killed goes with the folder
+    os.environ |= {PLACE: place, "TMPDIR": place}  # files left by a killed process are removed with the folder
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # each process would tell of the others' end
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else each process would report the end of the others
     try:
         yield
     finally:
@@ -170,16 +170,16 @@ def _surroundings(devices: int, place: str) -> Iterator[None]:
 
 
 def _end_all(place: Path) -> None:
-    """None of the processes outlives this one."""
+    """Ends all processes, so that none outlives this one."""
     for file in place.glob("pid-*") if hasattr(os, "killpg") else ():
         with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
             os.killpg(int(file.read_text()), signal.SIGKILL)
 
 
 def _conclude(place: Path, devices: int, failed: tuple[int, int] | None, *, stopped: bool) -> int:
-    """The exit code, and what has to be said since no process could."""
+    """Returns the exit code, and the report that no process could write."""
     told = {rank: read_message(place / f"code-{rank}") for rank in range(devices)}
-    if told[0].isdigit():  # it has said why
+    if told[0].isdigit():  # it has reported the reason
         return int(told[0])
     path = read_message(place / "folder")
     for rank, code in told.items():
@@ -197,7 +197,7 @@ def _conclude(place: Path, devices: int, failed: tuple[int, int] | None, *, stop
 
 
 def how_to_resume(path: str) -> str:
-    """How to go on with a run that could not save; `path` is its folder, if it got that far."""
+    """Returns how to resume a run that could not save; `path` is its folder, if it was made."""
     from dltips.runs import checkpoint
 
     if not path:
@@ -208,18 +208,18 @@ def how_to_resume(path: str) -> str:
 
 
 def _keep(place: Path, rank: int, path: str) -> None:
-    """The end of what a process said, a traceback for instance, goes to run.log: the first one has said its own."""
+    """Appends the end of a process's output, such as a traceback, to run.log; the first process has its own."""
     said = read_message(place / f"said-{rank}").splitlines()[-TAIL:]
     if rank and said and path:
         with contextlib.suppress(OSError), (Path(path) / LOG).open("a", encoding="utf-8") as log:
             log.writelines(f"process {rank + 1}: {line}\n" for line in said)
 
 
-# One of several
+# One of several processes
 
 
 def _as_one_of(place: World, composed: DictConfig, overrides: list[str], one_run: Callable[[], int]) -> int:
-    """The run, as one of its processes."""
+    """Trains as one of the run's processes."""
     heard = os.dup(2)
     if place.rank:
         _silence(place.rank)
@@ -244,14 +244,14 @@ def _as_one_of(place: World, composed: DictConfig, overrides: list[str], one_run
 
         if place.rank:
             tell(f"why-{place.rank}", reason(error))
-            # what is wrong in all processes the first one says
+            # the first process reports errors that all of them have
             if PLACE not in os.environ and not (isinstance(error, ConfigError) and _goes(first)):
                 os.write(heard, f"dltips: process {place.rank + 1} of {place.size}: {reason(error)}\n".encode())
         raise
 
 
 def _goes(first: int | None) -> bool:
-    """Whether process 0 ends, too."""
+    """Returns whether process 0 ends, too."""
     from dltips.train.parallel.group import is_alive
 
     until = time.monotonic() + GRACE
@@ -263,7 +263,7 @@ def _goes(first: int | None) -> bool:
 
 
 def _silence(rank: int) -> None:
-    """What this process says goes to the starting process's folder, or nowhere."""
+    """Redirects this process's output to a file for the parent, or to nowhere."""
     name = Path(os.environ[PLACE]) / f"said-{rank}" if PLACE in os.environ else os.devnull
     sys.stdout.flush()
     sys.stderr.flush()
