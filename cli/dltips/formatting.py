@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+SETTING_DIGITS = 12  # digits of a number: 0.1 + 0.2 is 0.3, and no two typed numbers become equal
 
 
 def few(names: Iterable[object], most: int = 3) -> str:
@@ -43,3 +47,58 @@ def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def setting_text(value: Any, digits: int | None = SETTING_DIGITS) -> str:
+    """Returns a setting as typed, 1 and 1.0 alike; None are all the digits that distinguish a number from any other.
+
+    Control characters, which a terminal obeys, are dropped.
+    """
+    if isinstance(value, str):
+        return "".join(char for char in value if char.isprintable())
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        return f"[{','.join(setting_text(inner, digits) for inner in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{setting_text(key)}: {setting_text(inner, digits)}' for key, inner in value.items())}}}"
+    if isinstance(value, float):
+        return repr(value) if digits is None else f"{value:.{digits}g}"
+    return json.dumps(value, default=str)
+
+
+def rounded(value: float, digits: int) -> str:
+    """Rounds to so many digits; a number that has more before its point is written in full: 0.123457, 1234568."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def four_digits(value: float) -> str:
+    """Writes four digits, zeros included: 0.5000, 12.30, 1234."""
+    return f"{value:#.4g}".rstrip(".")
+
+
+def seconds_text(seconds: float) -> str:
+    """Formats seconds: 1.23, from ten on 12.3."""
+    return f"{seconds:,.{1 if seconds >= 10 else 2}f}"
+
+
+def megabytes(size: float) -> str:
+    """Formats a size: 0.123, from a thousand on 1,234."""
+    return f"{size:.3g}" if size < 1000 else f"{size:,.0f}"
+
+
+def p_value(p: float) -> str:
+    """Formats a p value: 0.0123, or <0.0001."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+class ColumnNumbers:
+    """Formats one table's numbers with decimals for four digits of the largest, and at least four below ten."""
+
+    def __init__(self, largest: float) -> None:
+        self.scientific = largest >= 1e9 or 0 < largest < 1e-4
+        digits = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
+        self.decimals = 4 if 0 <= digits <= 1 else max(0, 4 - digits)
+
+    def __call__(self, value: float) -> str:
+        return f"{value:.3e}" if self.scientific else f"{value:,.{self.decimals}f}"

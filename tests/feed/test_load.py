@@ -70,7 +70,7 @@ def test_it_is_pillow_s_within_a_level() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = resize(images(7), (5, 5))
-    monkeypatch.setattr("dltips.tips.data.pictures.CHUNK", 3)
+    monkeypatch.setattr("dltips.tips.data.pictures.IMAGES_PER_CHUNK", 3)
     assert torch.equal(resize(images(7), (5, 5)), whole)
 
 
@@ -88,9 +88,9 @@ def test_large_images_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
         return interpolate(part, *arguments, **knobs)
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", counted)
-    monkeypatch.setattr("dltips.tips.data.pictures.CHUNK_VALUES", 2 * 3 * 5 * 5)
+    monkeypatch.setattr("dltips.tips.data.pictures.VALUES_PER_CHUNK", 2 * 3 * 5 * 5)
     assert torch.equal(resize(images(7), (5, 5)), whole) and counts == [2, 2, 2, 1]
-    monkeypatch.setattr("dltips.tips.data.pictures.CHUNK_VALUES", 1)
+    monkeypatch.setattr("dltips.tips.data.pictures.VALUES_PER_CHUNK", 1)
     assert torch.equal(resize(images(7), (5, 5)), whole)
 
 

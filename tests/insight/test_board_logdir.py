@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 
 from dltips.errors import ConfigError
-from dltips.insight.board_logdir import Board, arrange, hyperparameters
+from dltips.insight.board_logdir import Board, arrange_runs, hparams_table
 from dltips.runs.events import EventFile, records
 from dltips.runs.past_runs import runs_in
 
@@ -45,7 +45,7 @@ def append(folder, values, first=1):
 
 
 def names(folder):
-    layout = arrange(runs_in([str(folder)]))
+    layout = arrange_runs(runs_in([str(folder)]))
     return {name: run.path.relative_to(folder).as_posix() for name, run in layout.runs.items()}, list(layout.means)
 
 
@@ -175,7 +175,7 @@ def test_a_half_written_run_is_shown(outputs, board):
 def test_the_columns_are_every_key_of_any_run(outputs):
     make(outputs / "a", compile=True, widths=[8, 8], note=None, mixed=1)
     make(outputs / "b", seed=1, compile=False, beta=0.5, mixed="x")
-    columns, values, varied = hyperparameters(runs_in([str(outputs)]))
+    columns, values, varied = hparams_table(runs_in([str(outputs)]))
     assert columns == {
         "beta": 0.0,
         "compile": False,
@@ -349,7 +349,7 @@ def test_the_runs_are_left_as_they_are(outputs, board):
 
 def test_a_place_without_runs_is_refused(tmp_path, board, outputs):
     outputs.mkdir()
-    with pytest.raises(ConfigError, match="outputs: has no run in it; give a run, a sweep, or a folder of them"):
+    with pytest.raises(ConfigError, match=r"outputs: .*give a run, a sweep"):
         board.refresh()
 
 

@@ -1,5 +1,7 @@
 """What is said below a comparison."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,16 @@ def runs() -> list[PastRun]:
     return [run(init, seed, score) for init, scores in SCORES.items() for seed, score in enumerate(scores)]
 
 
+def match(lines: Sequence[str], *patterns: str) -> bool:
+    """Tells whether each line has its pattern, and no line is left over."""
+    return len(lines) == len(patterns) and all(map(re.search, patterns, lines))
+
+
 def test_many_groups_of_survivors_are_named_in_part() -> None:
     some = [run(f"i{number}", 0, 0.9 - number / 100) for number in range(7)]
     found = compare([*some, *(run(f"i{number}", 1, 0.0, "failed") for number in range(7))])
     parts = ", ".join(f"init=i{number} 1 of 2 failed" for number in range(5))
-    assert found.notes[0] == f"means of survivors: {parts}, and 2 more groups; no group is complete"
+    assert re.search(rf"survivors: {parts}, and 2 more groups; no group is complete$", found.notes[0])
 
 
 def test_where_there_is_no_p_value_it_is_said_why() -> None:
@@ -43,11 +50,12 @@ def test_where_there_is_no_p_value_it_is_said_why() -> None:
     assert by_label["init=other"].difference is None
     assert by_label["init=one"].difference == pytest.approx(0.43 - 0.95)
     assert all(by_label[f"init={name}"].p is None for name in ("same", "other", "one"))
-    assert found.notes == [
-        "no p value (init=other): no seed in common with the group compared to",
-        "no p value (init=one): one seed in common with the group compared to",
-        "no p value (init=same): the difference is the same for every seed",
-    ]
+    assert match(
+        found.notes,
+        r"^no p value \(init=other\): no seed",
+        r"^no p value \(init=one\): one seed",
+        r"^no p value \(init=same\): .*difference",
+    )
 
 
 def test_settings_that_are_not_asked_for_are_said_and_averaged_over() -> None:
@@ -63,10 +71,7 @@ def test_settings_that_are_not_asked_for_are_said_and_averaged_over() -> None:
         ("init=zeros", 2, 4),
     ]
     assert found.rows[0].by_seed == {0: pytest.approx(0.65), 1: pytest.approx(0.66)}
-    assert found.notes == [
-        "optimizer.lr differs within groups: the runs of one seed were averaged; --by tells them apart",
-        "no p value (init=zeros): the difference is the same for every seed",
-    ]
+    assert match(found.notes, r"^optimizer\.lr differs within groups: .*averaged; --by", r"^no p value \(init=zeros\)")
 
 
 def test_groups_that_were_run_with_other_values_are_no_clean_comparison() -> None:
@@ -76,15 +81,11 @@ def test_groups_that_were_run_with_other_values_are_no_clean_comparison() -> Non
         for lr in rates
         for seed in (0, 1)
     ]
-    assert (
-        "groups were run with other values of optimizer.lr: their differences are of these, too"
-        in compare(some, by=["init"]).notes
-    )
+    assert any(re.search(r"other values of optimizer\.lr", note) for note in compare(some, by=["init"]).notes)
 
 
 def test_other_data_and_other_code_are_said() -> None:
     some = [run("he", 0, 0.9), run("he", 1, 0.8, summary={"data_hash": "e", "code_version": "2"})]
-    assert compare(some).notes == [
-        "the runs are of 2 data sets or splits: their scores are of other samples (data_hash differs)",
-        "the runs are of 2 versions of the code (code_version differs)",
-    ]
+    assert match(
+        compare(some).notes, r"2 data sets or splits.*\(data_hash differs\)", r"2 versions.*\(code_version differs\)"
+    )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
         for seed in range(3)
     ]
     target = tmp_path / "curves.png"
-    assert comparison_plot.draw(compare(runs), target) == [f"picture   {target}"]
+    assert comparison_plot.draw_curves(compare(runs), target) == [f"picture   {target}"]
     assert colors(target) == set(comparison_plot.COLORS[:2])
     assert [path.name for path in tmp_path.glob(".*")] == []
     # the band is the colour at 15 % on white: an area, not the edge of a line
@@ -73,11 +74,9 @@ def test_each_group_has_a_curve_and_a_band(tmp_path: Path) -> None:
 def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_named(tmp_path: Path) -> None:
     runs = [run(tmp_path, "he", 0, [0.5] * 20), run(tmp_path, "he", 1, [0.5] * 4), run(tmp_path, "zeros", 0, [])]
     target = tmp_path / "curves.png"
-    assert comparison_plot.draw(compare(runs), target) == [
-        f"picture   {target}",
-        "no curve of init=zeros: metrics.jsonl has no val/accuracy there",
-        "dashed is the mean over the seeds that go on when others have stopped early",
-    ]
+    picture, without, dashed = comparison_plot.draw_curves(compare(runs), target)
+    assert picture == f"picture   {target}" and re.search(r"^no curve of init=zeros: .*val/accuracy", without)
+    assert dashed.startswith("dashed")
     image = Image.open(target).convert("RGB")
     blue = tuple(bytes.fromhex(comparison_plot.COLORS[0][1:]))
     rows = [[x for x in range(image.width) if image.getpixel((x, y)) == blue] for y in range(image.height)]
@@ -89,18 +88,18 @@ def test_what_goes_on_over_fewer_seeds_is_dashed_and_a_group_without_a_curve_is_
 
 def test_of_more_than_eight_groups_the_best_and_the_baseline_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     runs = [run(tmp_path, f"init{number:02}", 0, [number / 100]) for number in range(12)]
-    notes = comparison_plot.draw(compare(runs), tmp_path / "a.png")
-    assert notes[1:] == ["the picture has the best 8 of 12 groups"]
+    notes = comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
+    assert len(notes) == 2 and re.search(r"best 8 of 12 groups$", notes[1])
     assert legend(figures[-1]) == [f"init=init{number:02} (1)" for number in range(11, 3, -1)]
-    notes = comparison_plot.draw(compare(runs, baseline="init=init00"), tmp_path / "a.png")
-    assert notes[1:] == ["the picture has the best 7 of 12 groups, and the baseline"]
+    notes = comparison_plot.draw_curves(compare(runs, baseline="init=init00"), tmp_path / "a.png")
+    assert len(notes) == 2 and re.search(r"best 7 of 12 groups, .*baseline$", notes[1])
     assert legend(figures[-1])[-2:] == ["init=init05 (1)", "init=init00 (1)"]
 
 
 def limits(curves: list[list[Point]], metric: str) -> tuple[float, float, bool]:
     """Of the y axis, and whether a band is said to be cut."""
     axes = Figure().subplots()
-    cut = comparison_plot.scale(axes, [("", points) for points in curves], metric)
+    cut = comparison_plot.scale_axes(axes, [("", points) for points in curves], metric)
     return *axes.get_ylim(), cut
 
 
@@ -147,8 +146,8 @@ def test_a_cut_is_said_and_losses_stand_in_the_legend(tmp_path: Path, figures: l
     lost = run(tmp_path, "zeros", 4, [])
     runs.append(PastRun(lost.path, "diverged", lost.settings, lost.summary, 4))
     target = tmp_path / "a.png"
-    said = "an interval that is far wider than the rest is cut at the edge of the picture"
-    assert comparison_plot.draw(compare(runs), target) == [f"picture   {target}", said]
+    picture, cut = comparison_plot.draw_curves(compare(runs), target)
+    assert picture == f"picture   {target}" and re.search(r"interval.* cut", cut)
     assert legend(figures[-1]) == ["init=he (2)", "init=zeros (4/5)"]
 
 
@@ -157,7 +156,7 @@ def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, label: str) -> None:
     runs = [run(tmp_path, "he", 0, [0.5, 0.6])]
     odd = run(tmp_path, "odd", 0, [0.1, 0.2])
     runs.append(PastRun(odd.path, odd.status, dict(odd.settings) | {"init": label}, odd.summary, 0))
-    comparison_plot.draw(compare(runs), tmp_path / "a.png")
+    comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (1155, 572)
     assert len(colors(tmp_path / "a.png")) == 2
@@ -166,20 +165,16 @@ def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, label: str) -> None:
 @pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5], [0.0, 0.0], [None, 0.5], [0.5, float("nan")], [1e90, -1e90]])
 def test_short_flat_and_broken_curves_are_drawn(tmp_path: Path, scores: list[Any]) -> None:
     runs = [run(tmp_path, "x", 0, [*scores, 0.5])]
-    comparison_plot.draw(compare(runs), tmp_path / "b.png")
+    comparison_plot.draw_curves(compare(runs), tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     runs = [run(tmp_path, "he", 0, [])]
-    with pytest.raises(ConfigError) as error:
-        comparison_plot.draw(compare(runs), tmp_path / "a.png")
-    assert str(error.value) == (
-        "plot: no finished run has val/accuracy by epoch; choose a metric that metrics.jsonl has"
-    )
-    with pytest.raises(ConfigError) as error:
-        comparison_plot.draw(compare(runs, metric="seconds"), tmp_path / "a.png")
-    assert str(error.value) == "plot: seconds is one figure per run; draw a metric of epochs: --metric val/loss"
+    with pytest.raises(ConfigError, match=r"^plot: .*val/accuracy.*; choose .*metrics\.jsonl"):
+        comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=r"^plot: seconds .*--metric val/loss$"):
+        comparison_plot.draw_curves(compare(runs, metric="seconds"), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -187,24 +182,23 @@ def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
     for target, message in {
-        "a.bmp": "plot: a.bmp is no picture that can be written; end it in .png, .svg, .pdf",
-        "a": "plot: a is no picture that can be written; end it in .png, .svg, .pdf",
-        "gone/a.png": "plot: gone is no folder; make it first, or choose another",
-        "folder.png": "plot: folder.png cannot be written; choose another file",
+        "a.bmp": r"a\.bmp .*\.png, \.svg, \.pdf$",
+        "a": r"a .*\.png, \.svg, \.pdf$",
+        "gone/a.png": r"gone .*; make it first",
+        "folder.png": r"folder\.png .*; choose another file$",
     }.items():
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=f"^plot: {message}"):
             comparison_plot.check_target(Path(target))
-        assert str(error.value) == message
     comparison_plot.check_target(Path("good.PNG"))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ConfigError, match=r"^plot: good\.png cannot be written; choose another file$"):
+    with pytest.raises(ConfigError, match=r"^plot: good\.png .*; choose another file$"):
         comparison_plot.check_target(Path("good.png"))
 
 
 def test_title_axes_and_legend_say_what_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     runs = [run(tmp_path, "he", seed, [0.5, 0.6 + seed / 100, 0.7]) for seed in range(2)]
     runs += [run(tmp_path, "zeros", 0, [0.1, 0.2, 0.3])]
-    comparison_plot.draw(compare(runs), tmp_path / "a.png")
+    comparison_plot.draw_curves(compare(runs), tmp_path / "a.png")
     (axes,) = figures[-1].axes
     assert axes.get_title() == "val/accuracy: mean and 95 % interval over seeds" and axes.get_xlabel() == "epoch"
     assert axes.get_xlim() == (1, 3)
@@ -214,20 +208,22 @@ def test_title_axes_and_legend_say_what_is_drawn(tmp_path: Path, figures: list[F
     assert he.get_xydata().tolist() == [[1, 0.5], [2, pytest.approx(0.605)], [3, pytest.approx(0.7)]]
     assert [line.get_color() for line in (he, zeros)] == list(comparison_plot.COLORS[:2])
     assert he.get_zorder() > zeros.get_zorder()  # the best lies on top
-    comparison_plot.draw(compare(runs[2:]), tmp_path / "a.png")
+    comparison_plot.draw_curves(compare(runs[2:]), tmp_path / "a.png")
     assert figures[-1].axes[0].get_title() == "val/accuracy: one seed each"
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(0.019, "log"), (0.021, "linear")])
 def test_a_loss_that_spans_a_decade_is_on_a_logarithmic_axis_and_the_title_says_so(lowest: float, scale: str) -> None:
     axes = Figure().subplots()
-    comparison_plot.scale(axes, [("", [Point(1, 1, 0.2, 0.2, 0.2), Point(2, 1, lowest, lowest, lowest)])], "val/loss")
+    comparison_plot.scale_axes(
+        axes, [("", [Point(1, 1, 0.2, 0.2, 0.2), Point(2, 1, lowest, lowest, lowest)])], "val/loss"
+    )
     assert axes.get_yscale() == scale
     assert axes.get_title() == {"log": "val/loss (log): one seed each", "linear": "val/loss: one seed each"}[scale]
 
 
 def test_a_single_epoch_is_a_dot_and_several_are_a_line(tmp_path: Path, figures: list[Figure]) -> None:
-    comparison_plot.draw(
+    comparison_plot.draw_curves(
         compare([run(tmp_path, "he", 0, [0.5]), run(tmp_path, "zeros", 0, [0.4, 0.5])]), tmp_path / "a.png"
     )
     markers = {line.get_label(): line.get_marker() for line in figures[-1].axes[0].get_lines()}
@@ -238,7 +234,9 @@ def test_a_long_label_is_wrapped_beside_the_curves(tmp_path: Path, figures: list
     label = "word " * 19 + "word"
     odd, other = run(tmp_path, "odd", 0, [0.1, 0.2]), run(tmp_path, "he", 0, [0.3, 0.4])
     settings = dict(odd.settings) | {"init": label}
-    comparison_plot.draw(compare([PastRun(odd.path, odd.status, settings, odd.summary, 0), other]), tmp_path / "a.png")
+    comparison_plot.draw_curves(
+        compare([PastRun(odd.path, odd.status, settings, odd.summary, 0), other]), tmp_path / "a.png"
+    )
     short, wrapped = legend(figures[-1])
     assert short == "init=he (1)" and wrapped.replace("\n", " ") == f"init={label} (1)"
     assert [len(line) <= 38 for line in wrapped.splitlines()] == [True] * 3

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dltips.plots.sample_grid import SMALL, SampleRow, envelope, grid
+from dltips.plots.sample_grid import SMALL, SampleRow, draw_grid, envelope
 
 
 def pixels(path: Path) -> numpy.ndarray:
@@ -24,7 +24,9 @@ def places(picture: numpy.ndarray, block: numpy.ndarray) -> list[tuple[int, int]
 def test_each_pixel_is_a_square_of_its_own_level(channels: int, side: int, tmp_path: Path) -> None:
     images = torch.randint(256, (2, 3, channels, side, side), dtype=torch.uint8)
     names = ("original", "all")
-    grid([SampleRow(name, row / 255) for name, row in zip(names, images, strict=True)], tmp_path / "a.png", "title")
+    draw_grid(
+        [SampleRow(name, row / 255) for name, row in zip(names, images, strict=True)], tmp_path / "a.png", "title"
+    )
     picture = pixels(tmp_path / "a.png")
     factor = max(1, round(SMALL / side))
     found = []
@@ -38,7 +40,7 @@ def test_each_pixel_is_a_square_of_its_own_level(channels: int, side: int, tmp_p
 
 
 def test_levels_beyond_black_and_white_are_drawn_as_these(tmp_path: Path) -> None:
-    grid(
+    draw_grid(
         [SampleRow("original", torch.tensor([-0.5, 1.5]).repeat_interleave(64).reshape(1, 1, 16, 8))],
         tmp_path / "a.png",
         "",
@@ -48,7 +50,7 @@ def test_levels_beyond_black_and_white_are_drawn_as_these(tmp_path: Path) -> Non
 
 
 def test_a_large_image_is_shrunk_and_keeps_its_form(tmp_path: Path) -> None:
-    grid([SampleRow("original", torch.zeros(1, 3, 400, 200))], tmp_path / "a.png", "")
+    draw_grid([SampleRow("original", torch.zeros(1, 3, 400, 200))], tmp_path / "a.png", "")
     dark = (pixels(tmp_path / "a.png") == 0).all(-1)
     assert places(pixels(tmp_path / "a.png"), numpy.zeros((160, 80, 3)))
     assert dark.sum() < 160 * 80 * 1.1
@@ -63,7 +65,9 @@ def test_labels_notes_and_captions_make_room_for_themselves(tmp_path: Path) -> N
         ("a", [f"knob {n}" for n in range(9)], ()),
         ("a", (), [["cat 70 %", "dog 30 %"]] * 4),
     ):
-        grid([SampleRow("original", images), SampleRow(label, images, notes, captions)], tmp_path / "a.png", "title")
+        draw_grid(
+            [SampleRow("original", images), SampleRow(label, images, notes, captions)], tmp_path / "a.png", "title"
+        )
         height, width, _ = pixels(tmp_path / "a.png").shape
         sizes.append((width, height))
     plain, wide, *tall = sizes
@@ -75,7 +79,9 @@ def test_waveforms_are_curves_on_one_scale(tmp_path: Path) -> None:
     time = torch.arange(4000) / 4000
     loud = torch.sin(40 * torch.pi * time)
     silent = torch.zeros(4000)
-    grid([SampleRow(name, torch.stack([loud, 0.5 * loud, silent])[:, None]) for name in "ab"], tmp_path / "a.png", "")
+    draw_grid(
+        [SampleRow(name, torch.stack([loud, 0.5 * loud, silent])[:, None]) for name in "ab"], tmp_path / "a.png", ""
+    )
     picture = pixels(tmp_path / "a.png").astype(int)
     for channel in (0, 2):  # red curves below blue ones: the originals
         other = 2 - channel
@@ -99,5 +105,5 @@ def test_a_long_wave_keeps_its_peaks() -> None:
 
 def test_a_name_with_signs_that_the_font_lacks_is_no_error(tmp_path: Path) -> None:
     row = SampleRow("猫 $x$", torch.rand(1, 1, 8, 8), ["$\\frac"], [["猫" * 50]])
-    grid([row], tmp_path / "a.png", "$^{")
+    draw_grid([row], tmp_path / "a.png", "$^{")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -255,9 +255,8 @@ def test_scale_multiplies_and_0_is_zeros(name: str) -> None:
 
 
 def test_a_scale_of_zeros_is_refused() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^init\.scale: 2 .*; take another init scheme$"):
         scheme("zeros", scale=2.0)(nn.Linear(3, 2))
-    assert str(caught.value) == "init.scale: 2 times 0 is 0, so that it changes nothing; take another init scheme"
 
 
 def test_norms_and_learned_slopes_keep_their_own_start() -> None:
@@ -454,12 +453,8 @@ def test_lsuv_leaves_no_trace_but_the_weights() -> None:
 
 def test_lsuv_says_where_there_is_no_signal() -> None:
     model = mlp((8,), 3, nn.ReLU, widths=(6,), norm="none")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^init: lsuv .*hidden1\.layer is 0 .*; take another init scheme$"):
         scheme("lsuv", inputs=torch.zeros(16, 8))(model)
-    assert str(caught.value) == (
-        "init: lsuv divides by the spread of each layer's outputs, which at hidden1.layer is 0 on the first batch; take"
-        " another init scheme"
-    )
     assert not any(module._forward_hooks for module in model.modules()) and model.training
 
 

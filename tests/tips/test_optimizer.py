@@ -224,17 +224,17 @@ def test_adamw_does_not_decay_what_got_no_gradient() -> None:
     ("cls", "remedy"), [("LBFGS", "choose another"), ("SparseAdam", "choose another"), ("Muon", "write optimizer=muon")]
 )
 def test_a_class_that_cannot_work_on_a_flat_tensor_is_refused(cls: str, remedy: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^optimizer.cls: {cls} cannot work on one flat parameter; {remedy}"):
+    with pytest.raises(ConfigError, match=rf"^optimizer\.cls: {cls} .*; {remedy}"):
         torch_rule(cls, {})(FlatModel(small_model()))
 
 
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        ("Nadam", r"^optimizer.cls: 'Nadam' is not a class of torch.optim; did you mean NAdam\?$"),
-        ("Optimizer", "^optimizer.cls: 'Optimizer' is not a class of torch.optim"),
-        ("lr_scheduler", "^optimizer.cls: 'lr_scheduler' is not a class of torch.optim"),
-        ("__import__", "^optimizer.cls: '__import__' is not a class of torch.optim"),
+        ("Nadam", r"^optimizer\.cls: 'Nadam' .*; did you mean NAdam\?$"),
+        ("Optimizer", r"^optimizer\.cls: 'Optimizer' .*torch\.optim"),
+        ("lr_scheduler", r"^optimizer\.cls: 'lr_scheduler' .*torch\.optim"),
+        ("__import__", r"^optimizer\.cls: '__import__' .*torch\.optim"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(cls: str, message: str) -> None:
@@ -257,13 +257,13 @@ def test_what_is_no_optimizer_is_refused(cls: str, message: str) -> None:
     ],
 )
 def test_options_that_the_class_refuses_are_the_users_mistake(cls: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=rf"^optimizer.options: {cls} refuses them: ") as caught:
+    with pytest.raises(ConfigError, match=rf"^optimizer\.options: {cls} .*: ") as caught:
         torch_rule(cls, options)(FlatModel(small_model()))
     assert "\n" not in str(caught.value)
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9$"):
+    with pytest.raises(ConfigError, match=r"^optimizer\.nesterov: true .*; set optimizer\.momentum=0\.9$"):
         optimizer.sgd(FlatModel(small_model()), lr=RATE, momentum=0.0, nesterov=True)
 
 
@@ -275,5 +275,5 @@ def test_betas_are_two_numbers_below_1(betas: tuple[float, ...]) -> None:
         lambda net: optimizer.nadam(net, lr=RATE, betas=betas, epsilon=1e-8, momentum_decay=0.0),
         lambda net: optimizer.lion(net, lr=RATE, betas=betas),
     ):
-        with pytest.raises(ConfigError, match=r"^optimizer.betas: \[.*\] is not two numbers below 1$"):
+        with pytest.raises(ConfigError, match=r"^optimizer\.betas: \[.*\] .*below 1$"):
             make(FlatModel(small_model()))

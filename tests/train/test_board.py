@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from dltips.insight.groups import groups
+from dltips.insight.groups import group_runs
 from dltips.insight.mean_curves import mean_curve
 from dltips.runs.past_runs import runs_in
 from dltips.runs.tensor_events import Events, cut
@@ -243,7 +243,7 @@ def board(sweep):
 def test_the_board_shows_a_sweep(board, page, tmp_path, past):
     means = {
         f"init={group.settings['init']} lr={group.settings['optimizer.lr']}/mean": group
-        for group in groups(list(past.values()))
+        for group in group_runs(list(past.values()))
     }
     assert len(means) == 6
     for look in (see_every_run, see_every_trial, see_bands):

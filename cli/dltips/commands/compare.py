@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     if chosen.plot is not None:
         comparison_plot.check_target(Path(chosen.plot))
     found = comparison.compare(past_runs.runs_in(chosen.places), by, chosen.metric, chosen.baseline)
-    notes = comparison_plot.draw(found, Path(chosen.plot)) if chosen.plot is not None else []
+    notes = comparison_plot.draw_curves(found, Path(chosen.plot)) if chosen.plot is not None else []
     if chosen.csv not in (None, "-"):
         _write(chosen.csv, compare_table.as_csv(found))
         notes.append(f"table     {chosen.csv}")
@@ -49,10 +49,10 @@ def run(arguments: list[str]) -> int:
         print(json.dumps(comparison.as_json(found), indent=2, allow_nan=False))
     elif chosen.csv == "-":
         print(compare_table.as_csv(found), end="")
-        notes = [*compare_table.below(found), *notes]
+        notes = [*compare_table.footnotes(found), *notes]
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else compare_table.WIDTH
-        _print(compare_table.table(found, width), compare_table.below(found))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else compare_table.DEFAULT_WIDTH
+        _print(compare_table.table(found, width), compare_table.footnotes(found))
     sys.stdout.flush()  # so that the notes come below the table
     for note in notes:
         print(note, file=sys.stderr)

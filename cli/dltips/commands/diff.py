@@ -34,15 +34,15 @@ def run(arguments: list[str]) -> int:
         if not one.settings:
             raise ConfigError(f"{one.path}: its settings cannot be read; config.yaml and summary.json are damaged")
     found = {
-        "settings": difference.settings(first, second),
-        "results": difference.results(first, second),
-        "circumstances": difference.provenance(first, second),
+        "settings": difference.setting_changes(first, second),
+        "results": difference.result_changes(first, second),
+        "circumstances": difference.provenance_changes(first, second),
     }
     if chosen.json:
         names = ("first", "second")
         plain = {
             section: {
-                change.key: {names[side]: comparison.plain(value) for side, value in change.values.items()}
+                change.key: {names[side]: comparison.json_value(value) for side, value in change.values.items()}
                 for change in changes
             }
             for section, changes in found.items()

@@ -5,53 +5,53 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 
+from dltips.formatting import ColumnNumbers, megabytes, p_value, seconds_text, setting_text
 from dltips.insight.compared_group import ComparedGroup
-from dltips.insight.comparison import Comparison, record
-from dltips.insight.groups import text, wrapped
+from dltips.insight.comparison import Comparison, group_record
+from dltips.insight.groups import wrap_label
 
-WIDTH, NARROWEST = 100, 24  # of the table outside a terminal; of its first column
-SPARED = ("MB", "seconds", "sd")  # columns left out in a narrow terminal, in this order
-NOTHING, PRUNED = "-", "pruned"
-LONGEST = 12  # letters of a status; ours are shorter
-MOST = 50  # rows in a terminal; the CSV has all
+DEFAULT_WIDTH, NARROWEST_LABEL = 100, 24  # of the table outside a terminal; of its first column
+SPARED_COLUMNS = ("MB", "seconds", "sd")  # columns left out in a narrow terminal, in this order
+NO_VALUE, PRUNED = "-", "pruned"
+LONGEST_STATUS = 12  # letters of a status; ours are shorter
+MOST_ROWS = 50  # rows in a terminal; the CSV has all
 
 
-def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
+def table(comparison: Comparison, width: int = DEFAULT_WIDTH) -> list[tuple[str, bool]]:
     """Returns the lines, each with whether it is highlighted: the head, and the reference's row. Wraps long labels.
 
     Groups of pruned runs alone, of which a search has many, and columns without information are left out.
     """
-    there = shown_rows(comparison)
-    rows = there[:MOST]
-    number = Formatter(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
+    all_rows = shown_rows(comparison)
+    rows = all_rows[:MOST_ROWS]
+    number = ColumnNumbers(max((abs(row.spread.mean) for row in rows if row.spread), default=0.0))
     head = ["n", comparison.metric, "sd", "95 %", "seconds", "MB", "difference", "p"]
     cells = [_cells(row, comparison, number) for row in rows]
-    said = [column for column in range(len(head)) if not cells or any(line[column] != NOTHING for line in cells)]
-    head, cells = [head[column] for column in said], [[line[column] for column in said] for line in cells]
+    filled = [column for column in range(len(head)) if not cells or any(line[column] != NO_VALUE for line in cells)]
+    head, cells = [head[column] for column in filled], [[line[column] for column in filled] for line in cells]
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
-    longest = max([len("group"), *(len(row.group.label) for row in rows)])
+    longest_label = max([len("group"), *(len(row.group.label) for row in rows)])
     dropped = []
-    for name in SPARED:
-        if name in head and min(longest, NARROWEST) + sum(widths) + 2 * len(widths) > width:
-            at = head.index(name)
+    for name in SPARED_COLUMNS:
+        if name in head and min(longest_label, NARROWEST_LABEL) + sum(widths) + 2 * len(widths) > width:
+            index = head.index(name)
             dropped.append(name)
-            del widths[at]
+            del widths[index]
             for line in (head, *cells):
-                del line[at]
-    room = max(NARROWEST, width - sum(widths) - 2 * len(widths))
-    first = min(room, longest)
-    lines = [(_line("group", head, first, widths), True)]
+                del line[index]
+    label_room = max(NARROWEST_LABEL, width - sum(widths) - 2 * len(widths))
+    label_width = min(label_room, longest_label)
+    lines = [(_line("group", head, label_width, widths), True)]
     for row, line in zip(rows, cells, strict=True):
-        label, *more = wrapped(row.group.label, first, "  ")
-        lines.append((_line(label, line, first, widths), row.reference))
-        lines += [(part, row.reference) for part in more]
+        label, *continued = wrap_label(row.group.label, label_width, "  ")
+        lines.append((_line(label, line, label_width, widths), row.reference))
+        lines += [(part, row.reference) for part in continued]
     if dropped:
         lines.append((f"the terminal is too narrow for {' and '.join(dropped)}; --csv FILE has all", False))
-    if len(there) > MOST:
-        lines.append((f"... and {len(there) - MOST} more groups; --csv FILE has them all", False))
+    if len(all_rows) > MOST_ROWS:
+        lines.append((f"... and {len(all_rows) - MOST_ROWS} more groups; --csv FILE has them all", False))
     return lines
 
 
@@ -60,7 +60,7 @@ def shown_rows(comparison: Comparison) -> Sequence[ComparedGroup]:
     return [row for row in comparison.rows if row.spread or set(row.left_out) != {PRUNED}] or comparison.rows
 
 
-def below(comparison: Comparison) -> list[str]:
+def footnotes(comparison: Comparison) -> list[str]:
     """Returns the notes below the table: what is left out, how values are computed."""
     lines = []
     count = comparison.left_out_count
@@ -72,71 +72,63 @@ def below(comparison: Comparison) -> list[str]:
         lines.append(f"{groups} alone not shown; --csv FILE has all")
     reference, tests = comparison.reference, sum(row.p is not None for row in comparison.rows)
     if reference is not None and tests:
-        kind = "baseline" if comparison.baseline else _first(comparison)
-        picked = "" if comparison.baseline else f"; the {kind} was picked by looking, --baseline names one beforehand"
+        kind = "baseline" if comparison.baseline else _first_group(comparison)
+        caveat = "" if comparison.baseline else f"; the {kind} was picked by looking, --baseline names one beforehand"
         holm = f", Holm over {tests}" if tests > 1 else ""
-        lines.append(f"p: paired t-test over seeds, to the {kind}{holm}{picked}")
+        lines.append(f"p: paired t-test over seeds, to the {kind}{holm}{caveat}")
     if len(comparison.rows) == 1 and not comparison.by:
         lines.append("nothing differs apart from the seed: one group")
     return lines + [f"note: {note}" for note in comparison.notes]
 
 
-def _first(comparison: Comparison) -> str:
+def _first_group(comparison: Comparison) -> str:
     """Returns the description of the first group."""
     return "best" if comparison.better else "lowest"
 
 
-def _line(label: str, cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
+def _line(label: str, cells: Sequence[str], label_width: int, widths: Sequence[int]) -> str:
     columns = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    return f"{label:<{first}}  {'  '.join(columns)}".rstrip()
+    return f"{label:<{label_width}}  {'  '.join(columns)}".rstrip()
 
 
-def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> list[str]:
+def _cells(row: ComparedGroup, comparison: Comparison, number: ColumnNumbers) -> list[str]:
     if row.spread is None:
-        became = max(row.left_out, key=row.left_out.__getitem__, default=NOTHING)
-        return [row.n, "no value" if became.startswith("without ") else became[:LONGEST] or NOTHING, *[NOTHING] * 6]
-    found = row.spread
-    difference = NOTHING if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
+        status = max(row.left_out, key=row.left_out.__getitem__, default=NO_VALUE)
+        return [
+            row.n,
+            "no value" if status.startswith("without ") else status[:LONGEST_STATUS] or NO_VALUE,
+            *[NO_VALUE] * 6,
+        ]
+    spread = row.spread
+    difference = NO_VALUE if row.difference is None else f"{'+' if row.difference > 0 else ''}{number(row.difference)}"
     if row.reference:
-        difference = "baseline" if comparison.baseline else _first(comparison)
+        difference = "baseline" if comparison.baseline else _first_group(comparison)
     return [
         row.n,
-        number(found.mean),
-        NOTHING if found.deviation is None else number(found.deviation),
-        NOTHING if found.high is None else f"±{number(found.high - found.mean)}",
-        NOTHING if row.seconds is None else f"{row.seconds:,.{1 if row.seconds >= 10 else 2}f}",
-        NOTHING if row.size_mb is None else f"{row.size_mb:.3g}" if row.size_mb < 1000 else f"{row.size_mb:,.0f}",
+        number(spread.mean),
+        NO_VALUE if spread.deviation is None else number(spread.deviation),
+        NO_VALUE if spread.high is None else f"±{number(spread.high - spread.mean)}",
+        NO_VALUE if row.seconds is None else seconds_text(row.seconds),
+        NO_VALUE if row.size_mb is None else megabytes(row.size_mb),
         difference,
-        NOTHING if row.p is None else "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}",
+        NO_VALUE if row.p is None else p_value(row.p),
     ]
-
-
-class Formatter:
-    """Formats one table's numbers with decimals for four digits of the largest, and at least four below ten."""
-
-    def __init__(self, largest: float) -> None:
-        self.scientific = largest >= 1e9 or 0 < largest < 1e-4
-        digits = math.floor(math.log10(largest)) + 1 if largest > 0 else 0
-        self.decimals = 4 if 0 <= digits <= 1 else max(0, 4 - digits)
-
-    def __call__(self, value: float) -> str:
-        return f"{value:.3e}" if self.scientific else f"{value:,.{self.decimals}f}"
 
 
 def as_csv(comparison: Comparison) -> str:
     """Returns a line per group, in full precision; each differing setting has a column."""
     stream = io.StringIO()
     keys = list(comparison.by)
-    records = [record(row) for row in comparison.rows]
+    records = [group_record(row) for row in comparison.rows]
     figures = (
         [name for name in records[0] if name not in ("group", "settings", "folders", "left_out")] if records else []
     )
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["group", *keys, *figures, "left_out"])
     for entry in records:
-        settings = [text(entry["settings"][key], None) if key in entry["settings"] else "" for key in keys]
-        out = json.dumps(entry["left_out"]) if entry["left_out"] else ""
+        settings = [setting_text(entry["settings"][key], None) if key in entry["settings"] else "" for key in keys]
+        left_out = json.dumps(entry["left_out"]) if entry["left_out"] else ""
         writer.writerow(
-            [entry["group"], *settings, *("" if entry[name] is None else entry[name] for name in figures), out]
+            [entry["group"], *settings, *("" if entry[name] is None else entry[name] for name in figures), left_out]
         )
     return stream.getvalue()

@@ -31,23 +31,23 @@ def mean_curve(group: RunGroup, metric: str) -> list[Point]:
     finished = [run for run in group.runs if run.status == USED]
     values: dict[int, list[float]] = defaultdict(list)
     for runs in replace(group, runs=finished or group.runs).seeds().values():
-        of_seed: dict[int, list[float]] = defaultdict(list)
+        seed_values: dict[int, list[float]] = defaultdict(list)
         for run in runs:
             for record in run.records():
                 if is_number(record.get(metric)):
-                    of_seed[record["epoch"]].append(float(record[metric]))
-        for epoch, repeats in of_seed.items():
+                    seed_values[record["epoch"]].append(float(record[metric]))
+        for epoch, repeats in seed_values.items():
             values[epoch].append(mean(repeats))
     return [_point(epoch, values[epoch]) for epoch in sorted(values)]
 
 
 def common_epochs(points: Sequence[Point]) -> Sequence[Point]:
     """Returns the curve up to the last epoch of all its seeds; early stopping ends some of them sooner."""
-    most = max((point.n for point in points), default=0)
-    return points[: max((number for number, point in enumerate(points, 1) if point.n == most), default=0)]
+    all_seeds = max((point.n for point in points), default=0)
+    return points[: max((number for number, point in enumerate(points, 1) if point.n == all_seeds), default=0)]
 
 
 def _point(epoch: int, values: list[float]) -> Point:
-    found = spread(values)
-    low, high = (found.mean if bound is None else bound for bound in (found.low, found.high))
-    return Point(epoch, found.n, found.mean, low, high)
+    interval = spread(values)
+    low, high = (interval.mean if bound is None else bound for bound in (interval.low, interval.high))
+    return Point(epoch, interval.n, interval.mean, low, high)

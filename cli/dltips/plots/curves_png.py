@@ -13,8 +13,8 @@ from dltips.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TRAIN, VAL, RATE = "#1f77b4", "#e6550d", "#555555"
-FEW = 40  # up to so many epochs, each is marked by a dot
+TRAIN, VAL, RATE_COLOR = "#1f77b4", "#e6550d", "#555555"
+MOST_MARKED_EPOCHS = 40  # up to so many epochs, each is marked by a dot
 
 
 def prepare() -> None:
@@ -43,7 +43,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     epochs = [float(record.get("epoch", n)) for n, record in enumerate(records, 1)]
     for axes, quantity, best in ((loss, "loss", min), (accuracy, "accuracy", max)):
         lines = {split: _values(records, f"{split}/{quantity}") for split in ("train", "val")}
-        _draw(axes, epochs, lines, quantity)
+        _draw_panel(axes, epochs, lines, quantity)
         scores = [(value, epoch) for value, epoch in zip(lines["val"], epochs, strict=True) if math.isfinite(value)]
         if scores:
             value, epoch = best(scores, key=lambda score: score[0])  # of equal values, both min and max take the first
@@ -51,7 +51,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
             axes.plot([epoch], [value], "*", color=VAL, markersize=12, markeredgecolor="white", zorder=4, label=label)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
-    _draw(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
+    _draw_panel(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
 
     with replacing(path) as temporary, warnings.catch_warnings():
         # a character of the title that the font lacks is drawn as a box
@@ -65,33 +65,35 @@ def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [float(v) if isinstance(v, int | float) and math.isfinite(v) else math.nan for v in values]
 
 
-def _draw(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[float]], name: str) -> None:
+def _draw_panel(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[float]], quantity: str) -> None:
     """Draws the lines of one panel, on axes that span all epochs, even those without a value."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(name, fontsize=11)
+    axes.set_title(quantity, fontsize=11)
     axes.set_xlabel("epoch")
-    drawn = [value for values in lines.values() for value in values if math.isfinite(value)]
-    if not drawn:
+    finite_values = [value for values in lines.values() for value in values if math.isfinite(value)]
+    if not finite_values:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", va="center", color="0.5")
         return
     for label, values in lines.items():
         if any(map(math.isfinite, values)):
-            color = {"train": TRAIN, "val": VAL}.get(label, RATE)
-            marker = "o" if len(epochs) <= FEW else ""
+            color = {"train": TRAIN, "val": VAL}.get(label, RATE_COLOR)
+            marker = "o" if len(epochs) <= MOST_MARKED_EPOCHS else ""
             axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
     margin = (max(epochs) - min(epochs)) * 0.03 or 0.5
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     # a rate that ends near zero, such as a cosine's, would lose its shape
-    decades = math.log10(max(drawn) / min(drawn)) if min(drawn) > 0 else 0.0
-    if (name == "loss" and decades > 1) or (name == "learning rate" and 1 < decades < 4):
+    decades = math.log10(max(finite_values) / min(finite_values)) if min(finite_values) > 0 else 0.0
+    if (quantity == "loss" and decades > 1) or (quantity == "learning rate" and 1 < decades < 4):
         axes.set_yscale("log")
-        axes.set_title(f"{name} (log)", fontsize=11)
+        axes.set_title(f"{quantity} (log)", fontsize=11)
         # within three decades the powers of ten alone would be too few labels
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(drawn) < 1000 * min(drawn) else (1,)))
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if max(finite_values) < 1000 * min(finite_values) else (1,))
+        )
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, which="major", color="0.9")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALL, LARGE = 96, 160  # smaller images are enlarged towards the first side in pixels, larger ones shrunk to the second
-WAVE = (150, 64)  # width and height of a waveform
-DPI, LINE, GAP, EDGE = 100, 15, 6, 16  # LINE: pixels from one line of small text to the next
-LABEL, NOTE = 11, 8  # points
+WAVE_SIZE = (150, 64)  # width and height of a waveform
+DPI, LINE, GAP, MARGIN = 100, 15, 6, 16  # LINE: pixels from one line of small text to the next
+LABEL_SIZE, NOTE_SIZE = 11, 8  # points
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class SampleRow:
     captions: Sequence[Sequence[str]] = ()  # lines below each sample
 
 
-def grid(rows: Sequence[SampleRow], path: Path, title: str) -> None:
+def draw_grid(rows: Sequence[SampleRow], path: Path, title: str) -> None:
     """Draws the rows, the first of which are the originals; replaces `path` atomically. Raises OSError."""
     with warnings.catch_warnings():
         # a character of a class's name that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _save(_draw(rows, title), path)
+        _write_png(_draw_rows(rows, title), path)
 
 
-def _draw(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
+def _draw_rows(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,18 +52,18 @@ def _draw(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
     canvas = FigureCanvasAgg(figure)
     waves = rows[0].samples.dim() == 3
     pictures = [] if waves else [_pixels(row.samples) for row in rows]
-    width, height = WAVE if waves else (pictures[0].shape[2], pictures[0].shape[1])
+    width, height = WAVE_SIZE if waves else (pictures[0].shape[2], pictures[0].shape[1])
     columns = len(rows[0].samples)
-    texts = [(row.label, LABEL) for row in rows] + [(note, NOTE) for row in rows for note in row.notes]
-    left = 2 * EDGE + max(_width(canvas, text, size) for text, size in texts)
-    right = max(left + columns * (width + GAP), 2 * EDGE + _width(canvas, title, LABEL)) - GAP + EDGE
+    texts = [(row.label, LABEL_SIZE) for row in rows] + [(note, NOTE_SIZE) for row in rows for note in row.notes]
+    left = 2 * MARGIN + max(_text_width(canvas, text, size) for text, size in texts)
+    right = max(left + columns * (width + GAP), 2 * MARGIN + _text_width(canvas, title, LABEL_SIZE)) - GAP + MARGIN
     # the top of each row: its samples, then its captions below
-    tops, end = [], EDGE + 2 * LINE
+    tops, next_top = [], MARGIN + 2 * LINE
     for row in rows:
-        tops.append(end)
-        below = LINE * max((len(lines) for lines in row.captions), default=0)
-        end += max(height + below, LINE * (len(row.notes) + 1)) + GAP
-    bottom = end - GAP + EDGE
+        tops.append(next_top)
+        captions_height = LINE * max((len(lines) for lines in row.captions), default=0)
+        next_top += max(height + captions_height, LINE * (len(row.notes) + 1)) + GAP
+    bottom = next_top - GAP + MARGIN
     figure.set_size_inches((right + 0.5) / DPI, (bottom + 0.5) / DPI)  # rounded down to full pixels
 
     paper = numpy.full((bottom, right, 3), 255, dtype=numpy.uint8)
@@ -80,17 +80,17 @@ def _draw(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
             x / right, 1 - y / bottom, text, fontsize=size, ha=align, va="center", color=color, parse_math=False
         )
 
-    write(EDGE, EDGE + LINE / 2, title, LABEL, "left")
+    write(MARGIN, MARGIN + LINE / 2, title, LABEL_SIZE, "left")
     for row, top in zip(rows, tops, strict=True):
         middle = top + max(LINE, height - LINE * len(row.notes)) / 2
-        write(left - EDGE, middle, row.label, LABEL, "right")
+        write(left - MARGIN, middle, row.label, LABEL_SIZE, "right")
         for line, note in enumerate(row.notes, 1):
-            write(left - EDGE, middle + LINE * line + 1, note, NOTE, "right", "0.4")
+            write(left - MARGIN, middle + LINE * line + 1, note, NOTE_SIZE, "right", "0.4")
         for column, lines in enumerate(row.captions):
             for line, text in enumerate(lines):
                 centre = left + column * (width + GAP) + width / 2
-                fitted = _fitted(canvas, text, width + GAP)
-                write(centre, top + height + LINE * (line + 0.5), fitted, NOTE, "center", "0.25")
+                shortened = _shortened(canvas, text, width + GAP)
+                write(centre, top + height + LINE * (line + 0.5), shortened, NOTE_SIZE, "center", "0.25")
     return canvas
 
 
@@ -114,7 +114,7 @@ def _draw_waves(figure: Figure, rows: Sequence[SampleRow], tops: Iterable[int], 
     from matplotlib.lines import Line2D
     from matplotlib.transforms import IdentityTransform
 
-    width, height = WAVE
+    width, height = WAVE_SIZE
     loudest = max(float(row.samples.abs().max()) for row in rows) or 1.0
     for number, (row, top) in enumerate(zip(rows, tops, strict=True)):
         for column, wave in enumerate(row.samples[:, 0].detach().float().cpu().unbind()):
@@ -137,7 +137,7 @@ def envelope(wave: Tensor, width: int) -> Tensor:
     return torch.stack([torch.stack((part.min(), part.max())) for part in parts]).flatten()
 
 
-def _width(canvas: FigureCanvasAgg, text: str, size: int) -> int:
+def _text_width(canvas: FigureCanvasAgg, text: str, size: int) -> int:
     from matplotlib.font_manager import FontProperties
 
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
@@ -145,14 +145,14 @@ def _width(canvas: FigureCanvasAgg, text: str, size: int) -> int:
     return round(width)
 
 
-def _fitted(canvas: FigureCanvasAgg, text: str, width: int) -> str:
-    if _width(canvas, text, NOTE) <= width:
+def _shortened(canvas: FigureCanvasAgg, text: str, width: int) -> str:
+    if _text_width(canvas, text, NOTE_SIZE) <= width:
         return text
-    while text and _width(canvas, f"{text}…", NOTE) > width:
+    while text and _text_width(canvas, f"{text}…", NOTE_SIZE) > width:
         text = text[:-1]
     return f"{text}…"
 
 
-def _save(canvas: FigureCanvasAgg, path: Path) -> None:
+def _write_png(canvas: FigureCanvasAgg, path: Path) -> None:
     with replacing(path) as temporary:
         canvas.print_figure(temporary, format="png", dpi=DPI)

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from dltips.formatting import four_digits
+
 Point = tuple[float, float | None]  # epoch, value; None if it is missing
 Curves = Mapping[str, list[Point]]  # by split
 Dot = tuple[int, int]  # column, row; the row counts from the top
 
 SPLITS = ("train", "val")
-SIDE_BY_SIDE = 100  # columns from which the two panels stand beside each other
+SIDE_BY_SIDE_WIDTH = 100  # columns from which the two panels stand beside each other
 GAP = 4  # columns between them
-NARROWEST = 8  # minimum columns of curve, even if `width` is exceeded
+NARROWEST_CURVE = 8  # minimum columns of curve, even if `width` is exceeded
 CYAN, YELLOW, RESET = "\x1b[36m", "\x1b[33m", "\x1b[0m"
 BRAILLE = {
     (0, 0): 0x01, (1, 0): 0x08,
@@ -39,12 +41,14 @@ def chart(
     infinite leaves a gap. A loss that spans more than a decade gets a logarithmic axis, and says so.
     """
     marks = _Braille(color) if unicode else _Ascii(color)
-    both = {quantity: _curves(records, quantity) for quantity in ("loss", "accuracy")}
-    panels = [(quantity, curves) for quantity, curves in both.items() if curves]
-    beside = width >= SIDE_BY_SIDE and len(panels) > 1
-    each = (width - GAP) // 2 if beside else width
-    drawn = [_panel(quantity, curves, each, height, marks) for quantity, curves in panels]
-    rows = [(" " * GAP).join(row) for row in zip(*drawn, strict=True)] if beside else _stacked(drawn)
+    curves_by_quantity = {quantity: _curves(records, quantity) for quantity in ("loss", "accuracy")}
+    panels = [(quantity, curves) for quantity, curves in curves_by_quantity.items() if curves]
+    side_by_side = width >= SIDE_BY_SIDE_WIDTH and len(panels) > 1
+    panel_width = (width - GAP) // 2 if side_by_side else width
+    drawn_panels = [_panel(quantity, curves, panel_width, height, marks) for quantity, curves in panels]
+    rows = (
+        [(" " * GAP).join(row) for row in zip(*drawn_panels, strict=True)] if side_by_side else _stacked(drawn_panels)
+    )
     return "\n".join(row.rstrip() for row in rows)
 
 
@@ -92,8 +96,10 @@ class _Ascii:
         return dots
 
     def cell(self, lit: Mapping[str, set[Dot]], column: int, row: int) -> str:
-        here = [split for split in lit if (column, row) in lit[split]]
-        return self.painted(here[-1], self.sample["both" if len(here) > 1 else here[0]]) if here else " "
+        covering = [split for split in lit if (column, row) in lit[split]]
+        return (
+            self.painted(covering[-1], self.sample["both" if len(covering) > 1 else covering[0]]) if covering else " "
+        )
 
 
 class _Braille(_Ascii):
@@ -125,35 +131,31 @@ def _panel(quantity: str, curves: Curves, width: int, height: int, marks: _Ascii
     is_log = quantity == "loss" and 0 < low < high / 10
     labels = _labels(low, high, is_log, height) if values else {}
     margin = max(5, *map(len, labels.values())) if labels else 5
-    across = max(width - margin - 2, NARROWEST)
-    lit = _lit(curves, (low, high), is_log, (across * marks.across, height * marks.down), marks)
+    columns = max(width - margin - 2, NARROWEST_CURVE)
+    lit = _lit_dots(curves, (low, high), is_log, (columns * marks.across, height * marks.down), marks)
 
-    lines = [_header(f"{quantity} (log)" if is_log else quantity, curves, lit, margin + 2 + across, marks)]
+    lines = [_header(f"{quantity} (log)" if is_log else quantity, curves, lit, margin + 2 + columns, marks)]
     for row in range(height):
         label = labels.get(row, "")
-        cells = "".join(marks.cell(lit, column, row) for column in range(across))
+        cells = "".join(marks.cell(lit, column, row) for column in range(columns))
         lines.append(f"{label:>{margin}} {marks.tick if label else marks.wall}{cells}")
-    lines.append(" " * (margin + 1) + marks.corner + marks.floor * across)
-    lines.append(" " * (margin + 2) + _epochs(curves, across))
+    lines.append(" " * (margin + 1) + marks.corner + marks.floor * columns)
+    lines.append(" " * (margin + 2) + _epochs(curves, columns))
     return lines
 
 
 def _header(title: str, curves: Curves, lit: Mapping[str, set[Dot]], width: int, marks: _Ascii) -> str:
     """Returns the title, and each split's mark with its last value; shorter if the panel is narrow."""
-    last = {split: [value for _, value in points if value is not None][-1:] for split, points in curves.items()}
-    full = {split: " ".join([split, *map(_short, last[split])]) for split in curves}
+    last_values = {split: [value for _, value in points if value is not None][-1:] for split, points in curves.items()}
+    with_values = {split: " ".join([split, *map(four_digits, last_values[split])]) for split in curves}
     if "both" in marks.sample and len(lit) > 1 and set.intersection(*lit.values()):
-        full["both"] = "both"
-    for texts in (full, {split: split for split in full}):
-        plain = "".join(f"  {marks.sample[split]} {text}" for split, text in texts.items())
-        if len(title + plain) <= width:
-            shown = "".join(f"  {marks.painted(split, marks.sample[split])} {text}" for split, text in texts.items())
-            return title + shown + " " * (width - len(title + plain))
+        with_values["both"] = "both"
+    for texts in (with_values, {split: split for split in with_values}):
+        unpainted = "".join(f"  {marks.sample[split]} {text}" for split, text in texts.items())
+        if len(title + unpainted) <= width:
+            painted = "".join(f"  {marks.painted(split, marks.sample[split])} {text}" for split, text in texts.items())
+            return title + painted + " " * (width - len(title + unpainted))
     return title
-
-
-def _short(value: float) -> str:
-    return f"{value:#.4g}".rstrip(".")
 
 
 def _labels(low: float, high: float, is_log: bool, height: int) -> dict[int, str]:
@@ -170,12 +172,12 @@ def _labels(low: float, high: float, is_log: bool, height: int) -> dict[int, str
     return labels
 
 
-def _epochs(curves: Curves, across: int) -> str:
+def _epochs(curves: Curves, columns: int) -> str:
     """Returns the x axis' labels: the first epoch on the left, the last on the right."""
     first, last = (f"{epoch:g}" for epoch in _span(curves))
     if first == last:
-        return f"epoch {first}".center(across)
-    return first + "epoch".center(across - len(first) - len(last)) + last
+        return f"epoch {first}".center(columns)
+    return first + "epoch".center(columns - len(first) - len(last)) + last
 
 
 def _span(curves: Curves) -> tuple[float, float]:
@@ -183,7 +185,7 @@ def _span(curves: Curves) -> tuple[float, float]:
     return min(epochs), max(epochs)
 
 
-def _lit(curves: Curves, span: tuple[float, float], is_log: bool, size: Dot, marks: _Ascii) -> dict[str, set[Dot]]:
+def _lit_dots(curves: Curves, span: tuple[float, float], is_log: bool, size: Dot, marks: _Ascii) -> dict[str, set[Dot]]:
     """Returns the dots of each split's line through its points, in a field of `size` dots."""
     scale = math.log if is_log else float
     first, last = _span(curves)
@@ -197,21 +199,21 @@ def _lit(curves: Curves, span: tuple[float, float], is_log: bool, size: Dot, mar
     lit: dict[str, set[Dot]] = {}
     for split, points in curves.items():
         lit[split] = set()
-        for run in _unbroken(points):
-            line = _line([dot(epoch, value) for epoch, value in run])
+        for stretch in _unbroken(points):
+            line = _line([dot(epoch, value) for epoch, value in stretch])
             lit[split].update(marks.dashed(line) if split == "val" else line)
     return lit
 
 
 def _unbroken(points: Sequence[Point]) -> Iterator[list[tuple[float, float]]]:
     """Yields the sections of points with finite values."""
-    run: list[tuple[float, float]] = []
+    stretch: list[tuple[float, float]] = []
     for epoch, value in (*points, (0.0, None)):
         if value is not None and math.isfinite(value):
-            run.append((epoch, value))
-        elif run:
-            yield run
-            run = []
+            stretch.append((epoch, value))
+        elif stretch:
+            yield stretch
+            stretch = []
 
 
 def _line(corners: Sequence[Dot]) -> Iterator[Dot]:

@@ -29,10 +29,10 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     config, payload = inference.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
     net = inference.load(config, payload, device_name)
     common = config.common["data"]()
-    wanted = None
+    needed_inputs = None
     if config.tip("finetune").name != "none":  # the weights may decide the inputs' form
-        wanted = Wanted(None, None, tuple(payload["input_shape"]))
-    source = load(config.tip("data"), common, wanted)
+        needed_inputs = Wanted(None, None, tuple(payload["input_shape"]))
+    source = load(config.tip("data"), common, needed_inputs)
     classes = [str(name) for name in payload["classes"]]
     if list(source.classes) != classes:
         raise ConfigError(
@@ -69,22 +69,22 @@ def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, 
     """
     count = len(classes)
     matrix = torch.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
-    hits, actual, claimed = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    correct_counts, true_counts, predicted_counts = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     per_class = []
     for index, name in enumerate(classes):
-        hit, there, said = int(hits[index]), int(actual[index]), int(claimed[index])
+        correct, actual, claimed = int(correct_counts[index]), int(true_counts[index]), int(predicted_counts[index])
         per_class.append(
             {
                 "class": name,
-                "samples": there,
-                "precision": hit / said if said else None,
-                "recall": hit / there if there else None,
-                "f1": 2 * hit / (there + said) if there + said else None,
+                "samples": actual,
+                "precision": correct / claimed if claimed else None,
+                "recall": correct / actual if actual else None,
+                "f1": 2 * correct / (actual + claimed) if actual + claimed else None,
             }
         )
-    found = of_confusion(matrix.numpy())
+    values = of_confusion(matrix.numpy())
     return {
-        **{name: value if math.isfinite(value) else None for name, value in found.items()},
+        **{name: value if math.isfinite(value) else None for name, value in values.items()},
         "classes": classes,
         "per_class": per_class,
         "confusion": matrix.tolist(),

@@ -15,7 +15,7 @@ from dltips.runs import checkpoint, folder
 from dltips.tips.data.reading import read_samples
 from dltips.use import inference
 
-TOP = 3  # the default number of classes
+DEFAULT_TOP = 3  # the default number of classes
 
 
 def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_name: str) -> dict[str, Any]:
@@ -32,27 +32,28 @@ def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_
     reader = _reader(payload, path)
     net = inference.load(config, payload, device_name)
     parts = [read_samples(reader, net.input_shape, file) for file in files]
-    names = [name for _, more in parts for name in more]
+    names = [name for _, part_names in parts for name in part_names]
     if not names:
         raise ConfigError(f"predict: {', '.join(map(str, files))}: no samples are in there; give a file with some")
     samples = torch.cat([part for part, _ in parts])
     outputs, _ = net.outputs(Split(samples, torch.zeros(len(samples), dtype=torch.int64)))
-    shares = outputs.cpu().double().softmax(1)
-    not_finite = (~shares.isfinite().all(1)).nonzero().flatten().tolist()
+    probabilities = outputs.cpu().double().softmax(1)
+    not_finite = (~probabilities.isfinite().all(1)).nonzero().flatten().tolist()
     if not_finite:
         raise ConfigError(
             f"predict: {names[not_finite[0]]}: the net's outputs are not finite; look at the sample, and whether the"
             " run diverged"
         )
-    values, indices = shares.topk(min(TOP, len(classes)) if top is None else top)
+    values, indices = probabilities.topk(min(DEFAULT_TOP, len(classes)) if top is None else top)
     predictions = [
         {
             "name": name,
             "top": [
-                {"class": classes[k], "probability": share} for k, share in zip(chosen, probabilities, strict=True)
+                {"class": classes[k], "probability": probability}
+                for k, probability in zip(chosen, sample_probabilities, strict=True)
             ],
         }
-        for name, chosen, probabilities in zip(names, indices.tolist(), values.tolist(), strict=True)
+        for name, chosen, sample_probabilities in zip(names, indices.tolist(), values.tolist(), strict=True)
     ]
     return {"run": str(path), "checkpoint": which, "epoch": payload["epoch"], "predictions": predictions}
 

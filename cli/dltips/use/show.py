@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from dltips.catalog.combinations import warnings
 from dltips.catalog.registry import Tip
-from dltips.config.validation import validate
+from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError
 from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
@@ -19,18 +19,18 @@ from dltips.feed.batches import Augment, Batch, batch_sizes, to_float
 from dltips.feed.frozen_copies import CHUNK
 from dltips.feed.load import load
 from dltips.feed.splits import Split, split
-from dltips.plots.sample_grid import SampleRow, grid
+from dltips.plots.sample_grid import SampleRow, draw_grid
 from dltips.tips.augmentation import Samples
-from dltips.tips.data import Source
+from dltips.tips.data import DataKnobs, Source
 from dltips.train import device as devices
 from dltips.train import seeds
 from dltips.train.data import epoch_order
 from dltips.train.finetuning import pretrained as pretrained_nets
 
-COLUMNS = 8
+DEFAULT_COUNT = 8
 
 Streams = Callable[[str, int], Generator]  # by an augmentation's name and a draw
-Named = Sequence[tuple[str, Augment]]
+NamedAugments = Sequence[tuple[str, Augment]]
 
 
 def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tuple[str, list[str]]:
@@ -54,77 +54,97 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
         )
     train_split = split(source, common).train.taken()
     classes = len(source.classes)
+    augmentations = _augmentations(config, train_split, classes)
+    streams = _streams(settings.seed, common, device)
+    first_batch = _first_batch(config, train_split, classes)
+    if common.expand:
+        draws = min(draws, common.expand)
+        augmentations.frozen(first_batch, 1, streams)  # raises for augmentations that cannot be frozen
+        device = torch.device("cpu")
+    count_shown = min(DEFAULT_COUNT, len(first_batch)) if count is None else count
+    if count_shown > len(first_batch):
+        raise ConfigError(
+            f"--count: {count_shown} is more than the {len(first_batch)} samples of the first batch; raise batch_size"
+        )
+    batch = to_float(first_batch.inputs.to(device)), first_batch.targets.to(device)
+    knobs = {tip.name: _knob_notes(tip) for tip in config.tips["augmentation"]}
+    rows = [
+        SampleRow(
+            label, _upright(inputs[:count_shown], source), notes, captions(label, targets[:count_shown], source.classes)
+        )
+        for label, notes, (inputs, targets) in augmented_rows(augmentations, knobs, batch, streams, draws)
+    ]
+    chain = " → ".join(augmentations.names)
+    title = f"{config.tip('data').name}, seed {settings.seed}: {count_shown} training samples before and after {chain}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw_grid(rows, file, title)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written ({error.strerror or error})") from error
+    notes = [*source.notes, *warnings(config.tips, config.resolved)]
+    channels = first_batch.inputs.shape[1]
+    if channels not in (1, 3):
+        notes.append(f"of the {channels} channels the picture shows the first")
+    return title, notes
+
+
+def _augmentations(config: Config, train_split: Split, classes: int) -> Augmentations:
+    """Builds the augmentations that are switched on. Raises ConfigError if there are none, or if one does not fit."""
     augmentations = Augmentations.build(
         config.tips["augmentation"], Samples(train_split.inputs, train_split.targets, classes)
     )
     if not augmentations.names:
         raise ConfigError("augmentation: none is switched on; write 'augmentation=[flip,crop]'")
     augmentations.try_on(train_split)
+    return augmentations
 
-    def streams(name: str, draw: int) -> Generator:
+
+def _streams(seed: int, common: DataKnobs, device: torch.device) -> Streams:
+    """Returns the random generators of training: with data.expand those of the frozen copies."""
+
+    def stream(name: str, draw: int) -> Generator:
         if common.expand:
-            return seeds.generator(settings.seed, "expand", name, draw)
-        return seeds.generator(settings.seed, "augmentation", name, draw, str(device))
+            return seeds.generator(seed, "expand", name, draw)
+        return seeds.generator(seed, "augmentation", name, draw, str(device))
 
+    return stream
+
+
+def _first_batch(config: Config, train_split: Split, classes: int) -> Split:
+    """Returns the first batch of training; with data.expand the first samples that are augmented together."""
+    settings, common = config.settings, config.common["data"]()
     if common.expand:
-        draws = min(draws, common.expand)
-        first = Split(train_split.inputs[:CHUNK], train_split.targets[:CHUNK])
-        augmentations.frozen(first, 1, streams)  # raises for augmentations that cannot be frozen
-        device = torch.device("cpu")
-    else:
-        size = batch_sizes(len(train_split), min(settings.batch_size, len(train_split)))[0]
-        chosen = epoch_order(common, settings.seed, train_split, classes)(0)[:size]
-        first = Split(train_split.inputs, train_split.targets, chosen).taken()
-    shown = min(COLUMNS, len(first)) if count is None else count
-    if shown > len(first):
-        raise ConfigError(
-            f"--count: {shown} is more than the {len(first)} samples of the first batch; raise batch_size"
-        )
-    batch = to_float(first.inputs.to(device)), first.targets.to(device)
-    knobs = {tip.name: _knobs(tip) for tip in config.tips["augmentation"]}
-    rows = [
-        SampleRow(label, _upright(inputs[:shown], source), notes, captions(label, targets[:shown], source.classes))
-        for label, notes, (inputs, targets) in augmented(augmentations, knobs, batch, streams, draws)
-    ]
-    name = config.tip("data").name
-    title = f"{name}, seed {settings.seed}: {shown} training samples before and after {' → '.join(augmentations.names)}"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        grid(rows, file, title)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written ({error.strerror or error})") from error
-    notes = [*source.notes, *warnings(config.tips, config.resolved)]
-    channels = first.inputs.shape[1]
-    if channels not in (1, 3):
-        notes.append(f"of the {channels} channels the picture shows the first")
-    return title, notes
+        return Split(train_split.inputs[:CHUNK], train_split.targets[:CHUNK])
+    size = batch_sizes(len(train_split), min(settings.batch_size, len(train_split)))[0]
+    chosen = epoch_order(common, settings.seed, train_split, classes)(0)[:size]
+    return Split(train_split.inputs, train_split.targets, chosen).taken()
 
 
-def augmented(
+def augmented_rows(
     augmentations: Augmentations, knobs: Mapping[str, Sequence[str]], batch: Batch, streams: Streams, draws: int
 ) -> Iterator[tuple[str, Sequence[str], Batch]]:
     """Yields each row's label, the notes below it, and its batch."""
-    count = len(augmentations.before)
-    early = list(zip(augmentations.names[:count], augmentations.before, strict=True))
-    late = list(zip(augmentations.names[count:], augmentations.after, strict=True))
-    several = len(augmentations.names) > 1
+    count_before = len(augmentations.before)
+    before = list(zip(augmentations.names[:count_before], augmentations.before, strict=True))
+    after = list(zip(augmentations.names[count_before:], augmentations.after, strict=True))
+    is_chain = len(augmentations.names) > 1
     yield "original", (), batch
-    for name, augment in (*early, *late) if several else ():
-        yield name, knobs[name], _applied([(name, augment)], [], batch, streams, 0)
-    label, about = ("all", ()) if several else (augmentations.names[0], knobs[augmentations.names[0]])
+    for name, augment in (*before, *after) if is_chain else ():
+        yield name, knobs[name], _augment_batch([(name, augment)], [], batch, streams, 0)
+    label, knob_notes = ("all", ()) if is_chain else (augmentations.names[0], knobs[augmentations.names[0]])
     for draw in range(draws):
-        notes = [*about, f"draw {draw + 1} of {draws}"] if draws > 1 else about
-        yield label, notes, _applied(early, late, batch, streams, draw)
+        notes = [*knob_notes, f"draw {draw + 1} of {draws}"] if draws > 1 else knob_notes
+        yield label, notes, _augment_batch(before, after, batch, streams, draw)
 
 
-def _applied(early: Named, late: Named, batch: Batch, streams: Streams, draw: int) -> Batch:
+def _augment_batch(before: NamedAugments, after: NamedAugments, batch: Batch, streams: Streams, draw: int) -> Batch:
     """Applies augmentations as the feed does, without the preprocessing between them."""
     inputs, targets = batch
-    for name, augment in early:
+    for name, augment in before:
         inputs, targets = augment(inputs, targets, streams(name, draw))
     if inputs.dim() == 4:
         inputs = inputs.clamp(0, 1)
-    for name, augment in late:
+    for name, augment in after:
         inputs, targets = augment(inputs, targets, streams(name, draw))
     return inputs, targets
 
@@ -134,7 +154,7 @@ def _upright(inputs: Tensor, source: Source) -> Tensor:
     return inputs.flip(2) if source.reader.get("features") == "log_mel" else inputs
 
 
-def _knobs(tip: Tip) -> list[str]:
+def _knob_notes(tip: Tip) -> list[str]:
     return [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in tip.knobs.items()]
 
 
@@ -144,11 +164,11 @@ def captions(label: str, targets: Tensor, classes: Sequence[str]) -> list[list[s
         shares = targets.cpu()
         order = shares.argsort(dim=1, descending=True)[:, :2].tolist()
         return [
-            [f"{_plain(classes[k])} {share[k]:.0%}" for k in both if share[k] > 0]
-            for share, both in zip(shares.tolist(), order, strict=True)
+            [f"{_printable(classes[k])} {share[k]:.0%}" for k in largest if share[k] > 0]
+            for share, largest in zip(shares.tolist(), order, strict=True)
         ]
-    return [[_plain(classes[k])] for k in targets.tolist()] if label == "original" else []
+    return [[_printable(classes[k])] for k in targets.tolist()] if label == "original" else []
 
 
-def _plain(name: str) -> str:
+def _printable(name: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in name)

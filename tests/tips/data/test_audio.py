@@ -1,6 +1,7 @@
 """Recordings: files written by scipy and by Python's own module are read back, cut, resampled and turned to images."""
 
 import os
+import re
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -249,25 +250,19 @@ def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
 def test_a_corrupt_file_is_refused_by_name_or_skipped_and_said(folder: Path) -> None:
     whole = read_folder(folder)
     (folder / "high/b.wav").write_text("words")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.root: {folder}/high/b\.wav .*RIFF.*; .*data\.on_error=skip$"):
         read_folder(folder)
-    assert str(caught.value) == (
-        f"data.root: {folder}/high/b.wav cannot be read (no RIFF/WAVE file); mend or delete it, or write"
-        " data.on_error=skip"
-    )
     for _ in range(2):  # the cache says it too
         source = read_folder(folder, on_error="skip")
-        assert source.notes == (
-            "data.root: recordings that cannot be read are left out, 1: high/b.wav (no RIFF/WAVE file)",
-        )
+        (note,) = source.notes
+        assert re.search(r"^data\.root: .*left out, 1: high/b\.wav \(.*RIFF", note)
         assert source.hash == whole.hash
 
 
 def test_a_corrupt_digit_is_refused_by_name(digits: Path) -> None:
     (digits / "3_ann_5.wav").write_text("")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.root: {digits}/3_ann_5\.wav .*empty.*; .*delete it$"):
         read_digits(digits)
-    assert str(caught.value) == f"data.root: {digits}/3_ann_5.wav cannot be read (an empty file); mend or delete it"
 
 
 def test_a_changed_file_or_knob_is_read_again(folder: Path) -> None:
@@ -284,43 +279,26 @@ def refusals(tmp_path: Path) -> dict[str, tuple[Callable[[], Source], str]]:
     write(one / "only/a.wav", tone())
     for name in ("train/a", "train/b", "val/c"):
         write(more / name / "a.wav", tone())
-    give = "give the folder that holds a folder of .wav files per class"
+    give = r"give the folder .*\.wav"
     return {
-        "no root": (lambda: read_folder(None), f"data.root: is missing; {give}"),
-        "nowhere": (lambda: read_folder(tmp_path / "no"), f"data.root: {tmp_path}/no does not exist; {give}"),
-        "a file": (
-            lambda: read_folder(one / "only/a.wav"),
-            f"data.root: {one}/only/a.wav is a file; {give}",
-        ),
-        "empty": (
-            lambda: read_folder(empty),
-            f"data.root: {empty} holds no folders with .wav files; put those of each class into a folder of its name",
-        ),
-        "one class": (
-            lambda: read_folder(one),
-            f"data.root: {one} holds one class only (only); there must be two",
-        ),
-        "a new class": (
-            lambda: read_folder(more),
-            f"data.root: {more}/val/c is of a class that training does not have; there is: a, b",
-        ),
+        "no root": (lambda: read_folder(None), rf"data\.root: .*missing; {give}"),
+        "nowhere": (lambda: read_folder(tmp_path / "no"), rf"data\.root: {tmp_path}/no does not exist; {give}"),
+        "a file": (lambda: read_folder(one / "only/a.wav"), rf"data\.root: {one}/only/a\.wav .*file; {give}"),
+        "empty": (lambda: read_folder(empty), rf"data\.root: {empty} .*\.wav files; .*folder of its name$"),
+        "one class": (lambda: read_folder(one), rf"data\.root: {one} .*one class.* \(only\); .*two$"),
+        "a new class": (lambda: read_folder(more), rf"data\.root: {more}/val/c .*: a, b$"),
         "no digits": (
             lambda: read_digits(empty),
-            f"data=spoken_digits: {empty} holds no recordings like 7_george_12.wav; get them from"
-            " github.com/Jakobovski/free-spoken-digit-dataset and set data.root to their folder",
+            f"data=spoken_digits: {empty} .*digit-dataset.*data.root",
         ),
         "mels of a waveform": (
             lambda: read_digits(empty, mels=30),
-            "data.mels: 30 is for data.features=log_mel; of waveforms the net makes the spectrogram, so write"
-            " model.mels=30",
+            r"data\.mels: 30 .*data\.features=log_mel; .*write model\.mels=30$",
         ),
-        "too short": (
-            lambda: read_digits(empty, seconds=0.00001),
-            "data.seconds: 1e-05 is less than one sample; raise it",
-        ),
+        "too short": (lambda: read_digits(empty, seconds=0.00001), r"data\.seconds: 1e-05 .*; raise it$"),
         "too long": (
             lambda: read_folder(folder_of_two(tmp_path), seconds=1e15),
-            "data.seconds: 2 clips of 1e+15 s do not fit into this machine's memory; lower it",
+            r"data\.seconds: 2 clips of 1e\+15 s .*; lower it$",
         ),
     }
 
@@ -332,10 +310,9 @@ def folder_of_two(tmp_path: Path) -> Path:
 
 
 def test_what_gives_no_data_set_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    for case, (read, message) in refusals(tmp_path).items():
-        with pytest.raises(ConfigError) as caught:
+    for read, message in refusals(tmp_path).values():
+        with pytest.raises(ConfigError, match=f"^{message}"):
             read()
-        assert str(caught.value) == message, case
 
 
 @pytest.mark.skipif(REAL is None, reason="DLTIPS_TEST_DATA names no folder with the real data sets")

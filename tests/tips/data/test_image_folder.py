@@ -1,6 +1,7 @@
 """Folders of pictures as users have them: nested, mixed, turned, transparent, broken."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from dltips.errors import ConfigError
 from dltips.tips.data import Source
 from dltips.tips.data.image_folder import image_folder
-from dltips.tips.data.pictures import UnreadableError, header, pixels
+from dltips.tips.data.pictures import UnreadableError, read_header, read_pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -88,7 +89,7 @@ def test_only_some_parts_may_be_official_and_validation_may_be_spelled_out(root:
     source = load(root)
     assert source.val_inputs is not None and source.test_inputs is None
     save(root / "valid/a/1.png")
-    with pytest.raises(ConfigError, match="has both valid/ and validation/; keep one"):
+    with pytest.raises(ConfigError, match="valid/ and validation/; keep one"):
         load(root)
 
 
@@ -128,12 +129,9 @@ def test_a_jpeg_decoded_at_a_fraction_is_as_sharp(root: Path, side: int) -> None
 def test_mixed_sizes_without_image_size_name_two_and_the_remedy(root: Path) -> None:
     save(root / "a/1.png", Image.new("RGB", (4, 6)))
     save(root / "b/2.png", Image.new("RGB", (8, 5)))
-    with pytest.raises(ConfigError) as caught:
+    sizes = r"\(a/1\.png has 4x6 pixels, b/2\.png has 8x5 pixels\)"
+    with pytest.raises(ConfigError, match=rf"^data\.image_size: .*{sizes}; write data\.image_size=64$"):
         load(root)
-    assert str(caught.value) == (
-        "data.image_size: the pictures differ in size (a/1.png has 4x6 pixels, b/2.png has 8x5 pixels);"
-        " write data.image_size=64"
-    )
     assert load(root, image_size=4).inputs.shape == (2, 3, 4, 4)
 
 
@@ -233,11 +231,8 @@ def test_a_broken_picture_is_refused_by_name(root: Path, broken: Path) -> None:
 )
 def test_a_file_that_is_no_picture_is_refused_by_name(root: Path, broken: Path, content: bytes, reason: str) -> None:
     broken.write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.root: {broken} .*\({reason}\); .*data\.on_error=skip$"):
         load(root)
-    assert str(caught.value) == (
-        f"data.root: {broken} cannot be read ({reason}); mend or delete it, or write data.on_error=skip"
-    )
 
 
 def test_a_folder_with_a_picture_s_name_is_a_folder(root: Path, broken: Path) -> None:
@@ -262,15 +257,13 @@ def test_a_broken_picture_is_skipped_and_said_in_every_run(root: Path, broken: P
         source = load(root, on_error="skip")
         assert source.targets.tolist() == [0, 0, 1, 1]
         assert len(source.notes) == 1
-        assert source.notes[0].startswith(
-            "data.root: pictures that cannot be read are left out, 2: a/4.png (no picture), b/3.jpg ("
-        )
+        assert re.search(r"^data\.root: .*left out, 2: a/4\.png \(.*\), b/3\.jpg \(", source.notes[0])
 
 
 def test_a_class_without_one_readable_picture_is_refused(root: Path, broken: Path) -> None:
     (root / "c").mkdir()
     (root / "c/1.png").write_text("no picture")
-    with pytest.raises(ConfigError, match=rf"^data\.root: no picture in {root / 'c'} can be read; mend or delete them"):
+    with pytest.raises(ConfigError, match=rf"^data\.root: .*{root / 'c'} .*delete them"):
         load(root, on_error="skip")
 
 
@@ -303,10 +296,9 @@ def test_other_files_are_left_out_and_said_and_hidden_ones_are_not_even_said(roo
     (root / "empty").mkdir()
     for _ in range(2):
         source = load(root)
-        assert source.notes == (
-            f"data.root: {root / 'empty'} holds no picture and is left out",
-            f"data.root: {root} has files that are no pictures of a class; left out: a/labels.csv, README.txt",
-        )
+        empty, others = source.notes
+        assert re.search(rf"^data\.root: {root / 'empty'} .*left out$", empty)
+        assert re.search(rf"^data\.root: {root} .*left out: a/labels\.csv, README\.txt$", others)
         assert len(source.targets) == 2
 
 
@@ -372,11 +364,8 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(root: Path, monkeypatch
 def test_a_class_that_only_val_has_is_refused(root: Path) -> None:
     for folder in ("train/a", "train/b", "val/a", "val/c"):
         save(root / folder / "1.png")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.root: {root}/val/c .*{root}/train .*: a, b$"):
         load(root)
-    assert str(caught.value) == (
-        f"data.root: {root}/val/c is of a class that {root}/train does not have; there is: a, b"
-    )
 
 
 @pytest.mark.parametrize(
@@ -386,11 +375,11 @@ def test_a_file_that_would_start_another_program_is_no_picture(tmp_path: Path, c
     file = tmp_path / "a.png"
     file.write_bytes(content)
     with pytest.raises(UnreadableError, match=r"^no picture$"):
-        pixels(file, False, None)
+        read_pixels(file, False, None)
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("1", (9_000, 9_000)).save(file)
-    with pytest.raises(UnreadableError, match=r"^its 9000x9000 pixels are more than 80,000,000; make it smaller$"):
-        header(file)
+    with pytest.raises(UnreadableError, match=r"9000x9000 .*80,000,000; .*smaller$"):
+        read_header(file)

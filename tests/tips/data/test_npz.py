@@ -126,35 +126,34 @@ def test_named_classes_are_indexed_by_numbers_and_found_by_texts(file: Path) -> 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": IMAGES, "labels": LABELS}, "has no inputs called images or inputs or x; there is: labels, pict"),
-        ({"images": IMAGES}, "has no labels called labels or targets or y; there is: images"),
-        ({"x": VECTORS, "y": LABELS, "test_x": VECTORS}, "has no labels called test_labels or test_targets or test_y;"),
-        ({"images": IMAGES / 255, "labels": LABELS}, "images is of float64; save images as uint8, (255 * images)"),
+        ({"pictures": IMAGES, "labels": LABELS}, r"images or inputs or x; .*: labels, pictures$"),
+        ({"images": IMAGES}, r"labels or targets or y; .*: images$"),
+        ({"x": VECTORS, "y": LABELS, "test_x": VECTORS}, r"test_labels or test_targets or test_y; "),
+        ({"images": IMAGES / 255, "labels": LABELS}, r"images is of float64; .*uint8, \(255 \* images\)"),
         (
             {"images": IMAGES.astype(int) * 9, "labels": LABELS},
-            "images has values from 0 to 2295; save images as uint8",
+            r"images .*0 to 2295; .*uint8",
         ),
-        ({"images": IMAGES > 9, "labels": LABELS}, "images is of bool; save numbers"),
-        ({"images": IMAGES[0, 0, 0], "labels": LABELS[:3]}, "images has the shape (3,); images are (N, H, W)"),
-        ({"images": IMAGES, "labels": LABELS[:9]}, "images has 10 samples, but labels 9 labels"),
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images has no samples"),
-        ({"x": VECTORS, "y": LABELS * 0}, "holds one class only (0); there must be two"),
-        ({"x": VECTORS, "y": numpy.eye(10)}, "y has the shape (10, 10), but labels are (N,); save the class of each"),
-        ({"x": VECTORS, "y": LABELS / 2}, "y is of float64; labels are whole numbers or texts"),
+        ({"images": IMAGES > 9, "labels": LABELS}, r"images is of bool; save numbers$"),
+        ({"images": IMAGES[0, 0, 0], "labels": LABELS[:3]}, r"images .*\(3,\); .*\(N, H, W\)"),
+        ({"images": IMAGES, "labels": LABELS[:9]}, r"images .*10 samples.* labels 9 labels$"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"images .*no samples$"),
+        ({"x": VECTORS, "y": LABELS * 0}, r"one class.* \(0\); .*two$"),
+        ({"x": VECTORS, "y": numpy.eye(10)}, r"y .*\(10, 10\).*\(N,\); save the class"),
+        ({"x": VECTORS, "y": LABELS / 2}, r"y is of float64; .*whole numbers or texts$"),
         (
             {"x": VECTORS, "y": LABELS, "test_x": VECTORS[:, :2], "test_y": LABELS},
-            "the samples of test_x have the shape",
+            r"test_x .*\(2,\)",
         ),
-        ({"x": VECTORS, "y": LABELS, "test_x": VECTORS, "test_y": LABELS + 7}, "the label 7 is none of the 3 classes"),
-        ({"x": VECTORS, "y": LABELS, "classes": ["a", "b"]}, "the label 2 is none of the 2 classes"),
-        ({"x": VECTORS, "y": LABELS, "classes": ["a", "a", "b"]}, "classes must be a list of at least two different"),
-        ({"x": VECTORS + numpy.inf, "y": LABELS}, "x is infinite in row 0, column 0; use NaN for what is missing"),
+        ({"x": VECTORS, "y": LABELS, "test_x": VECTORS, "test_y": LABELS + 7}, r"label 7 .*3 classes$"),
+        ({"x": VECTORS, "y": LABELS, "classes": ["a", "b"]}, r"label 2 .*2 classes$"),
+        ({"x": VECTORS, "y": LABELS, "classes": ["a", "a", "b"]}, r"classes .*at least two different"),
+        ({"x": VECTORS + numpy.inf, "y": LABELS}, r"x .*row 0, column 0; use NaN"),
     ],
 )
 def test_what_does_not_fit_is_refused(file: Path, arrays: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.file: {file}.*{message}") as caught:
         load(file, **arrays)
-    assert str(caught.value).startswith(f"data.file: {file}") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -166,10 +165,10 @@ class Exploding:
 
 
 def test_python_objects_are_never_read(file: Path) -> None:
-    with pytest.raises(ConfigError, match="holds Python objects, which could run code and are not read"):
+    with pytest.raises(ConfigError, match=r"^data\.file: .*Python objects.*; save plain arrays$"):
         load(file, images=numpy.array([Exploding()] * 10, dtype=object), labels=LABELS)
     file.write_bytes(pickle.dumps(Exploding()))
-    with pytest.raises(ConfigError, match=r"is no \.npz archive; write it with numpy\.savez"):
+    with pytest.raises(ConfigError, match=r"^data\.file: .*; write it with numpy\.savez$"):
         load(file)
 
 
@@ -192,13 +191,12 @@ def test_a_flipped_bit_is_found(file: Path) -> None:
 
 def test_no_file(file: Path, tmp_path: Path) -> None:
     for value, message in (
-        (None, "data.file: is missing; give the NumPy archive (.npz), data.file=PATH"),
-        (str(file), f"data.file: {file} does not exist; give the NumPy archive (.npz)"),
-        (str(tmp_path), f"data.file: {tmp_path} is a folder; give the NumPy archive (.npz)"),
+        (None, r"is missing; .*\.npz.*data\.file=PATH$"),
+        (str(file), rf"{file} does not exist; .*\.npz"),
+        (str(tmp_path), rf"{tmp_path} is a folder; .*\.npz"),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError, match=rf"^data\.file: {message}"):
             npz(file=value, channels="auto")
-        assert str(caught.value) == message
 
 
 def test_a_changed_file_is_read_again(file: Path) -> None:

@@ -5,10 +5,19 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dltips.tips.data import pictures
-from dltips.tips.data.pictures import Form, UnreadableError, header, in_threads, listed, luminance, pixels, resize
+from dltips.tips.data.pictures import (
+    Form,
+    UnreadableError,
+    list_pictures,
+    luminance,
+    map_in_threads,
+    read_header,
+    read_pixels,
+    resize,
+)
 
 RANDOM = numpy.random.default_rng(0)
 
@@ -20,10 +29,10 @@ def picture(height: int = 12, width: int = 18) -> numpy.ndarray:
 def test_a_picture_as_it_is_and_its_header(tmp_path: Path) -> None:
     array = picture()
     Image.fromarray(array).save(tmp_path / "a.png")
-    assert numpy.array_equal(pixels(tmp_path / "a.png", False, None), array.transpose(2, 0, 1))
+    assert numpy.array_equal(read_pixels(tmp_path / "a.png", False, None), array.transpose(2, 0, 1))
     gray = numpy.asarray(Image.fromarray(array).convert("L"))
-    assert numpy.array_equal(pixels(tmp_path / "a.png", True, None), gray[None])
-    found = header(tmp_path / "a.png")
+    assert numpy.array_equal(read_pixels(tmp_path / "a.png", True, None), gray[None])
+    found = read_header(tmp_path / "a.png")
     assert (found.height, found.width) == (12, 18) and not found.gray
 
 
@@ -36,12 +45,12 @@ def test_the_largest_centred_rectangle_is_resized(
     array = picture()
     Image.fromarray(array).save(tmp_path / "a.png")
     expected = Image.fromarray(array).resize(size[::-1], Image.Resampling.BILINEAR, box=box)
-    assert numpy.array_equal(pixels(tmp_path / "a.png", False, size), numpy.asarray(expected).transpose(2, 0, 1))
+    assert numpy.array_equal(read_pixels(tmp_path / "a.png", False, size), numpy.asarray(expected).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("size", [(5, 7), (30, 20), (12, 18)])
 def test_resized_images_are_pillow_s_to_a_level(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "CHUNK", 2)  # so that there are several
+    monkeypatch.setattr(pictures, "IMAGES_PER_CHUNK", 2)  # so that there are several
     images = torch.from_numpy(numpy.stack([picture() for _ in range(5)])).permute(0, 3, 1, 2).contiguous()
     resized = resize(images, size)
     for ours, image in zip(resized, images, strict=True):
@@ -52,7 +61,7 @@ def test_resized_images_are_pillow_s_to_a_level(size: tuple[int, int], monkeypat
 
 
 def test_luminance_is_pillow_s_gray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "CHUNK", 2)
+    monkeypatch.setattr(pictures, "IMAGES_PER_CHUNK", 2)
     images = torch.from_numpy(numpy.stack([picture(40, 50) for _ in range(5)])).permute(0, 3, 1, 2).contiguous()
     expected = [numpy.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")) for image in images]
     assert numpy.array_equal(luminance(images)[:, 0].numpy(), numpy.stack(expected))
@@ -74,7 +83,7 @@ def test_files_are_read_in_their_order_and_what_cannot_be_is_its_error() -> None
             raise UnreadableError("broken")
         return file.name
 
-    first, second, third = in_threads(read, [Path("a"), Path("b"), Path("c")])
+    first, second, third = map_in_threads(read, [Path("a"), Path("b"), Path("c")])
     assert (first, third) == ("a", "c")
     assert isinstance(second, UnreadableError) and str(second) == "broken"
 
@@ -84,6 +93,21 @@ def test_a_folder_s_pictures_and_what_else_lies_there(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     for name in ("b.PNG", "a.jpg", "deep/c.png", ".hidden/d.png", "._e.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    found, others = listed(tmp_path)
+    found, others = list_pictures(tmp_path)
     assert [str(file.relative_to(tmp_path)) for file in found] == ["a.jpg", "b.PNG", "deep/c.png"]
     assert [file.name for file in others] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("suffix", sorted(pictures.SUFFIXES))
+@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"RIFF\0\0\0\0WEBP"])
+def test_a_file_that_pillow_does_not_know_is_unreadable_and_no_other_error(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(content)
+    for read in (read_header, lambda path: read_pixels(path, False, (8, 8))):
+        with pytest.raises(UnreadableError) as caught:
+            read(file)
+        assert str(file) not in str(caught.value)  # whoever reports it names the file
+    if content == b"no picture":
+        assert isinstance(caught.value.__cause__, UnidentifiedImageError)

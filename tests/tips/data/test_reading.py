@@ -38,9 +38,8 @@ def picture(path: Path, height: int, width: int, mode: str = "RGB") -> Path:
 
 
 def refused(source: Source, path: Path, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=f"^predict: {message}$"):
         read_samples(source.reader, shape(source), path)
-    assert str(caught.value) == f"predict: {message}"
 
 
 # Images.
@@ -98,19 +97,17 @@ def test_where_the_channels_stood_is_remembered(tmp_path: Path) -> None:
 
 def test_what_gives_no_image_is_refused(tmp_path: Path) -> None:
     source = digits()
-    refused(source, tmp_path / "no.png", f"{tmp_path / 'no.png'} does not exist; give a file or a folder")
-    refused(source, tmp_path, f"{tmp_path} holds no pictures")
+    refused(source, tmp_path / "no.png", rf"{tmp_path}/no\.png does not exist; .*file or a folder")
+    refused(source, tmp_path, f"{tmp_path} .*no pictures")
     (tmp_path / "a.txt").write_text("no picture")
-    refused(
-        source, tmp_path / "a.txt", f"{tmp_path / 'a.txt'} cannot be read (no picture); give pictures, or an .npz file"
-    )
+    refused(source, tmp_path / "a.txt", rf"{tmp_path}/a\.txt .*\(.*\); give pictures, or an \.npz file")
     numpy.savez(tmp_path / "v.npz", x=numpy.zeros((2, 5)))
-    refused(source, tmp_path / "v.npz", f"{tmp_path / 'v.npz'} holds vectors, but the net was trained on images")
+    refused(source, tmp_path / "v.npz", rf"{tmp_path}/v\.npz .*vectors.* images")
     numpy.savez(tmp_path / "c.npz", x=numpy.zeros((2, 2, 8, 8), numpy.uint8))
     refused(
         replace(source, reader={"kind": "image", "channels": "first"}),
         tmp_path / "c.npz",
-        f"{tmp_path / 'c.npz'} has samples of the shape (2, 8, 8), but the net was trained on (1, 8, 8)",
+        rf"{tmp_path}/c\.npz .*\(2, 8, 8\).* \(1, 8, 8\)",
     )
 
 
@@ -131,7 +128,7 @@ def test_two_channels_are_no_picture_s(tmp_path: Path) -> None:
     refused(
         source,
         picture(tmp_path / "a.png", 8, 8),
-        "the net was trained on 2 channels, which no picture has; give an .npz file",
+        r".*2 channels.*; give an \.npz file",
     )
 
 
@@ -144,9 +141,9 @@ def test_vectors_come_from_archives(tmp_path: Path) -> None:
     inputs, names = read_samples(source.reader, shape(source), tmp_path / "a.npz")
     assert torch.equal(inputs, source.inputs) and names[8] == f"{tmp_path / 'a.npz'}[8]"
     numpy.savez(tmp_path / "b.npz", z=1)
-    refused(source, tmp_path / "b.npz", f"{tmp_path / 'b.npz'} has no inputs called images or inputs or x; there is: z")
+    refused(source, tmp_path / "b.npz", rf"{tmp_path}/b\.npz .*images or inputs or x; .*: z")
     (tmp_path / "c.csv").write_text("a\n1\n")
-    refused(source, tmp_path / "c.csv", f"{tmp_path / 'c.csv'} is no .npz file, from which this net's vectors are read")
+    refused(source, tmp_path / "c.csv", rf"{tmp_path}/c\.csv .*\.npz file.*")
 
 
 @pytest.fixture
@@ -174,14 +171,14 @@ def test_a_category_that_is_missing_and_never_was_is_zeros(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("age,town\n1,Oslo\n", "{file} has no column 'city'; there is: age, town"),
+        ("age,town\n1,Oslo\n", "{file} .*'city'; .*: age, town"),
         (
             "age,city\n1,Oslo\n2,Room\n",
-            "{file}, line 3: city is 'Room', which training never saw; did you mean Rome?",
+            r"{file}, line 3: city is 'Room', .*; did you mean Rome\?",
         ),
-        ("age,city\nx,Oslo\n", "{file}, line 2: age is 'x', which is no number; mend or empty the cell"),
-        ("age,city\n1,Oslo\n,Oslo\n", "{file}, line 3 lacks a number, which training never saw; fill it in"),
-        ("age,city\n", "{file} has a header, but no rows"),
+        ("age,city\nx,Oslo\n", "{file}, line 2: age is 'x', .*number; .*empty the cell"),
+        ("age,city\n1,Oslo\n,Oslo\n", "{file}, line 3 .*number.*; fill it in"),
+        ("age,city\n", "{file} .*no rows"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, table: Source, content: str, message: str) -> None:
@@ -223,5 +220,5 @@ def test_a_source_without_a_reader_says_so(tmp_path: Path) -> None:
     refused(
         replace(digits(), reader={}),
         tmp_path,
-        "the data source of this run does not say how new files are read; train with another",
+        ".*data source.*; train with another",
     )

@@ -115,20 +115,19 @@ def test_the_samples_have_these_sizes_in_mixed_order() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"classes": 1}, "data.classes: 1 leaves nothing to tell apart; raise it to at least 2"),
-        ({"size": 3}, "data.size: 3 has no room for 4 classes; raise it to at least 4"),
-        ({"samples": 3}, "data.samples: 3 leaves a class of the 4 without a sample; raise it"),
-        ({"imbalance": 1e6}, "data.samples: 256 leaves a class of the 4 without a sample; raise it"),
+        ({"classes": 1}, r"data\.classes: 1 .*at least 2"),
+        ({"size": 3}, r"data\.size: 3 .*4 classes; .*at least 4"),
+        ({"samples": 3}, r"data\.samples: 3 .*; raise it"),
+        ({"imbalance": 1e6}, r"data\.samples: 256 .*; raise it"),
         (
             {"kind": "waveform", "size": 1, "classes": 40, "samples": 400},
-            "data.size: 1 has no room for 40 tones; raise it to at least 2",
+            r"data\.size: 1 .*40 tones; .*at least 2",
         ),
     ],
 )
 def test_what_cannot_be_made_is_refused(knobs: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
         make(**knobs)
-    assert str(caught.value) == message
 
 
 def test_waves_have_noise_of_a_normal_s_spread_and_shape() -> None:

@@ -1,5 +1,6 @@
 """The plans: which stages train, at which rate, from when."""
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -75,11 +76,11 @@ def test_gradual_thaws_the_stem_at_half_of_the_run_unless_told_otherwise(epochs:
 
 def test_gradual_says_what_stays_frozen() -> None:
     (note,) = gradual(Net(5), every=2, rate=0.1).notes
-    assert note == ("finetune.every: at 2 epochs per stage 5 epochs leave stem, stage1 frozen; 9 epochs thaw all")
+    assert re.search(r"^finetune\.every: .*2 epochs per stage.* 5 epochs .*stem, stage1 frozen; 9 epochs", note)
 
 
 def test_more_stages_than_there_are_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"finetune\.n: 5 is more than the 4 stages that resnet has before its head"):
+    with pytest.raises(ConfigError, match=r"^finetune\.n: 5 .*4 stages.*resnet.*; write finetune\.n=4"):
         top_layers(Net(), n=5, rate=0.1)
-    with pytest.raises(ConfigError, match=r"finetune\.freeze_first: 5 is more than the 4 stages"):
+    with pytest.raises(ConfigError, match=r"^finetune\.freeze_first: 5 .*4 stages.*; write finetune\.freeze_first=4"):
         most_layers(Net(), freeze_first=5, rate=0.1)

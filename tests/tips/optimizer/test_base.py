@@ -130,25 +130,22 @@ def test_no_rates_leave_the_rule_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"hed": 2}, "optimizer.rates.hed: fits no parameter of this net; did you mean head?"),
-        ({"hidden1": {"laier": 2}}, "optimizer.rates.hidden1.laier: fits no parameter of this net; did you mean"),
-        ({"hidden": 2}, "optimizer.rates.hidden: fits no parameter of this net; did you mean hidden"),
-        ({"head": -1}, "optimizer.rates.head: -1.0 is out of range; it must be at least 0"),
-        ({"head": "fast"}, "optimizer.rates.head: 'fast' is not a number"),
-        ({"head": {}}, "optimizer.rates.head: {} is not a number"),
-        ({"head": None}, "optimizer.rates.head: null is not allowed; it takes a number"),
+        ({"hed": 2}, r"optimizer\.rates\.hed: .*parameter.*; did you mean head\?"),
+        ({"hidden1": {"laier": 2}}, r"optimizer\.rates\.hidden1\.laier: .*parameter.*; did you mean"),
+        ({"hidden": 2}, r"optimizer\.rates\.hidden: .*parameter.*; did you mean hidden"),
+        ({"head": -1}, r"optimizer\.rates\.head: -1\.0 .*at least 0"),
+        ({"head": "fast"}, r"optimizer\.rates\.head: 'fast' .*number"),
+        ({"head": {}}, r"optimizer\.rates\.head: \{\} .*number"),
+        ({"head": None}, r"optimizer\.rates\.head: null .*number"),
     ],
 )
 def test_a_rate_that_fits_nothing_or_is_none_is_refused(rates: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=f"^{message}"):
         factors(small_model(), rates)
-    assert str(caught.value).startswith(message)
 
 
 def test_a_net_without_biases_says_so() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^optimizer.rates.bias: fits no parameter of this net; did you mean|there is"
-    ):
+    with pytest.raises(ConfigError, match=r"^optimizer\.rates\.bias: .*parameter"):
         factors(nn.Sequential(nn.Linear(3, 2, bias=False)), {"bias": 2})
 
 

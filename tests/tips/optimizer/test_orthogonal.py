@@ -181,10 +181,10 @@ def test_muons_state_is_all_that_it_remembers() -> None:
 
 
 def test_a_model_without_hidden_matrices_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer: muon finds no hidden layer's matrix .*; write optimizer=adam$"):
+    with pytest.raises(ConfigError, match=r"^optimizer: muon .*hidden layer.*; write optimizer=adam$"):
         rule_for(FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9$"):
+    with pytest.raises(ConfigError, match=r"^optimizer\.nesterov: true .*; set optimizer\.momentum=0\.9$"):
         rule_for(FlatModel(Small()), momentum=0.0)

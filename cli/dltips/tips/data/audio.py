@@ -22,14 +22,14 @@ from dltips.nets.spectrogram import LogMel
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every recording be read again
-CHUNK = 256  # clips turned into spectrograms at a time
-RATES = range(1_000, 768_001)  # samples per second that a recording may have
-MELS = 40  # of a spectrogram, if no number is given
-FILE = re.compile(r"(\d)_(.+)_(\d+)\.wav")  # DIGIT_SPEAKER_INDEX.wav
+CLIPS_PER_CHUNK = 256  # clips turned into spectrograms at a time
+SAMPLE_RATES = range(1_000, 768_001)  # samples per second that a recording may have
+DEFAULT_MELS = 40  # of a spectrogram, if no number is given
+RECORDING_NAME = re.compile(r"(\d)_(.+)_(\d+)\.wav")  # DIGIT_SPEAKER_INDEX.wav
 TEST_INDICES = range(5)  # the data set's official test split: the first 5 of the 50 recordings per speaker and digit
 SPOKEN_DIGITS_RATE = 8000
 PARTS = {"train": "", "val": "val_", "valid": "val_", "validation": "val_", "test": "test_"}
-WHOLE_FILE = 0xFFFFFFFF  # the size written by programs that cannot return to the header
+UNKNOWN_SIZE = 0xFFFFFFFF  # the size written by programs that cannot return to the header
 
 Features = Literal["waveform", "log_mel"]
 
@@ -84,7 +84,7 @@ def spoken_digits(*, root: str | None, features: Features, seconds: Positive, me
     clip = Clip(features, SPOKEN_DIGITS_RATE, seconds, mels)
     parts: dict[str, list[tuple[Path, int]]] = {"": [], "test_": []}
     for file in sorted(_entries(folder)) if folder.is_dir() else []:
-        match = FILE.fullmatch(file.name)
+        match = RECORDING_NAME.fullmatch(file.name)
         if match:
             parts["test_" if int(match[3]) in TEST_INDICES else ""].append((file, int(match[1])))
     if not parts[""]:
@@ -119,12 +119,12 @@ def audio_folder(
     """
     clip = Clip(features, sample_rate, seconds, mels)
     base = _folder(root)
-    found = {prefix: _recordings(folder) for prefix, folder in _parts(base).items()}
-    classes = sorted(found[""])
+    files_by_part = {prefix: _recordings(folder) for prefix, folder in _parts(base).items()}
+    classes = sorted(files_by_part[""])
     if len(classes) < 2:
         raise ConfigError(f"data.root: {base} holds one class only ({classes[0]}); there must be two")
     for prefix, folder in _parts(base).items():
-        for name in found[prefix]:
+        for name in files_by_part[prefix]:
             if name not in classes:
                 raise ConfigError(
                     f"data.root: {folder / name} is of a class that training does not have; there is:"
@@ -132,7 +132,7 @@ def audio_folder(
                 )
     parts = {
         prefix: [(file, classes.index(name)) for name in sorted(part) for file in part[name]]
-        for prefix, part in found.items()
+        for prefix, part in files_by_part.items()
     }
     return _source("audio_folder", base, parts, classes, clip, on_error)
 
@@ -183,17 +183,17 @@ def _parts(base: Path) -> dict[str, Path]:
 
 def _recordings(folder: Path) -> dict[str, list[Path]]:
     """Returns the .wav files of each class folder, at any depth."""
-    found = {}
+    files_by_class = {}
     for inner in _entries(folder):
         if inner.is_dir():
             files = [file for file in inner.rglob("*") if file.suffix.lower() == ".wav"]
-            found[inner.name] = sorted(file for file in files if not file.name.startswith("."))
-    found = {name: files for name, files in found.items() if files}
-    if not found:
+            files_by_class[inner.name] = sorted(file for file in files if not file.name.startswith("."))
+    files_by_class = {name: files for name, files in files_by_class.items() if files}
+    if not files_by_class:
         raise ConfigError(
             f"data.root: {folder} holds no folders with .wav files; put those of each class into a folder of its name"
         )
-    return found
+    return files_by_class
 
 
 def _source(
@@ -226,7 +226,7 @@ def _acquire(
     arrays: dict[str, numpy.ndarray] = {}
     broken: list[str] = []
     for prefix, files in parts.items():
-        inputs = _allocated(len(files), clip)
+        inputs = _allocate(len(files), clip)
         targets: list[int] = []
         for file, target in files:
             try:
@@ -251,7 +251,7 @@ def _acquire(
     return Acquired(arrays, classes, clip.reader, notes)
 
 
-def _allocated(count: int, clip: Clip) -> numpy.ndarray:
+def _allocate(count: int, clip: Clip) -> numpy.ndarray:
     try:
         return numpy.empty((count, 1, clip.samples), numpy.float32)
     except (MemoryError, ValueError) as error:
@@ -264,8 +264,10 @@ def _features(waveforms: numpy.ndarray, clip: Clip) -> numpy.ndarray:
     """Returns waveforms (N, 1, T) float32, or their spectrograms (N, 1, M, frames) uint8."""
     if clip.features == "waveform":
         return waveforms
-    log_mel = LogMel(clip.sample_rate, clip.mels or MELS, "data")
-    parts = [log_mel(part).mul(255).round().byte() for part in torch.split(torch.from_numpy(waveforms), CHUNK)]
+    log_mel = LogMel(clip.sample_rate, clip.mels or DEFAULT_MELS, "data")
+    parts = [
+        log_mel(part).mul(255).round().byte() for part in torch.split(torch.from_numpy(waveforms), CLIPS_PER_CHUNK)
+    ]
     spectrograms: numpy.ndarray = torch.cat(parts).numpy()
     return spectrograms
 
@@ -296,17 +298,17 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
         raise UnreadableError(error.strerror or "an error") from error
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise UnreadableError("no RIFF/WAVE file" if content else "an empty file")
-    header, body, place = b"", None, 12
-    while body is None and place + 8 <= len(content):
-        size = int.from_bytes(content[place + 4 : place + 8], "little")
-        chunk = content[place + 8 : place + 8 + size]
-        if content[place : place + 4] == b"fmt ":
+    header, body, position = b"", None, 12
+    while body is None and position + 8 <= len(content):
+        size = int.from_bytes(content[position + 4 : position + 8], "little")
+        chunk = content[position + 8 : position + 8 + size]
+        if content[position : position + 4] == b"fmt ":
             header = chunk
-        elif content[place : place + 4] == b"data":
-            if len(chunk) < size != WHOLE_FILE:
+        elif content[position : position + 4] == b"data":
+            if len(chunk) < size != UNKNOWN_SIZE:
                 raise UnreadableError(f"ends after {len(chunk)} of {size} bytes of sound")
             body = chunk
-        place += 8 + size + size % 2
+        position += 8 + size + size % 2
     if len(header) < 16 or body is None:
         raise UnreadableError("its header is damaged" if len(header) < 16 else "holds no sound")
     encoding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", header[:16])
@@ -314,9 +316,9 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
         encoding = int.from_bytes(header[24:26], "little")
     if channels < 1:
         raise UnreadableError("its header is damaged")
-    if rate not in RATES:
-        raise UnreadableError(f"its sample rate, {rate}, is not from {RATES[0]} to {RATES[-1]}")
-    samples = _decoded(body, encoding, bits)
+    if rate not in SAMPLE_RATES:
+        raise UnreadableError(f"its sample rate, {rate}, is not from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}")
+    samples = _decode(body, encoding, bits)
     samples = samples[: len(samples) // channels * channels].reshape(-1, channels)
     if not len(samples):
         raise UnreadableError("holds no sound")
@@ -325,7 +327,7 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
     return samples.mean(1, dtype=numpy.float64).clip(-1, 1).astype(numpy.float32), rate
 
 
-def _decoded(body: bytes, encoding: int, bits: int) -> numpy.ndarray:
+def _decode(body: bytes, encoding: int, bits: int) -> numpy.ndarray:
     """Returns the samples with full scale as 1. Raises UnreadableError."""
     if (encoding, bits) not in [(1, 8), (1, 16), (1, 24), (1, 32), (3, 32), (3, 64)]:
         raise UnreadableError(f"its encoding, number {encoding} with {bits} bits, is neither PCM nor floats")

@@ -14,7 +14,15 @@ from dltips.catalog.cards import card
 from dltips.catalog.registry import Size
 from dltips.errors import ConfigError
 from dltips.formatting import few
-from dltips.tips.data.pictures import Header, UnreadableError, header, hidden, in_threads, listed, pixels
+from dltips.tips.data.pictures import (
+    Header,
+    UnreadableError,
+    is_hidden,
+    list_pictures,
+    map_in_threads,
+    read_header,
+    read_pixels,
+)
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every folder be read again
@@ -22,7 +30,7 @@ PARTS = {"train": "", "val": "val_", "valid": "val_", "validation": "val_", "tes
 
 
 @dataclass(frozen=True)
-class Listed:
+class PartFiles:
     """The pictures of one part, class by class, and the other files."""
 
     folder: Path
@@ -56,12 +64,12 @@ def image_folder(*, root: str | None, on_error: Literal["refuse", "skip"], image
     left out, and said.
     """
     base = _folder(root)
-    found = {prefix: _listed(folder) for prefix, folder in _parts(base).items()}
-    classes = _classes(base, found)
-    stamps = [_stamp(file, base) for part in found.values() for files in part.files.values() for file in files]
-    key = "\n".join([VERSION, str(base.resolve()), on_error, str(image_size), *found, *stamps])
-    source = cached("image_folder", key, lambda: _acquire(found, classes, on_error, image_size, base))
-    return replace(source, notes=(*(note for part in found.values() for note in part.notes), *source.notes))
+    parts = {prefix: _list_part(folder) for prefix, folder in _parts(base).items()}
+    classes = _classes(base, parts)
+    stamps = [_stamp(file, base) for part in parts.values() for files in part.files.values() for file in files]
+    key = "\n".join([VERSION, str(base.resolve()), on_error, str(image_size), *parts, *stamps])
+    source = cached("image_folder", key, lambda: _acquire(parts, classes, on_error, image_size, base))
+    return replace(source, notes=(*(note for part in parts.values() for note in part.notes), *source.notes))
 
 
 def _folder(root: str | None) -> Path:
@@ -76,7 +84,7 @@ def _folder(root: str | None) -> Path:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not hidden(entry.name))
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     except OSError as error:
         raise ConfigError(f"data.root: {folder} cannot be read ({error.strerror}); check its permissions") from error
 
@@ -95,35 +103,35 @@ def _parts(base: Path) -> dict[str, Path]:
     return {prefix: parts[prefix] for prefix in ("", "val_", "test_") if prefix in parts}
 
 
-def _listed(folder: Path) -> Listed:
+def _list_part(folder: Path) -> PartFiles:
     files, notes, others = {}, [], []
     for inner in _folders(folder):
-        pictures, rest = listed(inner)
-        others += rest
+        pictures, not_pictures = list_pictures(inner)
+        others += not_pictures
         if pictures:
             files[inner.name] = pictures
         else:
             notes.append(f"data.root: {inner} holds no picture and is left out")
     if not files:
-        loose = any(not hidden(entry.name) and entry.is_file() for entry in folder.iterdir())
-        what = "has files, but no folders with pictures" if loose else "holds no folders with pictures"
-        raise ConfigError(f"data.root: {folder} {what}; put the pictures of each class into a folder of its name")
-    others += [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not hidden(entry.name)]
+        has_files = any(not is_hidden(entry.name) and entry.is_file() for entry in folder.iterdir())
+        problem = "has files, but no folders with pictures" if has_files else "holds no folders with pictures"
+        raise ConfigError(f"data.root: {folder} {problem}; put the pictures of each class into a folder of its name")
+    others += [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not is_hidden(entry.name)]
     if others:
         names = few(other.relative_to(folder) for other in others)
         notes.append(f"data.root: {folder} has files that are no pictures of a class; left out: {names}")
-    return Listed(folder, files, notes)
+    return PartFiles(folder, files, notes)
 
 
-def _classes(base: Path, found: Mapping[str, Listed]) -> list[str]:
-    classes = list(found[""].files)
+def _classes(base: Path, parts: Mapping[str, PartFiles]) -> list[str]:
+    classes = list(parts[""].files)
     if len(classes) < 2:
-        raise ConfigError(f"data.root: {found[''].folder} holds one class only ({classes[0]}); there must be two")
-    for part in found.values():
+        raise ConfigError(f"data.root: {parts[''].folder} holds one class only ({classes[0]}); there must be two")
+    for part in parts.values():
         for name in part.files:
             if name not in classes:
                 raise ConfigError(
-                    f"data.root: {part.folder / name} is of a class that {found[''].folder} does not have;"
+                    f"data.root: {part.folder / name} is of a class that {parts[''].folder} does not have;"
                     f" there is: {', '.join(classes)}"
                 )
     return classes
@@ -138,7 +146,7 @@ def _stamp(file: Path, base: Path) -> str:
 
 
 def _acquire(
-    found: Mapping[str, Listed],
+    parts: Mapping[str, PartFiles],
     classes: Sequence[str],
     on_error: Literal["refuse", "skip"],
     image_size: int | None,
@@ -147,40 +155,40 @@ def _acquire(
     """Reads the files in two passes: sizes and modes from the headers, then the pixels. Raises ConfigError."""
     samples = [
         Sample(prefix, file, classes.index(name))
-        for prefix, part in found.items()
+        for prefix, part in parts.items()
         for name, files in part.files.items()
         for file in files
     ]
     broken: list[str] = []
-    headers = in_threads(header, [sample.file for sample in samples])
-    whole = _whole(headers, samples, base, on_error, broken)
-    samples = [sample for sample, kept in zip(samples, whole, strict=True) if kept]
-    readable = [read for read in headers if isinstance(read, Header)]
-    size = _size(readable, samples, image_size, base)
-    gray = all(read.gray for read in readable)
+    headers = map_in_threads(read_header, [sample.file for sample in samples])
+    readable = _readable(headers, samples, base, on_error, broken)
+    samples = [sample for sample, is_readable in zip(samples, readable, strict=True) if is_readable]
+    readable_headers = [each for each in headers if isinstance(each, Header)]
+    size = _size(readable_headers, samples, image_size, base)
+    gray = all(each.gray for each in readable_headers)
     memory.require_memory("data.image_size", len(samples) * (1 if gray else 3) * size[0] * size[1])
     inputs = numpy.empty((len(samples), 1 if gray else 3, *size), numpy.uint8)
-    places = {sample.file: place for place, sample in enumerate(samples)}
+    rows_of = {sample.file: row for row, sample in enumerate(samples)}
 
     def fill(file: Path) -> None:
-        inputs[places[file]] = pixels(file, gray, size)
+        inputs[rows_of[file]] = read_pixels(file, gray, size)
 
-    whole = _whole(in_threads(fill, list(places)), samples, base, on_error, broken)
+    readable = _readable(map_in_threads(fill, list(rows_of)), samples, base, on_error, broken)
     targets = numpy.asarray([sample.target for sample in samples], dtype=numpy.int64)
     arrays: dict[str, numpy.ndarray] = {}
-    for prefix, part in found.items():
-        chosen = whole & numpy.asarray([sample.prefix == prefix for sample in samples], dtype=bool)
+    for prefix, part in parts.items():
+        chosen = readable & numpy.asarray([sample.prefix == prefix for sample in samples], dtype=bool)
         if not chosen.any():
             raise ConfigError(f"data.root: no picture in {part.folder} can be read, e.g. {broken[0]}")
-        rows = numpy.flatnonzero(chosen)
-        first, last = int(rows[0]), int(rows[-1]) + 1
+        chosen_rows = numpy.flatnonzero(chosen)
+        first, last = int(chosen_rows[0]), int(chosen_rows[-1]) + 1
         # parts follow each other: without a broken picture nothing is copied
-        arrays[f"{prefix}inputs"] = inputs[first:last] if last - first == len(rows) else inputs[chosen]
+        arrays[f"{prefix}inputs"] = inputs[first:last] if last - first == len(chosen_rows) else inputs[chosen]
         arrays[f"{prefix}targets"] = targets[chosen]
     counts = numpy.bincount(arrays["targets"], minlength=len(classes))
     if not counts.all():
         name = classes[int(counts.argmin())]
-        raise ConfigError(f"data.root: no picture in {found[''].folder / name} can be read; mend or delete them")
+        raise ConfigError(f"data.root: no picture in {parts[''].folder / name} can be read; mend or delete them")
     notes = [f"data.root: pictures that cannot be read are left out, {len(broken)}: {few(broken)}"] if broken else []
     return Acquired(arrays, classes, {"kind": "image"}, notes)
 
@@ -196,7 +204,7 @@ def _size(headers: Sequence[Header], samples: Sequence[Sample], image_size: int 
     return next(iter(sizes), (1, 1))
 
 
-def _whole(
+def _readable(
     read: Sequence[object], samples: Sequence[Sample], base: Path, on_error: str, broken: list[str]
 ) -> numpy.ndarray:
     """Returns (N,) whether each file was readable; others are refused or added to the list of broken ones."""

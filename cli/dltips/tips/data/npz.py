@@ -12,7 +12,7 @@ import numpy
 
 from dltips.catalog.cards import card
 from dltips.errors import ConfigError
-from dltips.tips.data.source import Acquired, Source, cached, data, stamp
+from dltips.tips.data.source import Acquired, Source, cached, data, file_stamp
 
 VERSION = "1"  # a new one makes every file be read again
 INPUTS = ("images", "inputs", "x")
@@ -38,12 +38,12 @@ def npz(*, file: str | None, channels: Channels) -> Source:
     Labels are whole numbers or texts, classes in sorted order; or they index an array called classes.
     Raises ConfigError.
     """
-    path = given(file, "NumPy archive (.npz)")
-    key = "\n".join([VERSION, stamp(path), channels])
+    path = given_file(file, "NumPy archive (.npz)")
+    key = "\n".join([VERSION, file_stamp(path), channels])
     return cached("npz", key, lambda: _acquire(path, channels))
 
 
-def given(file: str | None, what: str) -> Path:
+def given_file(file: str | None, what: str) -> Path:
     """Returns the path of data.file. Raises ConfigError."""
     if file is None:
         raise ConfigError(f"data.file: is missing; give the {what}, data.file=PATH")
@@ -130,40 +130,40 @@ def _find(arrays: Mapping[str, numpy.ndarray], part: str, names: Sequence[str]) 
 def _acquire(path: Path, channels: Channels) -> Acquired:
     where = f"data.file: {path}"
     arrays = read_arrays(path, "data.file")
-    found: dict[str, numpy.ndarray] = {}
-    labels: dict[str, numpy.ndarray] = {}
+    samples_of: dict[str, numpy.ndarray] = {}
+    labels_of: dict[str, numpy.ndarray] = {}
     for part in PARTS:
         inputs, targets = find_inputs(arrays, part), _find(arrays, part, TARGETS)
         if inputs is None and targets is None and part:
             continue
-        for found_name, what, usual in ((inputs, "inputs", INPUTS), (targets, "labels", TARGETS)):
-            if found_name is None:
-                called = " or ".join(part + name for name in usual)
-                raise ConfigError(f"{where} has no {what} called {called}; there is: {_names(arrays)}")
+        for array_name, kind, usual_names in ((inputs, "inputs", INPUTS), (targets, "labels", TARGETS)):
+            if array_name is None:
+                expected = " or ".join(part + name for name in usual_names)
+                raise ConfigError(f"{where} has no {kind} called {expected}; there is: {_names(arrays)}")
         assert inputs is not None and targets is not None
-        found[part] = as_inputs(arrays[inputs], channels, f"{where}: {inputs}")
-        labels[part] = _as_labels(arrays[targets], f"{where}: {targets}")
-        if len(found[part]) != len(labels[part]):
+        samples_of[part] = as_inputs(arrays[inputs], channels, f"{where}: {inputs}")
+        labels_of[part] = _as_labels(arrays[targets], f"{where}: {targets}")
+        if len(samples_of[part]) != len(labels_of[part]):
             raise ConfigError(
-                f"{where}: {inputs} has {len(found[part])} samples, but {targets} {len(labels[part])} labels"
+                f"{where}: {inputs} has {len(samples_of[part])} samples, but {targets} {len(labels_of[part])} labels"
             )
-        if not len(labels[part]):
+        if not len(labels_of[part]):
             raise ConfigError(f"{where}: {inputs} has no samples")
-        if found[part].shape[1:] != found[""].shape[1:]:
+        if samples_of[part].shape[1:] != samples_of[""].shape[1:]:
             raise ConfigError(
-                f"{where}: the samples of {inputs} have the shape {found[part].shape[1:]}, those of the training set"
-                f" {found[''].shape[1:]}"
+                f"{where}: the samples of {inputs} have the shape {samples_of[part].shape[1:]}, those of the training"
+                f" set {samples_of[''].shape[1:]}"
             )
-    classes = _classes(arrays, labels[""], where)
-    known = {label: index for index, label in enumerate(classes)}
+    classes = _classes(arrays, labels_of[""], where)
+    numbers = {label: index for index, label in enumerate(classes)}
     result: dict[str, numpy.ndarray] = {}
-    for part in found:
-        unknown = set(labels[part].tolist()) - set(known)
+    for part in samples_of:
+        unknown = set(labels_of[part].tolist()) - set(numbers)
         if unknown:
             raise ConfigError(f"{where}: the label {min(unknown)!r} is none of the {len(classes)} classes")
-        result[f"{part}inputs"] = found[part]
-        result[f"{part}targets"] = numpy.asarray([known[label] for label in labels[part].tolist()], numpy.int64)
-    reader: dict[str, Any] = {"kind": "vector" if found[""].ndim == 2 else "image", "channels": channels}
+        result[f"{part}inputs"] = samples_of[part]
+        result[f"{part}targets"] = numpy.asarray([numbers[label] for label in labels_of[part].tolist()], numpy.int64)
+    reader: dict[str, Any] = {"kind": "vector" if samples_of[""].ndim == 2 else "image", "channels": channels}
     names = arrays["classes"].tolist() if "classes" in arrays else classes
     return Acquired(result, [str(name) for name in names], reader)
 

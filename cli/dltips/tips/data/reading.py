@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dltips.errors import ConfigError, suggest
 from dltips.tips.data.npz import as_inputs, find_inputs, read_arrays
-from dltips.tips.data.pictures import Form, UnreadableError, hidden, in_threads, listed, pixels
+from dltips.tips.data.pictures import Form, UnreadableError, is_hidden, list_pictures, map_in_threads, read_pixels
 from dltips.tips.data.table import encode, read_table
 
 WHERE = "predict"  # the start of error messages
@@ -27,19 +27,19 @@ def read_samples(reader: Reader, input_shape: Sequence[int], path: Path) -> Samp
     Names are the file's path, with the sample's number (my.npz[3]) or line (my.csv:4) where there are several.
     Raises ConfigError.
     """
-    kinds: dict[str, Callable[[Reader, Sequence[int], Path], Samples]] = {
+    readers: dict[str, Callable[[Reader, Sequence[int], Path], Samples]] = {
         "image": _images,
         "vector": _vectors,
         "csv": _table,
         "audio": _audio,
     }
-    if reader.get("kind") not in kinds:
+    if reader.get("kind") not in readers:
         raise ConfigError(
             f"{WHERE}: the data source of this run does not say how new files are read; train with another"
         )
     if not path.exists():
         raise ConfigError(f"{WHERE}: {path} does not exist; give a file or a folder")
-    inputs, names = kinds[reader["kind"]](reader, input_shape, path)
+    inputs, names = readers[reader["kind"]](reader, input_shape, path)
     if tuple(inputs.shape[1:]) != tuple(input_shape):
         raise ConfigError(
             f"{WHERE}: {path} has samples of the shape {tuple(inputs.shape[1:])}, but the net was trained on"
@@ -53,10 +53,10 @@ def _images(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
         images, names = _archive(path, reader)
         if images.dim() != 4:
             raise ConfigError(f"{WHERE}: {path} holds vectors, but the net was trained on images")
-        return _as_taken(images, input_shape), names
+        return _as_net_takes(images, input_shape), names
     files = [path]
     if path.is_dir():
-        files, _ = listed(path)
+        files, _ = list_pictures(path)
         if not files:
             raise ConfigError(f"{WHERE}: {path} holds no pictures")
     channels, height, width = input_shape
@@ -64,11 +64,11 @@ def _images(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
         raise ConfigError(
             f"{WHERE}: the net was trained on {channels} channels, which no picture has; give an .npz file"
         )
-    read = in_threads(lambda file: pixels(file, channels == 1, (height, width)), files)
+    read = map_in_threads(lambda file: read_pixels(file, channels == 1, (height, width)), files)
     for file, result in zip(files, read, strict=True):
         if isinstance(result, UnreadableError):
             raise ConfigError(f"{WHERE}: {file} cannot be read ({result}); give pictures, or an .npz file") from result
-    return torch.from_numpy(numpy.stack([array for array in read if isinstance(array, numpy.ndarray)])), _texts(files)
+    return torch.from_numpy(numpy.stack([array for array in read if isinstance(array, numpy.ndarray)])), _names(files)
 
 
 def _vectors(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
@@ -106,21 +106,21 @@ def _audio(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
 
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".wav" and not hidden(file.name))
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".wav" and not is_hidden(file.name))
         if not files:
             raise ConfigError(f"{WHERE}: {path} holds no .wav files")
     recordings = torch.stack([read_audio(reader, file) for file in files])
     if recordings.dtype == torch.uint8:  # spectrograms, to which data.image_size applies too
-        recordings = _as_taken(recordings, input_shape)
-    return recordings, _texts(files)
+        recordings = _as_net_takes(recordings, input_shape)
+    return recordings, _names(files)
 
 
-def _as_taken(images: Tensor, input_shape: Sequence[int]) -> Tensor:
+def _as_net_takes(images: Tensor, input_shape: Sequence[int]) -> Tensor:
     """Returns images of the sides and channels that the net takes, gray as RGB or RGB as gray."""
     channels, height, width = input_shape
     convertible = {images.shape[1], channels} == {1, 3}
     return Form(channels if convertible else images.shape[1], (height, width))(images)
 
 
-def _texts(files: Sequence[Path]) -> list[str]:
+def _names(files: Sequence[Path]) -> list[str]:
     return [str(file) for file in files]

@@ -116,7 +116,7 @@ def _meta(acquired: Acquired) -> dict[str, Any]:
     }
 
 
-def stamp(file: Path) -> str:
+def file_stamp(file: Path) -> str:
     """Returns a text that changes with the file."""
     status = file.stat()
     return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"

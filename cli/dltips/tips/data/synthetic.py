@@ -14,8 +14,8 @@ from dltips.tips.data.source import Acquired, Source, data, uncached
 
 Ratio = Annotated[float, Bounds(least=1)]
 
-WAVE = 64  # samples of a waveform per unit of size: 16 gives 1,024
-BACKGROUND, HEIGHT = 0.25, 0.5  # of images and waves, so that noise up to 0.2 is hardly ever clipped
+WAVE_SAMPLES = 64  # samples of a waveform per unit of size: 16 gives 1,024
+BACKGROUND, SIGNAL_HEIGHT = 0.25, 0.5  # of images and waves, so that noise up to 0.2 is hardly ever clipped
 
 
 @data
@@ -103,10 +103,10 @@ def _bands(
     targets: numpy.ndarray, classes: int, shape: tuple[int, int, int], noise: float, random: numpy.random.Generator
 ) -> numpy.ndarray:
     rows = shape[1] // classes
-    inputs = random.standard_normal((len(targets), *shape), dtype=numpy.float32) * (noise * HEIGHT) + BACKGROUND
+    inputs = random.standard_normal((len(targets), *shape), dtype=numpy.float32) * (noise * SIGNAL_HEIGHT) + BACKGROUND
     for label in range(classes):
         chosen = numpy.flatnonzero(targets == label)
-        inputs[chosen, :, label * rows : (label + 1) * rows] += HEIGHT
+        inputs[chosen, :, label * rows : (label + 1) * rows] += SIGNAL_HEIGHT
     levels: numpy.ndarray = numpy.rint(inputs.clip(0, 1) * 255)
     return levels.astype(numpy.uint8)
 
@@ -114,13 +114,13 @@ def _bands(
 def _waveforms(
     targets: numpy.ndarray, classes: int, size: int, noise: float, random: numpy.random.Generator
 ) -> numpy.ndarray:
-    length = WAVE * size
+    length = WAVE_SAMPLES * size
     if length // 2 <= classes:
-        least = classes // (WAVE // 2) + 1
-        raise ConfigError(f"data.size: {size} has no room for {classes} tones; raise it to at least {least}")
+        least_size = classes // (WAVE_SAMPLES // 2) + 1
+        raise ConfigError(f"data.size: {size} has no room for {classes} tones; raise it to at least {least_size}")
     cycles = frequencies(classes, length)[targets][:, None]
     phase = random.random((len(targets), 1))
-    waves = HEIGHT * numpy.sin(2 * numpy.pi * (cycles * numpy.arange(length) / length + phase))
-    waves += noise * HEIGHT * random.standard_normal(waves.shape)
-    within: numpy.ndarray = waves.clip(-1, 1)
-    return within.astype(numpy.float32)[:, None]
+    waves = SIGNAL_HEIGHT * numpy.sin(2 * numpy.pi * (cycles * numpy.arange(length) / length + phase))
+    waves += noise * SIGNAL_HEIGHT * random.standard_normal(waves.shape)
+    clipped: numpy.ndarray = waves.clip(-1, 1)
+    return clipped.astype(numpy.float32)[:, None]

@@ -14,15 +14,15 @@ import numpy
 
 from dltips.catalog.cards import card
 from dltips.errors import ConfigError, suggest
-from dltips.tips.data.npz import given
-from dltips.tips.data.source import Acquired, Source, cached, data, stamp
+from dltips.tips.data.npz import given_file
+from dltips.tips.data.source import Acquired, Source, cached, data, file_stamp
 
-FILE = "data.file"  # the start of error messages in training
+FILE_KEY = "data.file"  # the start of error messages in training
 VERSION = "1"  # a new one makes every file be read again
 DELIMITERS = ",;\t|"
 MISSING = frozenset(("", "?", "-", "na", "n/a", "nan", "null", "none"))
-NUMBERS = 0.9  # a column with at least this share of numbers is numeric
-MANY = 20  # more levels, and more than half as many as rows: an identifier or a measured value
+NUMERIC_SHARE = 0.9  # a column with at least this share of numbers is numeric
+MOST_LEVELS = 20  # more levels, and more than half as many as rows: an identifier or a measured value
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def csv(
     Categories become one feature per level, in sorted order, what is missing being a level. With categorical=null
     those are the columns that are no numbers. Raises ConfigError with line and column.
     """
-    path = given(file, "table (.csv)")
+    path = given_file(file, "table (.csv)")
     label = None if label is None else str(label)  # a column may be called 3
-    key = "\n".join([VERSION, stamp(path), repr((label, categorical, ignore, delimiter))])
+    key = "\n".join([VERSION, file_stamp(path), repr((label, categorical, ignore, delimiter))])
     return cached("csv", key, lambda: _acquire(path, label, categorical, ignore, delimiter))
 
 
@@ -76,8 +76,8 @@ def read_table(path: Path, delimiter: str | None, where: str) -> Table:
         raise ConfigError(f"{where}: {path} is empty; its first line must name the columns")
     for position, name in enumerate(names):
         if not name or name in names[:position]:
-            what = f"has two columns called {name}" if name else f"has no name for column {position + 1}"
-            raise ConfigError(f"{where}: {path} {what}; its first line must name each column")
+            problem = f"has two columns called {name}" if name else f"has no name for column {position + 1}"
+            raise ConfigError(f"{where}: {path} {problem}; its first line must name each column")
     lines, cells = [], []
     for line, row in rows:
         if len(row) != len(names):
@@ -148,7 +148,7 @@ def _numbers(table: Table, name: str, where: str) -> numpy.ndarray:
     for row, cell in enumerate(table.columns[name]):
         value = math.nan if is_missing(cell) else _number(cell)
         if value is None:
-            remedy = ", or list the column in data.categorical" if where == FILE else ""
+            remedy = ", or list the column in data.categorical" if where == FILE_KEY else ""
             raise ConfigError(
                 f"{where}: {table.path}, line {table.lines[row]}: {name} is {cell!r}, which is no number; mend or empty"
                 f" the cell{remedy}"
@@ -163,15 +163,15 @@ def _level(cell: str) -> str:
 
 def _one_hot(table: Table, name: str, levels: Sequence[str], where: str) -> numpy.ndarray:
     """Returns (N, levels); a row of zeros for a missing cell in a column without missing levels. Raises ConfigError."""
-    places = {level: place for place, level in enumerate(levels)}
+    positions = {level: position for position, level in enumerate(levels)}
     encoded = numpy.zeros((len(table.lines), len(levels)), numpy.float32)
     for row, cell in enumerate(map(_level, table.columns[name])):
-        if cell in places:
-            encoded[row, places[cell]] = 1
+        if cell in positions:
+            encoded[row, positions[cell]] = 1
         elif cell:
-            known = suggest(cell, levels) if len(levels) <= MANY else ""
+            hint = suggest(cell, levels) if len(levels) <= MOST_LEVELS else ""
             raise ConfigError(
-                f"{where}: {table.path}, line {table.lines[row]}: {name} is {cell!r}, which training never saw{known}"
+                f"{where}: {table.path}, line {table.lines[row]}: {name} is {cell!r}, which training never saw{hint}"
             )
     return encoded
 
@@ -183,7 +183,7 @@ def _acquire(
     ignore: Sequence[str],
     delimiter: str | None,
 ) -> Acquired:
-    table = read_table(path, delimiter, FILE)
+    table = read_table(path, delimiter, FILE_KEY)
     if label is None:
         raise ConfigError(
             f"data.label: is missing; give the column to predict, data.label=NAME; there is: {', '.join(table.columns)}"
@@ -199,12 +199,14 @@ def _acquire(
     if not columns:
         raise ConfigError(f"data.file: {path} has no column beside the labels to learn from")
     classes = _classes(table, label)
-    known = {name: number for number, name in enumerate(classes)}
-    chosen = [name for name in columns if _is_categorical(table, name)] if categorical is None else categorical
-    categories = {name: sorted(set(map(_level, table.columns[name]))) for name in columns if name in chosen}
+    numbers = {name: number for number, name in enumerate(classes)}
+    categorical_names = (
+        [name for name in columns if _is_categorical(table, name)] if categorical is None else categorical
+    )
+    categories = {name: sorted(set(map(_level, table.columns[name]))) for name in columns if name in categorical_names}
     arrays = {
-        "inputs": encode(table, columns, categories, FILE),
-        "targets": numpy.asarray([known[cell] for cell in table.columns[label]], numpy.int64),
+        "inputs": encode(table, columns, categories, FILE_KEY),
+        "targets": numpy.asarray([numbers[cell] for cell in table.columns[label]], numpy.int64),
     }
     reader: dict[str, Any] = {
         "kind": "csv",
@@ -225,7 +227,7 @@ def _classes(table: Table, label: str) -> list[str]:
     distinct = set(cells)
     if len(distinct) < 2:
         raise ConfigError(f"data.label: {label} holds one class only ({cells[0]}); there must be two")
-    if _is_many(distinct, cells):
+    if _too_many(distinct, cells):
         raise ConfigError(
             f"data.label: {label} has {len(distinct)} different values in {len(cells)} rows, which are no classes; give"
             " another column"
@@ -240,9 +242,9 @@ def _is_categorical(table: Table, name: str) -> bool:
     """Returns whether a column is of texts. Raises ConfigError if it is neither numbers nor categories."""
     present = [cell for cell in table.columns[name] if not is_missing(cell)]
     share = sum(_number(cell) is not None for cell in present) / max(1, len(present))
-    if share >= NUMBERS or not present:
+    if share >= NUMERIC_SHARE or not present:
         return False  # a stray text among numbers is reported when they are read
-    if _is_many(set(present), present):
+    if _too_many(set(present), present):
         raise ConfigError(
             f"data.ignore: {name} has {len(set(present))} different texts in {len(present)} rows, which are no"
             f" categories; leave the column out with 'data.ignore=[{name}]', or list it in data.categorical"
@@ -250,5 +252,5 @@ def _is_categorical(table: Table, name: str) -> bool:
     return True
 
 
-def _is_many(distinct: set[str], cells: Sequence[str]) -> bool:
-    return len(distinct) > MANY and 2 * len(distinct) > len(cells)
+def _too_many(distinct: set[str], cells: Sequence[str]) -> bool:
+    return len(distinct) > MOST_LEVELS and 2 * len(distinct) > len(cells)

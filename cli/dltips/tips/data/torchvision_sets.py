@@ -68,7 +68,7 @@ def cifar100(*, root: str | None, download: bool) -> Source:
     return _load("cifar100", "CIFAR100", "cifar-100-python", ("train", "test", "meta"), root, download)
 
 
-def _load(name: str, cls: str, folder: str, files: Sequence[str], root: str | None, download: bool) -> Source:
+def _load(name: str, class_name: str, folder: str, files: Sequence[str], root: str | None, download: bool) -> Source:
     """Returns the source, from the cache if the files are unchanged, else by torchvision. Raises ConfigError."""
     base = paths.data() if root is None else Path(root).expanduser()
     where = f"data.root: {base}"
@@ -81,9 +81,11 @@ def _load(name: str, cls: str, folder: str, files: Sequence[str], root: str | No
     present = [base / folder / file for file in files]
     missing = [file for file in present if not _readable(where, file)]
     if missing:
-        _download(name, cls, base, missing[0], download)
+        _download(name, class_name, base, missing[0], download)
     stamps = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in present]
-    return cached(name, "\n".join(["3", str(base.resolve()), *stamps]), lambda: _acquire(name, cls, base, present))
+    return cached(
+        name, "\n".join(["3", str(base.resolve()), *stamps]), lambda: _acquire(name, class_name, base, present)
+    )
 
 
 def _readable(where: str, file: Path) -> bool:
@@ -96,13 +98,13 @@ def _readable(where: str, file: Path) -> bool:
         raise ConfigError(f"{where}: {file} cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _download(name: str, cls: str, base: Path, missing: Path, download: bool) -> None:
+def _download(name: str, class_name: str, base: Path, missing: Path, download: bool) -> None:
     remedy = f"put it there, or set data.root (or DLTIPS_DATA) to the folder that holds {missing.parent.name}"
     if not download:
         raise ConfigError(f"data={name}: {missing} is missing and data.download=false; {remedy}")
     try:
         base.mkdir(parents=True, exist_ok=True)
-        _torchvision_class(cls)(root=str(base), download=True)
+        _torchvision_class(class_name)(root=str(base), download=True)
     except Exception as error:  # torchvision raises RuntimeError, URLError, OSError and more
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"data={name}: {missing} is missing and cannot be downloaded ({reason}); {remedy}") from error
@@ -110,21 +112,21 @@ def _download(name: str, cls: str, base: Path, missing: Path, download: bool) ->
         raise ConfigError(f"data={name}: {missing} is missing after the download; {remedy}")
 
 
-def _torchvision_class(cls: str) -> Any:
+def _torchvision_class(class_name: str) -> Any:
     import torchvision.datasets
 
-    return getattr(torchvision.datasets, cls)
+    return getattr(torchvision.datasets, class_name)
 
 
-def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquired:
+def _acquire(name: str, class_name: str, base: Path, present: Sequence[Path]) -> Acquired:
     """Reads all images into arrays (N, C, H, W) uint8. Raises ConfigError naming the damaged file."""
     for file in present:
         _check_against_gzip(name, file)
-    kind = _torchvision_class(cls)
+    kind = _torchvision_class(class_name)
     try:
         train, test = kind(root=str(base), train=True), kind(root=str(base), train=False)
     except Exception as error:
-        damaged = _damaged(kind, present)
+        damaged = _damaged_file(kind, present)
         raise ConfigError(
             f"data={name}: {damaged} is damaged ({' '.join(str(error).split())}); delete it, and it is fetched again"
         ) from error
@@ -167,7 +169,7 @@ def _check_against_gzip(name: str, file: Path) -> None:
         raise ConfigError(f"data={name}: {file} is damaged; delete it, and it is unpacked again from {packed.name}")
 
 
-def _damaged(kind: Any, present: Sequence[Path]) -> Path:
+def _damaged_file(kind: Any, present: Sequence[Path]) -> Path:
     """Returns the first file whose checksum is not torchvision's; the folder if none can be named."""
     from torchvision.datasets.utils import check_integrity
 
@@ -179,12 +181,12 @@ def _damaged(kind: Any, present: Sequence[Path]) -> Path:
         if file.name in sums and not check_integrity(str(file), sums[file.name]):
             return file
     for file in present:
-        if file.name.endswith("-ubyte") and not _whole_idx(file):
+        if file.name.endswith("-ubyte") and not _is_complete_idx(file):
             return file
     return present[0].parent
 
 
-def _whole_idx(file: Path) -> bool:
+def _is_complete_idx(file: Path) -> bool:
     """Returns whether an idx file is as long as its header says."""
     with file.open("rb") as stream:
         header = stream.read(16)

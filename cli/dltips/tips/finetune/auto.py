@@ -18,12 +18,12 @@ from dltips.tips.finetune.layers import most_layers, top_layers
 from dltips.tips.finetune.probe import linear_probe
 from dltips.tips.finetune.transferability import logme, nearest_centroid
 
-SAMPLES = 5000  # samples of the training split at most: the estimate ranks stages, it does not score them
+MOST_SAMPLES = 5000  # samples of the training split at most: the estimate ranks stages, it does not score them
 # Nats between two log evidences from which one is strong evidence against the other (2 ln B = 6 in Kass and Raftery
 # 1995). Below it the nearest centroid decides. Where probe and machine differed by more than 2 points, in 79 of 126
 # cases (three nets, five data sets, 5 to 100 samples per class), this was right 55 times, LogME alone 48, the centroid
 # alone 49, the probe always 17
-STRONG = 3.0
+STRONG_EVIDENCE = 3.0
 
 
 @finetune
@@ -38,7 +38,7 @@ STRONG = 3.0
     try_with=("finetune.source=RUN",),
 )
 def auto(
-    subject: PretrainedNet,
+    net: PretrainedNet,
     *,
     few: Size,
     views: Count,
@@ -54,19 +54,19 @@ def auto(
     features, on the training split alone. Beside it stands the validation accuracy of the nearest centroid, which
     decides where LogME's evidence is not strong. The other knobs are those of the four strategies.
     """
-    body = subject.stages[:-1]
+    body = net.stages[:-1]
     if not body:
         raise ConfigError(
-            f"finetune=auto: {subject.architecture} has no stage before its head to look at; write finetune=full"
+            f"finetune=auto: {net.architecture} has no stage before its head to look at; write finetune=full"
         )
-    features = subject.features(body)
-    size = statistics.median(subject.counts)
-    similar, reasons = similarity(body, features, subject.seed)
+    features = net.features(body)
+    size = statistics.median(net.counts)
+    similar, reasons = similarity(body, features, net.seed)
     plans = {
-        (True, True): lambda: linear_probe(subject, views=views),
-        (False, True): lambda: top_layers(subject, n=min(n, len(body)), rate=rate),
-        (False, False): lambda: most_layers(subject, freeze_first=min(freeze_first, len(body)), rate=rate),
-        (True, False): lambda: best_svm(subject, features, kernel, C),
+        (True, True): lambda: linear_probe(net, views=views),
+        (False, True): lambda: top_layers(net, n=min(n, len(body)), rate=rate),
+        (False, False): lambda: most_layers(net, freeze_first=min(freeze_first, len(body)), rate=rate),
+        (True, False): lambda: best_svm(net, features, kernel, C),
     }
     plan = plans[size < few, similar]()
     amount, likeness = "few" if size < few else "many", _likeness(similar)
@@ -83,7 +83,7 @@ def auto(
 
 
 @dataclass(frozen=True)
-class _Score:
+class _StageScore:
     evidence: float  # LogME: per sample, mean over the classes
     accuracy: float  # of the nearest centroid
 
@@ -96,38 +96,38 @@ def similarity(body: Sequence[str], features: Mapping[str, Features], seed: int)
             f"auto: similarity: {last} is the only stage before the head: nothing to compare, taken as similar"
         ]
     count = len(features[last].train)
-    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:SAMPLES]
-    scores = {stage: _score(features[stage], chosen) for stage in body}
+    sampled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:MOST_SAMPLES]
+    scores = {stage: _stage_score(features[stage], sampled) for stage in body}
 
     rival = max(earlier, key=lambda stage: scores[stage].evidence)
-    ahead = (scores[last].evidence - scores[rival].evidence) * len(chosen)
-    clear = abs(ahead) >= STRONG
-    opinion = _likeness(ahead >= 0) if clear else f"too close to tell, at less than {STRONG:g} nats"
+    lead = (scores[last].evidence - scores[rival].evidence) * len(sampled)
+    is_clear = abs(lead) >= STRONG_EVIDENCE
+    opinion = _likeness(lead >= 0) if is_clear else f"too close to tell, at less than {STRONG_EVIDENCE:g} nats"
     reasons = [
         f"auto: similarity, LogME: the last stage, {last}, {scores[last].evidence:.3f}, the best before it, {rival},"
-        f" {scores[rival].evidence:.3f}: {ahead:+.1f} nats, {opinion}"
+        f" {scores[rival].evidence:.3f}: {lead:+.1f} nats, {opinion}"
     ]
     rival = max(earlier, key=lambda stage: scores[stage].accuracy)
-    nearer = scores[last].accuracy >= scores[rival].accuracy
-    if not clear:
-        opinion = f"{_likeness(nearer)}, which decides"
-    elif nearer == (ahead >= 0):
-        opinion = f"{_likeness(nearer)} too"
+    last_is_nearer = scores[last].accuracy >= scores[rival].accuracy
+    if not is_clear:
+        opinion = f"{_likeness(last_is_nearer)}, which decides"
+    elif last_is_nearer == (lead >= 0):
+        opinion = f"{_likeness(last_is_nearer)} too"
     else:
-        opinion = f"{_likeness(nearer)}, but LogME, which weighs all directions of the features, decides"
+        opinion = f"{_likeness(last_is_nearer)}, but LogME, which weighs all directions of the features, decides"
     reasons.append(
         f"auto: similarity, nearest centroid: {last} {scores[last].accuracy:.3f}, the best before it, {rival},"
         f" {scores[rival].accuracy:.3f}: {opinion}"
     )
-    return (ahead >= 0 if clear else nearer), reasons
+    return (lead >= 0 if is_clear else last_is_nearer), reasons
 
 
 def _likeness(similar: bool) -> str:
     return "similar" if similar else "different"
 
 
-def _score(features: Features, chosen: torch.Tensor) -> _Score:
-    train, targets = features.train.cpu()[chosen], features.train_targets.cpu()[chosen]
-    return _Score(
+def _stage_score(features: Features, sampled: torch.Tensor) -> _StageScore:
+    train, targets = features.train.cpu()[sampled], features.train_targets.cpu()[sampled]
+    return _StageScore(
         logme(train, targets), nearest_centroid(train, targets, features.val.cpu(), features.val_targets.cpu())
     )

@@ -16,9 +16,10 @@ from dltips.errors import ConfigError, suggest
 from dltips.tips.finetune.base import Features, FinetunePlan, Phase, PretrainedNet, ReplacedHead, finetune
 from dltips.tips.model.svm import KernelMachine
 
-STEPS = 10_000  # scikit-learn's 1000 and 100 are too few for a thousand features and a large C
-INTERCEPT = 100.0  # scaled so, an intercept's penalty is 1e-4 of a weight's
-UNSEEN = -20.0  # decision value of a class without a training sample: never chosen, and the loss stays finite
+MAX_STEPS = 10_000  # scikit-learn's 1000 and 100 are too few for a thousand features and a large C
+INTERCEPT_SCALING = 100.0  # scaled so, an intercept's penalty is 1e-4 of a weight's
+# decision value of a class without a training sample: never chosen, and the loss stays finite
+UNSEEN_DECISION = -20.0
 
 # fits (N, F) standardized float64 samples and their (N,) classes, with C, into the machine; returns whether it
 # converged
@@ -65,7 +66,7 @@ class FeatureClassifier(nn.Module):
     try_with=("finetune.source=RUN",),
 )
 def earlier_stage_svm(
-    subject: PretrainedNet, *, stage: str | None, kernel: Literal["linear", "rbf"], C: tuple[Positive, ...]
+    net: PretrainedNet, *, stage: str | None, kernel: Literal["linear", "rbf"], C: tuple[Positive, ...]
 ) -> FinetunePlan:
     """A support vector machine on one stage's activations. For few data unlike the net's own.
 
@@ -74,7 +75,7 @@ def earlier_stage_svm(
     winner's validation accuracy is too good, then, by what luck adds to the best of many; a test split has none of it.
     Epochs train the temperature of its outputs alone.
     """
-    return best_svm(subject, subject.features(_stages(subject, stage)), kernel, C)
+    return best_svm(net, net.features(_stages_to_try(net, stage)), kernel, C)
 
 
 @finetune
@@ -94,7 +95,7 @@ def earlier_stage_svm(
     },
     try_with=("finetune.source=RUN",),
 )
-def earlier_stage_linear(subject: PretrainedNet, *, stage: str | None, C: tuple[Positive, ...]) -> FinetunePlan:
+def earlier_stage_linear(net: PretrainedNet, *, stage: str | None, C: tuple[Positive, ...]) -> FinetunePlan:
     """Logistic regression on one stage's activations. For few data unlike the net's own.
 
     With `stage: null` every stage before the head is tried, and of `C` every value: the best on the validation split
@@ -102,31 +103,33 @@ def earlier_stage_linear(subject: PretrainedNet, *, stage: str | None, C: tuple[
     is too good, then, by what luck adds to the best of many; a test split has none of it. Epochs train the temperature
     of its outputs alone.
     """
-    return _best("earlier_stage_linear", subject, subject.features(_stages(subject, stage)), "linear", C, _logistic)
+    return _best_classifier(
+        "earlier_stage_linear", net, net.features(_stages_to_try(net, stage)), "linear", C, _logistic
+    )
 
 
-def best_svm(subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> FinetunePlan:
+def best_svm(net: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> FinetunePlan:
     """Returns the plan of earlier_stage_svm, among stages with known features."""
     fit = _support_vectors if kernel == "rbf" else _linear_svm
-    return _best("earlier_stage_svm", subject, features, kernel, C, fit)
+    return _best_classifier("earlier_stage_svm", net, features, kernel, C, fit)
 
 
-def _stages(subject: PretrainedNet, stage: str | None) -> Sequence[str]:
+def _stages_to_try(net: PretrainedNet, stage: str | None) -> Sequence[str]:
     """Returns the stages to try. Raises ConfigError for an unknown one, or the head."""
-    *body, head = subject.stages
+    *body, head = net.stages
     if not body:
         raise ConfigError(
-            f"finetune.stage: {subject.architecture} has no stage before its head; write finetune=linear_probe"
+            f"finetune.stage: {net.architecture} has no stage before its head; write finetune=linear_probe"
         )
     if stage is None:
         return body
     if stage == head:
         raise ConfigError(
-            f"finetune.stage: {stage!r} is the head of {subject.architecture}, which is new and knows nothing; the last"
+            f"finetune.stage: {stage!r} is the head of {net.architecture}, which is new and knows nothing; the last"
             f" stage before it is {body[-1]}"
         )
     if stage not in body:
-        raise ConfigError(f"finetune.stage: {stage!r} is no stage of {subject.architecture}{suggest(stage, body)}")
+        raise ConfigError(f"finetune.stage: {stage!r} is no stage of {net.architecture}{suggest(stage, body)}")
     return [stage]
 
 
@@ -138,31 +141,31 @@ class _Candidate:
     module: FeatureClassifier
 
 
-def _best(
-    strategy: str, subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
+def _best_classifier(
+    strategy: str, net: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
 ) -> FinetunePlan:
     """Fits every stage with every C; returns the best on the validation split."""
     if not C:
         raise ConfigError("finetune.C: [] holds no value; write '[0.01,0.1,1]'")
-    body = [stage for stage in subject.stages if stage in features]
+    body = [stage for stage in net.stages if stage in features]
     assert body, "no stage has features"
     if len(torch.unique(features[body[0]].train_targets)) < 2:
         raise ConfigError(f"finetune={strategy}: all training samples are of one class; a classifier needs two")
-    winners, unsettled = [], []
+    winners, not_converged = [], []
     for stage in body:
         candidates = []
         for value in sorted(set(C)):
-            candidate, converged = _candidate(stage, features[stage], len(subject.counts), kernel, value, fit)
+            candidate, converged = _candidate(stage, features[stage], len(net.counts), kernel, value, fit)
             candidates.append(candidate)
             if not converged:
-                unsettled.append(f"{stage} with C = {value:g}")
+                not_converged.append(f"{stage} with C = {value:g}")
         winners.append(max(candidates, key=lambda one: one.correct))  # max takes the first of equals
     winner = max(winners, key=lambda one: one.correct)
-    notes = _notes(strategy, winner, winners, features, tried=len(body) * len(set(C)))
-    if unsettled:
+    notes = _selection_notes(strategy, winner, winners, features, tried=len(body) * len(set(C)))
+    if not_converged:
         notes.append(
-            f"{strategy}: no convergence after {STEPS} steps for {', '.join(unsettled)}; smaller values of finetune.C"
-            " converge sooner"
+            f"{strategy}: no convergence after {MAX_STEPS} steps for {', '.join(not_converged)}; smaller values of"
+            " finetune.C converge sooner"
         )
     return FinetunePlan(
         strategy,
@@ -186,8 +189,8 @@ def _candidate(
     module.shift.copy_(torch.from_numpy(scaler.mean_))
     module.scale.copy_(torch.from_numpy(scaler.scale_))
     with torch.no_grad():
-        chosen = module(features.val.cpu()).argmax(1)
-    return _Candidate(stage, C, int((chosen == features.val_targets.cpu()).sum()), module), converged
+        predicted = module(features.val.cpu()).argmax(1)
+    return _Candidate(stage, C, int((predicted == features.val_targets.cpu()).sum()), module), converged
 
 
 def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
@@ -195,21 +198,22 @@ def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachi
     count, width = samples.shape
     if count <= 4 * width:
         # 1000 samples of 1280 features, ten classes, five values of C: 1 s, with liblinear 26 s
-        _fill(machine, *_by_products(samples, targets, C))
+        _fill_linear_machine(machine, *_svm_by_products(samples, targets, C))
         return True
     from sklearn.svm import LinearSVC
 
     # liblinear shrinks b like a weight, but one class against nine needs a b near -1: scaled, it hardly shrinks
-    fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT, max_iter=STEPS)  # draws no random numbers
-    _quietly(fitted, samples, targets)
+    # draws no random numbers
+    fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT_SCALING, max_iter=MAX_STEPS)
+    _fit_quietly(fitted, samples, targets)
     weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(intercepts) == 1:  # two classes share a machine
         weights, intercepts = torch.cat([-weights, weights]), torch.cat([-intercepts, intercepts])
-    _fill(machine, fitted.classes_, weights, intercepts)
-    return bool(fitted.n_iter_ < STEPS)
+    _fill_linear_machine(machine, fitted.classes_, weights, intercepts)
+    return bool(fitted.n_iter_ < MAX_STEPS)
 
 
-def _by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tensor, Tensor]:
+def _svm_by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tensor, Tensor]:
     """Returns the same by libsvm on the samples' products: 1 / (2 C) on each square makes hard margins that loss."""
     from sklearn.svm import SVC
 
@@ -227,13 +231,13 @@ def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine
     """Fits multinomial logistic regression: the softmax of the machine's values is scikit-learn's probability."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=C, max_iter=STEPS)
-    _quietly(fitted, samples, targets)
+    fitted = LogisticRegression(C=C, max_iter=MAX_STEPS)
+    _fit_quietly(fitted, samples, targets)
     weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(intercepts) == 1:  # the log-odds of the second class: half for it, half against the first
         weights, intercepts = torch.cat([-weights, weights]) / 2, torch.cat([-intercepts, intercepts]) / 2
-    _fill(machine, fitted.classes_, weights, intercepts)
-    return bool((fitted.n_iter_ < STEPS).all())
+    _fill_linear_machine(machine, fitted.classes_, weights, intercepts)
+    return bool((fitted.n_iter_ < MAX_STEPS).all())
 
 
 def _support_vectors(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
@@ -242,7 +246,7 @@ def _support_vectors(samples: Tensor, targets: Tensor, C: float, machine: Kernel
     return True
 
 
-def _quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
+def _fit_quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
     """Fits without scikit-learn's convergence warning; the notes report it."""
     from sklearn.exceptions import ConvergenceWarning
 
@@ -251,17 +255,17 @@ def _quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
         fitted.fit(samples.numpy(), targets.numpy())
 
 
-def _fill(machine: KernelMachine, classes: Any, weights: Tensor, intercepts: Tensor) -> None:
+def _fill_linear_machine(machine: KernelMachine, classes: Any, weights: Tensor, intercepts: Tensor) -> None:
     """Writes weights (P, F) and intercepts (P,) of the P classes with samples into a linear machine of K classes."""
     present = torch.from_numpy(classes)
     machine.vectors = weights.float().contiguous()  # as loaded from a checkpoint: kernels round by layout
     machine.coefficients = torch.zeros(len(machine.intercepts), len(present))
     machine.coefficients[present, torch.arange(len(present))] = 1.0
-    machine.intercepts = torch.full_like(machine.intercepts, UNSEEN)
+    machine.intercepts = torch.full_like(machine.intercepts, UNSEEN_DECISION)
     machine.intercepts[present] = intercepts.float()
 
 
-def _notes(
+def _selection_notes(
     strategy: str, winner: _Candidate, winners: Sequence[_Candidate], features: Mapping[str, Features], tried: int
 ) -> list[str]:
     """Returns the table of stages, each with its best C, the chosen one, and a note on its score."""
@@ -270,17 +274,17 @@ def _notes(
     for one in winners:
         rows.append((one.stage, str(features[one.stage].train.shape[1]), f"{one.C:g}", f"{one.correct / count:.4f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    notes = [
         "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))])
         for name, *cells in rows
     ]
-    equals = [one.stage for one in winners if one.correct == winner.correct]
-    tie = f" ({', '.join(equals)} are equal: the earliest makes the shortest net)" if len(equals) > 1 else ""
+    equal = [one.stage for one in winners if one.correct == winner.correct]
+    tie = f" ({', '.join(equal)} are equal: the earliest makes the shortest net)" if len(equal) > 1 else ""
     score = f"{winner.correct} of {count} validation samples are right"
-    lines.append(f"{strategy}: {winner.stage} won with C = {winner.C:g}: {score}{tie}")
+    notes.append(f"{strategy}: {winner.stage} won with C = {winner.C:g}: {score}{tie}")
     if tried > 1:
-        lines.append(
+        notes.append(
             f"{strategy}: the best of {tried} on the validation split, so its accuracy there is too good; a test split"
             " tells (dltips evaluate)"
         )
-    return lines
+    return notes

@@ -19,7 +19,7 @@ Decay = Annotated[float, Bounds(above=0, most=1)]
     source="the control",
     costs="nothing",
 )
-def none(subject: PretrainedNet) -> FinetunePlan:
+def none(net: PretrainedNet) -> FinetunePlan:
     """No fine-tuning: every parameter trains, from the init scheme's weights."""
     return FinetunePlan("none", ())
 
@@ -37,9 +37,9 @@ def none(subject: PretrainedNet) -> FinetunePlan:
     },
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def full(subject: PretrainedNet, *, rate: Positive) -> FinetunePlan:
+def full(net: PretrainedNet, *, rate: Positive) -> FinetunePlan:
     """All stages train, the pretrained ones at `rate` times the head's learning rate."""
-    return FinetunePlan("full", (_phase(subject, len(subject.stages), rate),))
+    return FinetunePlan("full", (_phase(net, len(net.stages), rate),))
 
 
 @finetune
@@ -51,15 +51,15 @@ def full(subject: PretrainedNet, *, rate: Positive) -> FinetunePlan:
     costs="forward through all stages, backward through the top ones alone",
     try_with=("finetune.source=RUN", "finetune.n=1"),
 )
-def top_layers(subject: PretrainedNet, *, n: Size, rate: Positive) -> FinetunePlan:
+def top_layers(net: PretrainedNet, *, n: Size, rate: Positive) -> FinetunePlan:
     """The last n stages and the head train, at a small rate; others are frozen. For many data like the net's own."""
-    body = len(subject.stages) - 1
+    body = len(net.stages) - 1
     if n > body:
         raise ConfigError(
-            f"finetune.n: {n} is more than the {body} stages that {subject.architecture} has before its head; write"
+            f"finetune.n: {n} is more than the {body} stages that {net.architecture} has before its head; write"
             f" finetune.n={body}, or finetune=full"
         )
-    return FinetunePlan("top_layers", (_phase(subject, n + 1, rate),))
+    return FinetunePlan("top_layers", (_phase(net, n + 1, rate),))
 
 
 @finetune
@@ -75,15 +75,15 @@ def top_layers(subject: PretrainedNet, *, n: Size, rate: Positive) -> FinetunePl
     },
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def most_layers(subject: PretrainedNet, *, freeze_first: Size, rate: Positive) -> FinetunePlan:
+def most_layers(net: PretrainedNet, *, freeze_first: Size, rate: Positive) -> FinetunePlan:
     """All but the first freeze_first stages train, at a small rate. For many data unlike the net's own."""
-    body = len(subject.stages) - 1
+    body = len(net.stages) - 1
     if freeze_first > body:
         raise ConfigError(
-            f"finetune.freeze_first: {freeze_first} is more than the {body} stages that {subject.architecture} has"
+            f"finetune.freeze_first: {freeze_first} is more than the {body} stages that {net.architecture} has"
             f" before its head; write finetune.freeze_first={body}, or finetune=linear_probe"
         )
-    return FinetunePlan("most_layers", (_phase(subject, len(subject.stages) - freeze_first, rate),))
+    return FinetunePlan("most_layers", (_phase(net, len(net.stages) - freeze_first, rate),))
 
 
 @finetune
@@ -100,17 +100,17 @@ def most_layers(subject: PretrainedNet, *, freeze_first: Size, rate: Positive) -
     },
     try_with=("finetune.source=RUN", "finetune.every=1"),
 )
-def gradual(subject: PretrainedNet, *, every: Size | None, rate: Positive) -> FinetunePlan:
+def gradual(net: PretrainedNet, *, every: Size | None, rate: Positive) -> FinetunePlan:
     """Stage by stage is unfrozen, from head to stem, one every few epochs; by default the stem at half of the run."""
-    body = len(subject.stages) - 1
-    step = every or max(1, subject.epochs // (2 * max(1, body)))
-    phases = tuple(_phase(subject, count + 1, rate, epoch=count * step) for count in range(body + 1))
-    still = [subject.stages[body - count] for count in range(1, body + 1) if count * step >= subject.epochs > 0]
+    body = len(net.stages) - 1
+    step = every or max(1, net.epochs // (2 * max(1, body)))
+    phases = tuple(_phase(net, count + 1, rate, epoch=count * step) for count in range(body + 1))
+    left_frozen = [net.stages[body - count] for count in range(1, body + 1) if count * step >= net.epochs > 0]
     notes = []
-    if still:
+    if left_frozen:
         notes.append(
-            f"finetune.every: at {step} epoch{'s' if step > 1 else ''} per stage {subject.epochs} epochs leave"
-            f" {', '.join(reversed(still))} frozen; {body * step + 1} epochs thaw all"
+            f"finetune.every: at {step} epoch{'s' if step > 1 else ''} per stage {net.epochs} epochs leave"
+            f" {', '.join(reversed(left_frozen))} frozen; {body * step + 1} epochs thaw all"
         )
     return FinetunePlan("gradual", phases, notes=notes)
 
@@ -124,14 +124,14 @@ def gradual(subject: PretrainedNet, *, every: Size | None, rate: Positive) -> Fi
     costs="a step of training from scratch, and two more passes over the weights",
     try_with=("finetune.source=RUN", "optimizer.lr=0.01"),
 )
-def discriminative(subject: PretrainedNet, *, decay: Decay) -> FinetunePlan:
+def discriminative(net: PretrainedNet, *, decay: Decay) -> FinetunePlan:
     """All stages train, at rates that fall geometrically from the head to the stem."""
-    last = len(subject.stages) - 1
-    rates = {stage: decay ** (last - index) for index, stage in enumerate(subject.stages)}
+    last = len(net.stages) - 1
+    rates = {stage: decay ** (last - index) for index, stage in enumerate(net.stages)}
     return FinetunePlan("discriminative", (Phase(0, rates),))
 
 
-def _phase(subject: PretrainedNet, count: int, rate: float, *, epoch: int = 0) -> Phase:
+def _phase(net: PretrainedNet, count: int, rate: float, *, epoch: int = 0) -> Phase:
     """Returns the phase that trains the last `count` stages: the head at the full rate, the others at a share."""
-    *body, head = subject.stages[-count:]
+    *body, head = net.stages[-count:]
     return Phase(epoch, dict.fromkeys(body, rate) | {head: 1.0})

@@ -21,10 +21,10 @@ from dltips.tips.finetune.base import FinetunePlan, Phase, PretrainedNet, finetu
     },
     try_with=("finetune.source=RUN",),
 )
-def linear_probe(subject: PretrainedNet, *, views: Count) -> FinetunePlan:
+def linear_probe(net: PretrainedNet, *, views: Count) -> FinetunePlan:
     """Only the head trains, on features that are computed once and kept on the device. For few data like the net's own.
 
     With augmentation, `views` augmented copies of each sample are passed through the net, and each epoch takes one of
     them for each sample; 0 keeps nothing, and every step passes new draws through the whole net.
     """
-    return FinetunePlan("linear_probe", (Phase(0, {subject.stages[-1]: 1.0}),), views)
+    return FinetunePlan("linear_probe", (Phase(0, {net.stages[-1]: 1.0}),), views)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 # bounds of alpha / beta, as multiples of the largest eigenvalue: beyond them the evidence hardly changes, and it would
 # diverge if the features determine the classes exactly
-LEAST, MOST = 1e-10, 1e10
-STEPS = 500  # at most; a dozen do for informative features
+SMALLEST_RATIO, LARGEST_RATIO = 1e-10, 1e10
+MAX_STEPS = 500  # at most; a dozen do for informative features
 
 
 def logme(features: Tensor, targets: Tensor) -> float:
@@ -34,23 +34,23 @@ def logme(features: Tensor, targets: Tensor) -> float:
     if largest == 0:  # features that are all 0 say nothing, as does any single direction
         squares, largest = torch.ones_like(squares), 1.0
         left = torch.zeros_like(left)
-    known = (left.T @ indicators).square().T  # (K, R): what each direction holds of a class
-    unknown = (indicators.square().sum(0) - known.sum(1)).clamp(min=0)  # (K,): what none holds
+    explained = (left.T @ indicators).square().T  # (K, R): what each direction holds of a class
+    unexplained = (indicators.square().sum(0) - explained.sum(1)).clamp(min=0)  # (K,): what none holds
     count = len(samples)
-    ratio = torch.full_like(unknown, float(squares.mean()))[:, None]  # (K, 1): alpha / beta
-    for _ in range(STEPS):
+    ratio = torch.full_like(unexplained, float(squares.mean()))[:, None]  # (K, 1): alpha / beta
+    for _ in range(MAX_STEPS):
         effective = (squares / (squares + ratio)).sum(1)
-        weight = (squares * known / (squares + ratio).square()).sum(1)  # |w|^2
-        error = (known * (ratio / (squares + ratio)).square()).sum(1) + unknown  # |y - F w|^2
+        weight = (squares * explained / (squares + ratio).square()).sum(1)  # |w|^2
+        error = (explained * (ratio / (squares + ratio)).square()).sum(1) + unexplained  # |y - F w|^2
         # written so that all weights 0 divide by nothing: it leads to the upper bound
-        after = effective * error / (weight * (count - effective)).clamp(min=1e-300)
-        after = after[:, None].clamp(LEAST * largest, MOST * largest)
-        moved = float((after / ratio).log().abs().max())
-        ratio = after
-        if moved < 1e-6:
+        next_ratio = effective * error / (weight * (count - effective)).clamp(min=1e-300)
+        next_ratio = next_ratio[:, None].clamp(SMALLEST_RATIO * largest, LARGEST_RATIO * largest)
+        change = float((next_ratio / ratio).log().abs().max())
+        ratio = next_ratio
+        if change < 1e-6:
             break
     # with alpha / beta given, the best beta has a closed form
-    variance = ((known / (1 + squares / ratio)).sum(1) + unknown) / count
+    variance = ((explained / (1 + squares / ratio)).sum(1) + unexplained) / count
     determinant = (1 + squares / ratio).log().sum(1) / count
     return float((-0.5 * (math.log(2 * math.pi) + 1 + variance.log() + determinant)).mean())
 

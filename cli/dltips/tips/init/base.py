@@ -36,18 +36,18 @@ class Weight:
 def weights_of(model: nn.Module) -> list[Weight]:
     """Returns every weight that a scheme sets, in the order of definition: linear, convolutional, recurrent layers."""
     layers = dict(weighted_layers(model))
-    found = []
+    weights = []
     for name, module in model.named_modules():
         if name in layers:
             matrix = module.get_parameter("weight").data
-            found.append(Weight(f"{name}.weight", (matrix,), getattr(module, "groups", 1)))
+            weights.append(Weight(f"{name}.weight", (matrix,), getattr(module, "groups", 1)))
         elif isinstance(module, nn.RNNBase):
             for key, parameter in module.named_parameters(recurse=False):
                 if key.startswith("weight_hr"):  # the projection of an LSTM with proj_size
-                    found.append(Weight(f"{name}.{key}", (parameter.data,)))
+                    weights.append(Weight(f"{name}.{key}", (parameter.data,)))
                 elif key.startswith("weight"):
-                    found.append(Weight(f"{name}.{key}", parameter.data.chunk(GATES[module.mode])))
-    return found
+                    weights.append(Weight(f"{name}.{key}", parameter.data.chunk(GATES[module.mode])))
+    return weights
 
 
 def zero_biases(model: nn.Module) -> None:
@@ -79,7 +79,7 @@ def draw(shape: torch.Size, std: float, distribution: Distribution, generator: G
     return values.normal_(0.0, std, generator=generator) if std > 0 else values.zero_()
 
 
-def by_fans(
+def draw_by_fans(
     model: nn.Module,
     generator_for: GeneratorFor,
     std: Callable[[int, int], float],

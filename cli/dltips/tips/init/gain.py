@@ -26,11 +26,11 @@ def squared_gain(gain: float | Literal["relu", "activation"], model: nn.Module) 
 
 def gain_of(model: nn.Module) -> float:
     """Returns 1 / sqrt(E[f(z)^2]), z ~ N(0, 1), of the activation f that the model uses most; 1 without one."""
-    found = [module for module in model.modules() if isinstance(module, Maxout) or _is_elementwise(module)]
-    if not found:
+    activations = [module for module in model.modules() if isinstance(module, Maxout) or _is_elementwise(module)]
+    if not activations:
         return 1.0
-    usual, _ = Counter(repr(module) for module in found).most_common(1)[0]
-    return 1 / math.sqrt(second_moment(next(module for module in found if repr(module) == usual)))
+    most_used, _ = Counter(repr(module) for module in activations).most_common(1)[0]
+    return 1 / math.sqrt(second_moment(next(module for module in activations if repr(module) == most_used)))
 
 
 def _is_elementwise(module: nn.Module) -> bool:

@@ -83,13 +83,13 @@ def lsuv(
     Raises ConfigError if a layer's output does not vary.
     """
     _orthogonal(model, generator_for, 1.0)
-    layers, done = weighted_layers(model), set[nn.Module]()
+    layers, rescaled = weighted_layers(model), set[nn.Module]()
 
     def rescale(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if layer in done:
+            if layer in rescaled:
                 return output
-            done.add(layer)
+            rescaled.add(layer)
             for _ in range(max_iterations):
                 variance = float(output.double().var(correction=0))
                 if abs(variance - 1) < tolerance:
@@ -107,7 +107,7 @@ def lsuv(
 
     handles = [layer.register_forward_hook(rescale(name)) for name, layer in layers]
     try:
-        with _as_at_the_first_step(model):
+        with _first_step_mode(model):
             model(inputs)
     finally:
         for handle in handles:
@@ -119,7 +119,7 @@ def lsuv(
 
 
 @contextmanager
-def _as_at_the_first_step(model: nn.Module) -> Iterator[None]:
+def _first_step_mode(model: nn.Module) -> Iterator[None]:
     """Makes batch norms use the batch and keep their running statistics; disables dropout and random draws."""
     modes = {module: module.training for module in model.modules()}
     norms = [module for module in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -195,10 +195,10 @@ def dirac(
         generator = generator_for(weight.name)
         for matrix in weight.matrices:
             fan_in, _ = fans(matrix)
-            drawn: tuple[float, Any] = (
+            std_and_distribution: tuple[float, Any] = (
                 (math.sqrt(2 / fan_in), "normal") if rest == "he" else (math.sqrt(1 / (3 * fan_in)), "uniform")
             )
-            matrix.copy_(draw(matrix.shape, drawn[0], drawn[1], generator))
+            matrix.copy_(draw(matrix.shape, std_and_distribution[0], std_and_distribution[1], generator))
             if weight.is_convolution:
                 for part in matrix.chunk(weight.groups):
                     nn.init.dirac_(part[: part.shape[1]])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dltips.catalog.cards import card
 from dltips.catalog.registry import NonNegative
 from dltips.errors import ConfigError
-from dltips.tips.init.base import Distribution, GeneratorFor, by_fans, init, weights_of, zero_biases
+from dltips.tips.init.base import Distribution, GeneratorFor, draw_by_fans, init, weights_of, zero_biases
 
 
 @init
@@ -37,11 +37,11 @@ def default(model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, sc
 
 def _reset_contiguous(module: nn.Module, reset: Callable[[], object]) -> None:
     """Resets contiguous parameters, then restores their layout: older torch (2.6) draws in the order of the memory."""
-    layouts = {parameter: parameter.data for parameter in module.parameters(recurse=False)}
-    for parameter in layouts:
+    data_before = {parameter: parameter.data for parameter in module.parameters(recurse=False)}
+    for parameter in data_before:
         parameter.data = parameter.data.contiguous()
     reset()
-    for parameter, data in layouts.items():
+    for parameter, data in data_before.items():
         parameter.data = data.copy_(parameter.data)
 
 
@@ -57,7 +57,7 @@ def zeros(model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, scal
     """Every weight 0: all units of a layer compute the same, and symmetry never breaks. The control."""
     if scale != 1:
         raise ConfigError(f"init.scale: {scale:g} times 0 is 0, so that it changes nothing; take another init scheme")
-    by_fans(model, generator_for, lambda fan_in, fan_out: 0.0, "normal", 1.0)
+    draw_by_fans(model, generator_for, lambda fan_in, fan_out: 0.0, "normal", 1.0)
 
 
 @init
@@ -97,4 +97,4 @@ def small_random(
     scale: NonNegative,
 ) -> None:
     """std * N(0, 1), the same for every layer: works shallow, the signal dies with depth."""
-    by_fans(model, generator_for, lambda fan_in, fan_out: std, distribution, scale)
+    draw_by_fans(model, generator_for, lambda fan_in, fan_out: std, distribution, scale)

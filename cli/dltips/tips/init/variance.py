@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dltips.catalog.cards import card
 from dltips.catalog.registry import NonNegative, Size
-from dltips.tips.init.base import Distribution, GeneratorFor, by_fans, draw, fans, init, weights_of, zero_biases
+from dltips.tips.init.base import Distribution, GeneratorFor, draw, draw_by_fans, fans, init, weights_of, zero_biases
 from dltips.tips.init.gain import squared_gain
 
 
@@ -27,7 +27,7 @@ def calibrated(
     model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, distribution: Distribution, scale: NonNegative
 ) -> None:
     """std = 1 / sqrt(fan_in): the output's variance stays that of the input, without ReLU (LeCun et al. 1998)."""
-    by_fans(model, generator_for, lambda fan_in, fan_out: math.sqrt(1 / fan_in), distribution, scale)
+    draw_by_fans(model, generator_for, lambda fan_in, fan_out: math.sqrt(1 / fan_in), distribution, scale)
 
 
 @init
@@ -64,7 +64,7 @@ def he(
     def std(fan_in: int, fan_out: int) -> float:
         return math.sqrt(squared / (fan_in if mode == "fan_in" else fan_out))
 
-    by_fans(model, generator_for, std, distribution, scale)
+    draw_by_fans(model, generator_for, std, distribution, scale)
 
 
 @init
@@ -80,7 +80,7 @@ def xavier(
     model: nn.Module, generator_for: GeneratorFor, inputs: Tensor, *, distribution: Distribution, scale: NonNegative
 ) -> None:
     """Glorot, for tanh and sigmoid: std = sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
-    by_fans(model, generator_for, lambda fan_in, fan_out: _xavier(fan_in, fan_out), distribution, scale)
+    draw_by_fans(model, generator_for, lambda fan_in, fan_out: _xavier(fan_in, fan_out), distribution, scale)
 
 
 def _xavier(fan_in: int, fan_out: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dltips.catalog.cards import card
 from dltips.catalog.registry import Fraction, NonNegative, Positive
 from dltips.nets.flat import FlatModel
-from dltips.tips.optimizer.base import Optimizer, buffers, descend, optimizer, two_below_one
+from dltips.tips.optimizer.base import Optimizer, descend, optimizer, two_below_one, zero_buffers
 
 
 @optimizer
@@ -26,7 +26,7 @@ from dltips.tips.optimizer.base import Optimizer, buffers, descend, optimizer, t
 def adam(net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...], epsilon: Positive) -> Optimizer:
     """Adaptive moments, bias-corrected: w -= rate * m / (sqrt(v) + epsilon) (Kingma and Ba 2015, arXiv 1412.6980)."""
     first, second = two_below_one("optimizer.betas", betas)
-    mean, square = buffers(net, 2)
+    mean, square = zero_buffers(net, 2)
     count = torch.zeros((), dtype=torch.int64)
 
     def step(rate: float) -> None:
@@ -92,7 +92,7 @@ def nadam(
 ) -> Optimizer:
     """Adam with Nesterov's momentum, which is warmed up from half its value (Dozat 2016)."""
     first, second = two_below_one("optimizer.betas", betas)
-    mean, square = buffers(net, 2)
+    mean, square = zero_buffers(net, 2)
     count, product = torch.zeros((), dtype=torch.int64), torch.ones(())
 
     def momentum(steps: int) -> float:
@@ -121,7 +121,7 @@ def nadam(
 )
 def rmsprop(net: FlatModel, *, lr: Positive, alpha: Fraction, epsilon: Positive, momentum: Fraction) -> Optimizer:
     """w -= rate * g / (sqrt(v) + epsilon), v a running mean of g^2 (Hinton's lecture 6e, 2012)."""
-    square, velocity = buffers(net, 2)
+    square, velocity = zero_buffers(net, 2)
 
     def step(rate: float) -> None:
         square.mul_(alpha).addcmul_(net.gradients, net.gradients, value=1 - alpha)
@@ -144,7 +144,7 @@ def rmsprop(net: FlatModel, *, lr: Positive, alpha: Fraction, epsilon: Positive,
 )
 def adagrad(net: FlatModel, *, lr: Positive, epsilon: Positive) -> Optimizer:
     """w -= rate * g / (sqrt(sum of g^2) + epsilon): rates that only shrink (Duchi et al. 2011)."""
-    (total,) = buffers(net, 1)
+    (total,) = zero_buffers(net, 1)
 
     def step(rate: float) -> None:
         total.addcmul_(net.gradients, net.gradients)

@@ -57,16 +57,16 @@ def with_rates(
     factors = torch.ones_like(net.parameters)
     for segment in net.segments:
         factors[segment.start : segment.stop] = stages.get(segment.name, 1.0)
-    own = torch.ones_like(factors)
-    checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in _flat(rates)}
+    typed_factors = torch.ones_like(factors)
+    checked = {key: check_value(f"optimizer.rates.{key}", value, NonNegative) for key, value in _flattened(rates)}
     for key in sorted(checked, key=lambda key: (key == "bias", len(key))):
-        found = [segment for segment in net.segments if _fits(segment.name, key)]
-        if not found and not any(_fits(name, key) for name in later):
-            names = {prefix for segment in net.segments for prefix in _prefixes(segment.name)} | {"bias"}
+        matching = [segment for segment in net.segments if _key_fits(segment.name, key)]
+        if not matching and not any(_key_fits(name, key) for name in later):
+            names = {prefix for segment in net.segments for prefix in _name_prefixes(segment.name)} | {"bias"}
             raise ConfigError(f"optimizer.rates.{key}: fits no parameter of this net{suggest(key, names)}")
-        for segment in found:
-            own[segment.start : segment.stop] = checked[key]
-    net.rate_factors = factors.mul_(own)
+        for segment in matching:
+            typed_factors[segment.start : segment.stop] = checked[key]
+    net.rate_factors = factors.mul_(typed_factors)
 
     def step(learning_rate: float) -> None:
         before = net.parameters.clone()
@@ -76,21 +76,21 @@ def with_rates(
     return Optimizer(rule.learning_rate, step, rule.state)
 
 
-def _flat(rates: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flattened(rates: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in rates.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _fits(name: str, key: str) -> bool:
+def _key_fits(name: str, key: str) -> bool:
     # bias, and a recurrent layer's bias_ih_l0
     is_bias = name.rpartition(".")[2].startswith("bias")
-    return is_bias if key == "bias" else key in _prefixes(name)
+    return is_bias if key == "bias" else key in _name_prefixes(name)
 
 
-def _prefixes(name: str) -> list[str]:
+def _name_prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
@@ -100,7 +100,7 @@ def descend(net: FlatModel, direction: Tensor, rate: float) -> None:
     net.parameters.add_(direction, alpha=-rate)
 
 
-def buffers(net: FlatModel, count: int) -> list[Tensor]:
+def zero_buffers(net: FlatModel, count: int) -> list[Tensor]:
     """Returns so many flat tensors of zeros."""
     return [torch.zeros_like(net.parameters) for _ in range(count)]
 

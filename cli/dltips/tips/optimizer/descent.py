@@ -7,7 +7,7 @@ import torch
 from dltips.catalog.cards import card
 from dltips.catalog.registry import Fraction, Positive
 from dltips.nets.flat import FlatModel
-from dltips.tips.optimizer.base import Optimizer, buffers, check_nesterov, descend, optimizer, two_below_one
+from dltips.tips.optimizer.base import Optimizer, check_nesterov, descend, optimizer, two_below_one, zero_buffers
 
 
 @optimizer
@@ -43,7 +43,7 @@ def sgd(net: FlatModel, *, lr: Positive, momentum: Fraction, nesterov: bool) -> 
 def lion(net: FlatModel, *, lr: Positive, betas: tuple[Fraction, ...]) -> Optimizer:
     """Follows the sign of the momentum: every weight moves by the whole rate (Chen et al. 2023, arXiv 2302.06675)."""
     first, second = two_below_one("optimizer.betas", betas)
-    (mean,) = buffers(net, 1)
+    (mean,) = zero_buffers(net, 1)
 
     def step(rate: float) -> None:
         descend(net, mean.lerp(net.gradients, 1 - first).sign_(), rate)

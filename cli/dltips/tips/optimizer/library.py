@@ -28,7 +28,7 @@ from dltips.tips.optimizer.base import Optimizer, optimizer
 )
 def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, Any]) -> Optimizer:
     """Any class of torch.optim, on the flat parameter as one tensor; what it takes besides lr goes in options."""
-    known = {
+    classes = {
         name: kind
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
@@ -37,35 +37,35 @@ def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, An
         # a closure per step, sparse gradients, and matrices (from torch 2.9 on), in this order
         remedy = "write optimizer=muon" if cls == "Muon" else "choose another class"
         raise ConfigError(f"optimizer.cls: {cls} cannot work on one flat parameter; {remedy}")
-    if cls not in known:
-        raise ConfigError(f"optimizer.cls: {cls!r} is not a class of torch.optim{suggest(cls, known)}")
+    if cls not in classes:
+        raise ConfigError(f"optimizer.cls: {cls!r} is not a class of torch.optim{suggest(cls, classes)}")
     parameter = torch.nn.Parameter(net.parameters)
     parameter.grad = net.gradients
-    kept = net.parameters.clone()
+    parameters_before = net.parameters.clone()
     try:
-        worker = known[cls]([parameter], lr=lr, **options)  # type: ignore[call-arg]
-        initial = copy.deepcopy(worker.state[parameter])
+        torch_optimizer = classes[cls]([parameter], lr=lr, **options)  # type: ignore[call-arg]
+        initial = copy.deepcopy(torch_optimizer.state[parameter])
         # torch.optim makes its state in the first step; a step without gradient and rate makes it early, at a fixed
         # place
-        worker.param_groups[0]["lr"] = 0.0
-        worker.step()
+        torch_optimizer.param_groups[0]["lr"] = 0.0
+        torch_optimizer.step()
     except Exception as error:  # each class raises errors of its own, some only in the first step
         raise ConfigError(f"optimizer.options: {cls} refuses them: {' '.join(str(error).split())}") from error
-    net.parameters.copy_(kept)
-    state = {name: value for name, value in worker.state[parameter].items() if isinstance(value, Tensor)}
+    net.parameters.copy_(parameters_before)
+    state = {name: value for name, value in torch_optimizer.state[parameter].items() if isinstance(value, Tensor)}
     count = torch.zeros((), dtype=torch.int64)
 
     def step(rate: float) -> None:
-        worker.param_groups[0]["lr"] = rate
+        torch_optimizer.param_groups[0]["lr"] = rate
         first = count == 0
         if first:
             # some do not start at zero (NAdam's product, Rprop's rates): the first step restores the initial state
-            worker.state[parameter] = copy.deepcopy(initial)
-        worker.step()
+            torch_optimizer.state[parameter] = copy.deepcopy(initial)
+        torch_optimizer.step()
         if first:
             for name, value in state.items():
-                value.copy_(worker.state[parameter][name])
-            worker.state[parameter].update(state)
+                value.copy_(torch_optimizer.state[parameter][name])
+            torch_optimizer.state[parameter].update(state)
         count.add_(1)
 
     return Optimizer(lr, step, {**state, "count": count})

@@ -12,7 +12,7 @@ from dltips.catalog.registry import Fraction, Positive, Size
 from dltips.errors import ConfigError
 from dltips.nets.flat import FlatModel, weighted_layers
 from dltips.tips.optimizer.adaptive import adapt
-from dltips.tips.optimizer.base import Optimizer, buffers, check_nesterov, optimizer, two_below_one
+from dltips.tips.optimizer.base import Optimizer, check_nesterov, optimizer, two_below_one, zero_buffers
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steep at 0, so that 5 steps are enough
 
@@ -43,7 +43,7 @@ def muon(
     """Orthogonalized momentum for the hidden layers' matrices and filters; adam for the rest (Jordan et al. 2024)."""
     check_nesterov(nesterov, momentum)
     pair = two_below_one("optimizer.betas", betas)
-    (velocity,) = buffers(net, 1)
+    (velocity,) = zero_buffers(net, 1)
     head = {f"{name}.weight" for name, _ in weighted_layers(net.module)[-1:]}
     is_rest = torch.ones_like(net.parameters, dtype=torch.bool)
     for segment in net.segments:
@@ -54,8 +54,8 @@ def muon(
             "optimizer: muon finds no hidden layer's matrix among what trains (with finetune=linear_probe and gradual"
             " that is the head, at first); write optimizer=adam"
         )
-    rest = is_rest.nonzero().squeeze(1)
-    mean, square = (torch.zeros_like(net.parameters[rest]) for _ in range(2))
+    rest_indices = is_rest.nonzero().squeeze(1)
+    mean, square = (torch.zeros_like(net.parameters[rest_indices]) for _ in range(2))
     count = torch.zeros((), dtype=torch.int64)
 
     def step(rate: float) -> None:
@@ -67,9 +67,9 @@ def muon(
                 matrix = update.flatten(1)
                 scale = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
                 weight.sub_(orthogonal(matrix, steps).view(update.shape), alpha=rate * scale)
-        others = net.parameters[rest]
-        adapt(others, net.gradients[rest], mean, square, int(count), rate * rest_lr / lr, pair, epsilon)
-        net.parameters[rest] = others
+        others = net.parameters[rest_indices]
+        adapt(others, net.gradients[rest_indices], mean, square, int(count), rate * rest_lr / lr, pair, epsilon)
+        net.parameters[rest_indices] = others
 
     return Optimizer(lr, step, {"velocity": velocity, "mean": mean, "square": square, "count": count})
 
