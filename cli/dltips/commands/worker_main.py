@@ -7,17 +7,17 @@ import sys
 
 from dltips.commands import verbs
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK
-from dltips.train.parallel.world import tell
+from dltips.train.parallel.world import send_message
 
 
 def run(arguments: list[str]) -> int:
     """Tell the starting process the exit code; the status is 0 all the same, so that nobody is killed in mid-word."""
     rank = os.environ["RANK"]
-    tell(f"pid-{rank}", os.getpid())
+    send_message(f"pid-{rank}", os.getpid())
     try:
-        tell(f"code-{rank}", verbs.run("train", arguments))
+        send_message(f"code-{rank}", verbs.run("train", arguments))
     except BaseException:
-        tell(f"code-{rank}", EXIT_INTERNAL)
+        send_message(f"code-{rank}", EXIT_INTERNAL)
         raise
     return EXIT_OK
 

@@ -33,7 +33,7 @@ from dltips.train.finetuning import features, plans, pretrained
 from dltips.train.finetuning.freezing import FreezeSchedule
 from dltips.train.layer_statistics import LayerStatistics
 from dltips.train.loop import Autocast, Criterion, Hooks, Training, TrainingInputs, microbatches_for
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 from dltips.train.resumed import Resumed
 from dltips.train.snapshot import Best, Weights
 
@@ -95,7 +95,7 @@ def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> R
     settled = resumed if resumed is not None and resumed.is_settled else None
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    with group().in_turn():  # what one process has downloaded the others find
+    with current_group().in_turn():  # what one process has downloaded the others find
         source = None if settled else pretrained.find(config)
         given_preprocess = settled.preprocess if settled else source.preprocess if source else None
         data = prepare_data(config, device, given_preprocess, pretrained.wanted(config, source, settled), datasets)

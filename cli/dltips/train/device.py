@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dltips.errors import ConfigError
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 
 # Below this many multiply-adds per step a second thread costs more than it brings.
 SINGLE_THREAD_FLOPS = 100_000_000
@@ -50,10 +50,10 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
 
 def threads(flops_per_step: float) -> int:
     """One thread for tiny nets, else OMP_NUM_THREADS or all cores; of several processes each has its share of both."""
-    several = group()
-    if flops_per_step / several.size < SINGLE_THREAD_FLOPS:
+    processes = current_group()
+    if flops_per_step / processes.size < SINGLE_THREAD_FLOPS:
         return 1
-    if several.size > 1:
+    if processes.size > 1:
         # torchrun sets OMP_NUM_THREADS to 1 where nobody has chosen
         return max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]))
     chosen = os.environ.get("OMP_NUM_THREADS", "")

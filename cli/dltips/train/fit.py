@@ -106,14 +106,14 @@ def _fit(
         records.append(record)
         stops = [hook(record) for hook in training.hooks.on_metrics]  # all are called, also after a first one stops
         best = run.unfreeze(epoch + 1, best)
-        stopped = training.group.first(any(stops))
+        stopped = training.group.from_first(any(stops))
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
         # who only watches stops this session, not the training: a checkpoint knows nothing of it
         watched = time.perf_counter()
         enough = [watch(record) for watch in watchers]
         clock.before -= time.perf_counter() - watched  # a search's database may be waited for
-        if training.group.first(any(enough)) or snapshot.stopped:
+        if training.group.from_first(any(enough)) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
 

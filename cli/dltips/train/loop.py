@@ -185,10 +185,10 @@ class Meter:
         """
         loss, _ = self.totals()
         loss = loss if math.isfinite(loss) else math.nan
-        cells = int(self.group.highest(len(self.confusion))[0])
+        cells = int(self.group.maxima(len(self.confusion))[0])
         # of fewer samples than processes some process has none
         confusion = self.confusion.clone() if len(self.confusion) else torch.zeros(cells, dtype=torch.int64)
-        self.group.add_up(confusion)
+        self.group.all_reduce(confusion)
         return {"loss": loss} | of_confusion(confusion.reshape(math.isqrt(cells), -1).numpy())
 
 
@@ -273,7 +273,7 @@ def validate(training: Training) -> dict[str, float]:
 def score(training: Training, feed: Feed) -> dict[str, float]:
     """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
     meter = Meter(training.group, per_class=True)
-    order = training.group.piece(torch.arange(feed.count))
+    order = training.group.shard(torch.arange(feed.count))
     for outputs, targets in predictions(training.inputs.model, feed, training.batch_size, training.autocast, order):
         meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
     return meter.scores()

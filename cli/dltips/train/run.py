@@ -32,9 +32,8 @@ from dltips.train.context import RunContext
 from dltips.train.display import display_for
 from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
-from dltips.train.parallel.group import ProcessGroup, ProcessLost, refuse_devices
-from dltips.train.parallel.group import group as several
-from dltips.train.parallel.world import PLACE
+from dltips.train.parallel.group import ProcessGroup, ProcessLost, current_group, refuse_devices
+from dltips.train.parallel.world import MESSAGES_VARIABLE
 from dltips.train.recorder import FolderRecorder
 from dltips.train.resume import restore, resumed_from
 from dltips.train.resumed import Resumed
@@ -49,7 +48,7 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
         code, _ = run_once(validate(composed), None, RunContext(typed, notes))
         return code
     path = folder.find_to_resume(str(composed.resume))
-    with folder.writing(path) if several().rank == 0 else contextlib.nullcontext():
+    with folder.writing(path) if current_group().rank == 0 else contextlib.nullcontext():
         resumed = resumed_from(path, composed, overrides)
         code, _ = run_once(resumed.config, resumed, RunContext(typed, [*notes, *resumed.notes]))
     return code
@@ -60,14 +59,14 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
 
     The folder of a resumed run is locked by the caller (folder.writing).
     """
-    group = several()
+    group = current_group()
     refuse_devices(config, group)
     run = build_run(config, resumed, context.datasets)
     code_hash()  # of the files as they are now, not as they will be when the run is over
     if group.size > 1:
-        from dltips.train.parallel.sharing import follow, share_out
+        from dltips.train.parallel.sharing import follow, shard_run
 
-        run = share_out(run, group)
+        run = shard_run(run, group)
         if group.rank:
             with stop_on_signals(run.training, group):
                 return follow(run, resumed, group)
@@ -77,7 +76,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
     recorder = _recorder(run, path, context, is_new=resumed is None)
     display = recorder.display
     test_reads = resumed.test_reads if resumed else 0
-    group.first([str(path), snapshot is not None and snapshot.stopped])
+    group.from_first([str(path), snapshot is not None and snapshot.stopped])
     # a resumed run was locked before its checkpoint was read
     lock = folder.writing(path) if resumed is None else contextlib.nullcontext()
     with lock, contextlib.closing(display), contextlib.closing(recorder):
@@ -97,7 +96,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
                 context.stop.requested = context.stop.requested or run.training.progress.stop_requested
                 display.leave()
                 code = _end(run, recorder, result, path, context, test_reads)
-                group.part()
+                group.leave()
             return code, path
         except OSError as error:
             display.leave()
@@ -211,7 +210,7 @@ def _failed_to_write(run: Run, path: Path, error: OSError, test_reads: int) -> i
 
 
 # of several processes each may hear it from the scheduler, and then from whoever started them
-SAME = 3.0  # seconds in which a second signal is the first one again
+SAME_SIGNAL_SECONDS = 3.0  # seconds in which a second signal is the first one again
 
 
 @contextlib.contextmanager
@@ -220,8 +219,8 @@ def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
 
     Processes that dltips has started leave the second one to it.
     """
-    told, same = -math.inf, SAME if group.size > 1 else 0.0
-    if group.size > 1 and PLACE in os.environ:
+    told, same = -math.inf, SAME_SIGNAL_SECONDS if group.size > 1 else 0.0
+    if group.size > 1 and MESSAGES_VARIABLE in os.environ:
         same = math.inf
 
     def stop(number: int, frame: Any) -> None:

@@ -30,12 +30,12 @@ from dltips.train.fit import fit
 from dltips.train.loop import Interrupted, Meter, NotFinite, Training
 from dltips.train.loop import validate as validation
 from dltips.train.parallel import sharing
-from dltips.train.parallel.group import ProcessGroup, ProcessLost, gpu_of, losses_reported, refuse_one_for_two
-from dltips.train.parallel.sharing import LOOK_STEPS, Agreement, Interruptible, shares_of
+from dltips.train.parallel.group import ProcessGroup, ProcessLost, gpu_of, raising_process_lost, refuse_shared_gpu
+from dltips.train.parallel.sharing import AGREEMENT_STEPS, Agreement, InterruptibleFeed, shares_of
 from dltips.train.parallel.spawn import counting_signals, how_to_resume
-from dltips.train.parallel.world import PLACE, World, check_device, world
+from dltips.train.parallel.world import MESSAGES_VARIABLE, World, check_device, world_from
 from dltips.train.resume import resumed_from
-from dltips.train.run import SAME, reason, stop_on_signals
+from dltips.train.run import SAME_SIGNAL_SECONDS, reason, stop_on_signals
 from dltips.train.snapshot import Snapshot
 
 # One process of several, which train one config after the other: importing torch once is what takes the time.
@@ -45,16 +45,16 @@ import torch
 from torch import distributed
 from dltips.config.composition import compose
 from dltips.config.validation import validate
-from dltips.train.parallel.sharing import share_out
+from dltips.train.parallel.sharing import shard_run
 from dltips.train.fit import fit
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 from dltips.train.build import build_run
 
 rank, size, configs = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[4], rank=rank, world_size=size)
 for number, overrides in enumerate(configs):
     run = build_run(validate(compose([*overrides, f"devices={size}"])[0]))
-    run = share_out(run, group())
+    run = shard_run(run, current_group())
     result = fit(run)
     torch.save(
         {"records": result.records, "net": run.training.net.module.state_dict(), "notes": list(run.notes),
@@ -217,7 +217,7 @@ class Pretended(ProcessGroup):
     def __init__(self, rank: int, size: int, answer: tuple[float, ...] = ()) -> None:
         self.rank, self.size, self.answer, self.asked = rank, size, answer, 0
 
-    def highest(self, *values: float) -> tuple[float, ...]:
+    def maxima(self, *values: float) -> tuple[float, ...]:
         self.asked += 1
         return tuple(max(pair) for pair in zip(values, self.answer, strict=True))
 
@@ -256,7 +256,7 @@ def test_the_processes_pieces_are_the_batch_and_their_gradients_add_up_to_its(
 def test_all_look_at_the_same_steps_and_seldom() -> None:
     """The next look follows from the slowest process's time per step, which all hear of."""
     training, meter = build_run(validate(compose(PLAIN)[0])).training, Meter()
-    for slowest, between in ((0.05, 4), (1.0, 1), (1e-9, LOOK_STEPS)):
+    for slowest, between in ((0.05, 4), (1.0, 1), (1e-9, AGREEMENT_STEPS)):
         group = Pretended(0, 2, (0, 0, slowest))
         look = Agreement(group)
         look.at = float("inf")  # this process took no time
@@ -290,15 +290,15 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
     now = 100.0
     monkeypatch.setattr("dltips.train.run.time.monotonic", lambda: now)
     if place is None:
-        monkeypatch.delenv(PLACE, raising=False)
+        monkeypatch.delenv(MESSAGES_VARIABLE, raising=False)
     else:
-        monkeypatch.setenv(PLACE, place)
+        monkeypatch.setenv(MESSAGES_VARIABLE, place)
     training = build_run(validate(compose(PLAIN)[0])).training
     with stop_on_signals(training, Pretended(0, 2)):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)
         assert training.progress.stop_requested
-        now += SAME
+        now += SAME_SIGNAL_SECONDS
         if place is None:
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
@@ -323,7 +323,7 @@ def test_who_starts_the_processes_counts_signals_and_gives_the_handlers_back(mon
             for number, wait, count in ((1, 0.0, 0), (15, 0.0, 1), (15, 0.1, 1), (10, 1.0, 2)):
                 now += wait
                 signal.raise_signal(number)
-                assert stop.asked == count
+                assert stop.count == count
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "nohup"
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -335,10 +335,10 @@ def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
     patience: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was asked this moment; a batch takes a second."""
-    monkeypatch.setattr(sharing, "PATIENCE", patience)
+    monkeypatch.setattr(sharing, "VALIDATION_GRACE", patience)
     training = build_run(validate(compose(PLAIN)[0])).training
     group, seen = Answering(0, 2, (0.0, 1.0)), []
-    feed = Interruptible(training.inputs.val, training.progress, group)
+    feed = InterruptibleFeed(training.inputs.val, training.progress, group)
     with pytest.raises(Interrupted) if patience < 0 else contextlib.nullcontext():
         for batch in feed(torch.arange(64), 32):
             seen.append(batch)
@@ -348,7 +348,7 @@ def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
 class Answering(Pretended):
     """The answer is always the same."""
 
-    def highest(self, *values: float) -> tuple[float, ...]:
+    def maxima(self, *values: float) -> tuple[float, ...]:
         self.asked += 1
         return self.answer
 
@@ -376,15 +376,15 @@ def test_the_search_for_the_layer_that_broke_ends_when_another_process_was_asked
 
 def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """gloo's word has a path of another machine in it; what another process told of its end is said instead."""
-    monkeypatch.setenv(PLACE, str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), losses_reported():
+    monkeypatch.setenv(MESSAGES_VARIABLE, str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), raising_process_lost():
         raise RuntimeError("Invalid scalar type")
     gone = RuntimeError("[/__w/pytorch/gloo/transport/tcp/pair.cc:561] Connection closed by peer")
-    with pytest.raises(ProcessLost) as lost, losses_reported():
+    with pytest.raises(ProcessLost) as lost, raising_process_lost():
         raise gone
     assert reason(lost.value) == "another process of this run is gone"
     (tmp_path / "why-1").write_text("ValueError: no such luck")
-    with pytest.raises(ProcessLost) as lost, losses_reported():
+    with pytest.raises(ProcessLost) as lost, raising_process_lost():
         raise gone
     assert reason(lost.value) == "process 2: ValueError: no such luck"
 
@@ -416,9 +416,9 @@ def test_two_processes_on_one_gpu_are_refused() -> None:
     for rank, name in enumerate(("a 1", "b 1")):
         store.set(f"gpu-{rank}", name)
     place = World(2, 3, 2, 3, "a", 7)
-    refuse_one_for_two(place, store, "b 2")
+    refuse_shared_gpu(place, store, "b 2")
     with pytest.raises(ConfigError) as refused:
-        refuse_one_for_two(place, store, "b 1")
+        refuse_shared_gpu(place, store, "b 1")
     assert str(refused.value) == (
         "devices: processes 2 and 3 of 3 have the same GPU; start one for each GPU, or write device=cpu"
     )
@@ -455,7 +455,7 @@ def test_many_runs_are_not_made_by_each_of_several_processes(
 def test_a_run_that_goes_on_has_as_many_devices_as_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun says the number, and no word on the command line; the threads were those of another number."""
     assert main(["train", *PLAIN, "epochs=1"]) == 0
-    monkeypatch.setattr("dltips.train.resume.group", lambda: Pretended(0, 2))
+    monkeypatch.setattr("dltips.train.resume.current_group", lambda: Pretended(0, 2))
     overrides = [f"resume={only_run()}", "epochs=2"]
     resumed = resumed_from(only_run(), compose(overrides)[0], overrides)
     assert resumed.config.settings.devices == resumed.config.plain["devices"] == 2
@@ -500,14 +500,14 @@ SRUN = {
     ],
 )
 def test_where_a_launcher_has_put_the_process(environment: dict[str, str], expected: World | None) -> None:
-    assert world(environment) == expected
+    assert world_from(environment) == expected
 
 
 def test_an_environment_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^devices: the environment variable RANK is 'x', which is no number$"):
-        world(TORCHRUN | {"RANK": "x"})
+        world_from(TORCHRUN | {"RANK": "x"})
     with pytest.raises(ConfigError, match=r"^devices: the environment calls this process number 4 of 4; mend RANK"):
-        world(TORCHRUN | {"RANK": "4"})
+        world_from(TORCHRUN | {"RANK": "4"})
 
 
 @pytest.mark.parametrize(
