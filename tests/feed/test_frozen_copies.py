@@ -85,7 +85,7 @@ def test_the_source_is_not_written_to() -> None:
 
 
 def test_chunks_carry_the_streams_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen_copies, "CHUNK", 16)
+    monkeypatch.setattr(frozen_copies, "AUGMENT_CHUNK", 16)
     grown = expanded(split(), 2, [noisy], generator_for)
     assert len(grown) == 100
     # 50 identical samples all get another draw, across the chunks too

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from dltips.catalog.registry import Tip
 from dltips.errors import ConfigError
-from dltips.feed.load import Wanted, load
+from dltips.feed.load import RequiredInputs, load
 from dltips.feed.splits import split
 from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.image_folder import image_folder
@@ -146,15 +146,15 @@ SIZE = "data: images of 9x12 are resized to 6x5, as the pretrained net wants"
 @pytest.mark.parametrize(
     ("channels", "wanted", "form", "notes", "hash"),
     [
-        (1, Wanted(3, None, None), Form(3, (12, 9)), (GRAY,), "x-3c"),
-        (3, Wanted(1, None, None), Form(1, (12, 9)), (COLOUR,), "x-1c"),
-        (3, Wanted(None, (5, 6), None), Form(3, (5, 6)), (SIZE,), "x-6x5"),
-        (1, Wanted(3, (5, 6), None), Form(3, (5, 6)), (SIZE, GRAY), "x-6x5-3c"),
-        (3, Wanted(None, None, (1, 5, 6)), Form(1, (5, 6)), (SIZE, COLOUR), "x-6x5-1c"),
+        (1, RequiredInputs(3, None, None), Form(3, (12, 9)), (GRAY,), "x-3c"),
+        (3, RequiredInputs(1, None, None), Form(1, (12, 9)), (COLOUR,), "x-1c"),
+        (3, RequiredInputs(None, (5, 6), None), Form(3, (5, 6)), (SIZE,), "x-6x5"),
+        (1, RequiredInputs(3, (5, 6), None), Form(3, (5, 6)), (SIZE, GRAY), "x-6x5-3c"),
+        (3, RequiredInputs(None, None, (1, 5, 6)), Form(1, (5, 6)), (SIZE, COLOUR), "x-6x5-1c"),
     ],
 )
 def test_images_are_brought_to_what_the_net_wants_and_it_is_said(
-    channels: int, wanted: Wanted, form: Form, notes: tuple[str, ...], hash: str
+    channels: int, wanted: RequiredInputs, form: Form, notes: tuple[str, ...], hash: str
 ) -> None:
     whole = source(inputs=images(channels=channels))
     loaded = load(lambda: whole, common(), wanted)
@@ -167,9 +167,15 @@ def test_images_are_brought_to_what_the_net_wants_and_it_is_said(
 
 @pytest.mark.parametrize(
     "wanted",
-    [None, Wanted(None, None, None), Wanted(3, None, None), Wanted(3, (12, 9), None), Wanted(None, None, (3, 12, 9))],
+    [
+        None,
+        RequiredInputs(None, None, None),
+        RequiredInputs(3, None, None),
+        RequiredInputs(3, (12, 9), None),
+        RequiredInputs(None, None, (3, 12, 9)),
+    ],
 )
-def test_what_the_net_wants_already_is_not_touched(wanted: Wanted | None) -> None:
+def test_what_the_net_wants_already_is_not_touched(wanted: RequiredInputs | None) -> None:
     whole = source()
     assert load(lambda: whole, common(), wanted) is whole
 
@@ -179,29 +185,31 @@ def test_gray_repeated_takes_no_memory() -> None:
     assert repeated.shape == (5, 3, 24, 24) and repeated.untyped_storage().nbytes() == 5 * 24 * 24
 
 
-@pytest.mark.parametrize("wanted", [Wanted(3, (12, 9), None), Wanted(None, None, (3, 12, 9))])
-def test_image_size_wins_over_the_sides_of_the_weights_and_it_is_said(wanted: Wanted) -> None:
+@pytest.mark.parametrize("wanted", [RequiredInputs(3, (12, 9), None), RequiredInputs(None, None, (3, 12, 9))])
+def test_image_size_wins_over_the_sides_of_the_weights_and_it_is_said(wanted: RequiredInputs) -> None:
     loaded = load(lambda: source(), common(6), wanted)
     assert loaded.form == Form(3, (6, 6)) and loaded.hash == "x-6"
     assert loaded.notes == (
         "data: images are of 6x6, as data.image_size says, though the pretrained net was made for 9x12",
     )
-    assert load(lambda: source(), common(6), Wanted(3, (6, 6), None)).notes == ()
+    assert load(lambda: source(), common(6), RequiredInputs(3, (6, 6), None)).notes == ()
 
 
 @pytest.mark.parametrize(
     ("inputs", "wanted", "takes"),
     [
-        (torch.zeros(5, 4), Wanted(None, None, (3,)), "(3,)"),
-        (torch.zeros(5, 4), Wanted(3, (8, 8), (3, 8, 8)), "(3, 8, 8)"),
-        (torch.zeros(5, 1, 100), Wanted(None, None, (1, 200)), "(1, 200)"),
-        (torch.zeros(5, 1, 100), Wanted(3, (8, 8), None), "images"),
-        (images(), Wanted(None, None, (64,)), "(64,)"),
-        (images(channels=2), Wanted(3, None, None), "images of 3 channels"),
-        (images(channels=3), Wanted(None, None, (2, 12, 9)), "images of 2 channels"),
+        (torch.zeros(5, 4), RequiredInputs(None, None, (3,)), "(3,)"),
+        (torch.zeros(5, 4), RequiredInputs(3, (8, 8), (3, 8, 8)), "(3, 8, 8)"),
+        (torch.zeros(5, 1, 100), RequiredInputs(None, None, (1, 200)), "(1, 200)"),
+        (torch.zeros(5, 1, 100), RequiredInputs(3, (8, 8), None), "images"),
+        (images(), RequiredInputs(None, None, (64,)), "(64,)"),
+        (images(channels=2), RequiredInputs(3, None, None), "images of 3 channels"),
+        (images(channels=3), RequiredInputs(None, None, (2, 12, 9)), "images of 2 channels"),
     ],
 )
-def test_samples_that_cannot_become_what_the_net_takes_are_refused(inputs: Tensor, wanted: Wanted, takes: str) -> None:
+def test_samples_that_cannot_become_what_the_net_takes_are_refused(
+    inputs: Tensor, wanted: RequiredInputs, takes: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load(lambda: source(inputs=inputs), common(), wanted)
     assert str(caught.value) == (
@@ -212,7 +220,7 @@ def test_samples_that_cannot_become_what_the_net_takes_are_refused(inputs: Tenso
 
 def test_vectors_of_the_very_shape_are_taken() -> None:
     whole = source(inputs=torch.zeros(5, 4))
-    assert load(lambda: whole, common(), Wanted(None, None, (4,))) is whole
+    assert load(lambda: whole, common(), RequiredInputs(None, None, (4,))) is whole
 
 
 @pytest.fixture
@@ -228,11 +236,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tip:
 
 
 def test_pictures_of_several_sizes_are_read_at_the_net_s(folder: Tip) -> None:
-    loaded = load(folder, common(), Wanted(3, (8, 8), None))
+    loaded = load(folder, common(), RequiredInputs(3, (8, 8), None))
     at_once = image_folder(**{**folder.knobs, "image_size": 8})
     assert torch.equal(loaded.inputs, at_once.inputs) and loaded.form is None and loaded.hash == at_once.hash
     assert loaded.notes == ("data: pictures are read at 8x8, as the pretrained net wants",)
-    evaluated = load(folder, common(), Wanted(None, None, (3, 8, 8)))  # the shape as a checkpoint has it
+    evaluated = load(folder, common(), RequiredInputs(None, None, (3, 8, 8)))  # the shape as a checkpoint has it
     assert torch.equal(evaluated.inputs, at_once.inputs) and evaluated.form is None
 
 
@@ -240,9 +248,9 @@ def test_pictures_of_several_sizes_are_cut_to_no_other_form_than_a_square(folder
     with pytest.raises(
         ConfigError, match=r"^data\.image_size: the pictures differ in size .*write data\.image_size=64$"
     ):
-        load(folder, common(), Wanted(3, (8, 12), None))
+        load(folder, common(), RequiredInputs(3, (8, 12), None))
     sized = replace(folder, knobs={**folder.knobs, "image_size": 16})
-    loaded = load(sized, common(16), Wanted(3, (8, 8), None))
+    loaded = load(sized, common(16), RequiredInputs(3, (8, 8), None))
     assert loaded.inputs.shape[2:] == (16, 16) and loaded.form is None
     assert loaded.notes[0].startswith("data: images are of 16x16, as data.image_size says")
 

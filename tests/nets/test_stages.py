@@ -282,9 +282,9 @@ def test_norms_activations_and_pools_join_the_stage_before_them() -> None:
 def test_a_wrong_name_gets_the_nearest_one() -> None:
     net = build("timm:resnet18")
     found = stages.stages_of(net)
-    assert stages.named(found, "layer4", "finetune.stage", "resnet18") == found[4]
+    assert stages.find_stage(found, "layer4", "finetune.stage", "resnet18") == found[4]
     with pytest.raises(ConfigError, match=r"^finetune\.stage: 'layr4' is no stage of resnet18; did you mean layer4\?$"):
-        stages.named(found, "layr4", "finetune.stage", "resnet18")
+        stages.find_stage(found, "layr4", "finetune.stage", "resnet18")
     with pytest.raises(
         ConfigError, match=r"^finetune\.stage: 'x' is no stage of ResNet; there is: conv1, fc, layer1, la"
     ):

@@ -33,7 +33,7 @@ def config_of(*overrides: str) -> Config:
 
 
 def test_a_plain_net_keeps_nothing_and_has_nothing_to_say() -> None:
-    assert model_contract.kept(nn.Linear(2, 2)) == ()
+    assert model_contract.kept_families(nn.Linear(2, 2)) == ()
     assert model_contract.notes(nn.Linear(2, 2), config_of("init=xavier", "activation=tanh")) == []
 
 
@@ -63,7 +63,7 @@ def split(count: int) -> Split:
 
 
 def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
-    part, model = split(model_contract.CHUNK + 7), Fitted()
+    part, model = split(model_contract.PREPROCESS_CHUNK + 7), Fitted()
     preprocess = Affine(shift=torch.tensor(0.5), scale=torch.tensor(2.0))
     model_contract.fit(model, config_of("model=svm"), preprocess, part)
     inputs, targets = model.given

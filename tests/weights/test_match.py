@@ -13,7 +13,7 @@ from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError
 from dltips.tips.preprocessing import Affine
 from dltips.train.build import build_model
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained
 
 RESNET = ("model=resnet", "model.depth=18", "model.stem=imagenet")
@@ -45,7 +45,7 @@ def load(
 ) -> tuple[nn.Module, str]:
     model = net(config, shape)
     wanted = replace(config.common["finetune"](), **common)
-    return model, put(weights(state), model, config.tip("model"), wanted).report
+    return model, load_into(weights(state), model, config.tip("model"), wanted).report
 
 
 def refused(state: dict[str, Tensor], config: Config, shape: tuple[int, ...] = (3, 64, 64), **common: Any) -> str:
@@ -92,7 +92,7 @@ def test_a_head_of_as_many_classes_is_new_all_the_same(resnet18: dict[str, Tenso
     model = net(config, classes=1000)
     before = model.get_parameter("head.weight").clone()
     assert before.shape == resnet18["fc.weight"].shape
-    put(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
+    load_into(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
     assert torch.equal(model.get_parameter("head.weight"), before)
 
 
@@ -155,7 +155,7 @@ def test_below_min_match_it_says_how_much_what_and_which_net(resnet18: dict[str,
     model = net(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
-        put(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
+        load_into(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
     assert str(caught.value) == (
         "finetune.source: w.pth has 11,176,512 of resnet's 21,284,672 parameters (53%), and finetune.min_match asks for"
         " 90%; missing: stage1.block3.body.conv1.layer.weight, stage1.block3.body.conv1.norm.weight,"

@@ -15,7 +15,7 @@ from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.tips.preprocessing import Affine, save
 from dltips.train.build import build_model
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained, find, fingerprint
 
 SHORT = ("device=cpu", "epochs=1", "log.tensorboard=false", "log.pictures=none", "data.subset=300")
@@ -39,7 +39,7 @@ def refused(source: object, *overrides: str) -> str:
 def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
     config = configured(source, *overrides)
     model = build_model(config, shape, 3, [])
-    report = put(find(config), model, config.tip("model"), config.common["finetune"]()).report
+    report = load_into(find(config), model, config.tip("model"), config.common["finetune"]()).report
     return model.state_dict(), report
 
 

@@ -16,7 +16,7 @@ from dltips.errors import ConfigError
 from dltips.tips.preprocessing import save
 from dltips.train.build import build_model
 from dltips.weights import timm_hub
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained, find, fingerprint
 
 TIMM = ("model=timm", "model.architecture=test_efficientnet")
@@ -40,7 +40,7 @@ def refused(source: object, *overrides: str) -> str:
 def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
     config = configured(source, *overrides)
     model = build_model(config, shape, 3, [])
-    report = put(find(config), model, config.tip("model"), config.common["finetune"]()).report
+    report = load_into(find(config), model, config.tip("model"), config.common["finetune"]()).report
     return model.state_dict(), report
 
 

@@ -63,12 +63,12 @@ def threads(flops_per_step: float) -> int:
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Within, sums are added up in one order, however many cores there are and whoever else wants them."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,20 @@ class Threads:
 @contextlib.contextmanager
 def conditions(device: torch.device, *, thread_count: int, deterministic: bool) -> Iterator[None]:
     """Threads, deterministic kernels and the global random state as the run wants them; restored afterwards."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     # called only where it changes something: use_deterministic_algorithms imports the compiler, a second and 200 MB
-    change = deterministic and not torch.are_deterministic_algorithms_enabled()
+    switches = deterministic and not torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             torch.set_num_threads(thread_count)
-            if change:
+            if switches:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
             yield
         finally:
-            if change:
+            if switches:
                 torch.use_deterministic_algorithms(False)
-            torch.set_num_threads(before)
+            torch.set_num_threads(previous)
 
 
 def describe(device: torch.device) -> str:

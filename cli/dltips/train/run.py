@@ -85,7 +85,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
             context.reported.add(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
-            _freeze()
+            _freeze_garbage()
             gc.enable()
             devices.keep_freed_memory()
             with contextlib.ExitStack() as handlers:
@@ -94,15 +94,15 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
                 if group.size == 1:  # of several processes another one may have got the signal first
                     handlers.close()
                 context.stop.requested = context.stop.requested or run.training.progress.stop_requested
-                display.leave()
-                code = _end(run, recorder, result, path, context, test_reads)
+                display.stop_live()
+                code = _write_results(run, recorder, result, path, context, test_reads)
                 group.leave()
             return code, path
         except OSError as error:
-            display.leave()
+            display.stop_live()
             return _failed_to_write(run, path, error, test_reads), path
         except BaseException as error:
-            display.leave()
+            display.stop_live()
             _record_failure(run, path, error, test_reads)
             raise
 
@@ -135,7 +135,7 @@ def _record_failure(run: Run, path: Path, error: BaseException, test_reads: int)
 
 
 @functools.cache  # once in a process; asking gc.get_freeze_count() counts one by one, which takes 16 ms
-def _freeze() -> None:
+def _freeze_garbage() -> None:
     gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
 
 
@@ -161,12 +161,14 @@ def _headline(run: Run) -> str:
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int) -> int:
+def _write_results(
+    run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int
+) -> int:
     """Checkpoints, pictures, the summary, and what is printed at the end; returns the exit code."""
     display = recorder.display
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
-        recorder.checkpoint(result.snapshot)
-    recorder.best(result.snapshot)
+        recorder.write_checkpoint(result.snapshot)
+    recorder.write_best(result.snapshot)
     status = context.ended_as() if result.stopped_early else result.status
     recorder.finish(status)
     records = read_metrics(path)
@@ -179,13 +181,13 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, context
     if result.status == "diverged":
         assert result.diverged_at is not None
         epoch, step, where = result.diverged_at
-        kept = (
+        saved = (
             f"the checkpoint of epoch {result.snapshot.epoch} is kept"
             if result.snapshot.epoch
             else "no epoch was whole"
         )
         display.say(
-            f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {kept}."
+            f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {saved}."
             " Lower optimizer.lr or init.scale, or add regularization=clip_gradient"
         )
     if result.status == "interrupted":
@@ -219,15 +221,15 @@ def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
 
     Processes that dltips has started leave the second one to it.
     """
-    told, same = -math.inf, SAME_SIGNAL_SECONDS if group.size > 1 else 0.0
+    first_at, ignored_for = -math.inf, SAME_SIGNAL_SECONDS if group.size > 1 else 0.0
     if group.size > 1 and MESSAGES_VARIABLE in os.environ:
-        same = math.inf
+        ignored_for = math.inf
 
     def stop(number: int, frame: Any) -> None:
-        nonlocal told
+        nonlocal first_at
         if not training.progress.stop_requested:
-            training.progress.stop_requested, told = True, time.monotonic()
-        elif time.monotonic() - told >= same:
+            training.progress.stop_requested, first_at = True, time.monotonic()
+        elif time.monotonic() - first_at >= ignored_for:
             raise KeyboardInterrupt
 
     with handling(stop):

@@ -16,7 +16,7 @@ from dltips.errors import ConfigError
 from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Augment, Batch, batch_sizes, to_float
-from dltips.feed.frozen_copies import CHUNK
+from dltips.feed.frozen_copies import AUGMENT_CHUNK
 from dltips.feed.load import load
 from dltips.feed.splits import Split, split
 from dltips.plots.sample_grid import SampleRow, grid
@@ -59,7 +59,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     )
     if not augmentations.names:
         raise ConfigError("augmentation: none is switched on; write 'augmentation=[flip,crop]'")
-    augmentations.try_on(train_split)
+    augmentations.check_applicable(train_split)
 
     def streams(name: str, draw: int) -> Generator:
         if common.expand:
@@ -68,7 +68,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
 
     if common.expand:
         draws = min(draws, common.expand)
-        first = Split(train_split.inputs[:CHUNK], train_split.targets[:CHUNK])
+        first = Split(train_split.inputs[:AUGMENT_CHUNK], train_split.targets[:AUGMENT_CHUNK])
         augmentations.frozen(first, 1, streams)  # says what cannot be frozen
         device = torch.device("cpu")
     else:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from dltips.errors import ConfigError
 
 TIMM = "timm:"
-PATIENCE = 0.8  # seconds until a host that does not answer is taken for out of reach
+CONNECT_SECONDS = 0.8  # seconds until a host that does not answer is taken for out of reach
 PORTS = {"http": 80, "https": 443}
 
 
@@ -53,7 +53,7 @@ def _may_be_cached(architecture: str) -> bool:
 
 
 def refuse_offline(url: str, here: str, remedy: str) -> None:
-    """Errors: ConfigError, within PATIENCE, where nothing can be downloaded from the url."""
+    """Errors: ConfigError, within CONNECT_SECONDS, where nothing can be downloaded from the url."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -62,7 +62,7 @@ def refuse_offline(url: str, here: str, remedy: str) -> None:
         raise ConfigError(f"{here}, and {urlsplit(url).hostname} cannot be reached; {remedy}, or go online once")
 
 
-def reachable(url: str, patience: float = PATIENCE) -> bool:
+def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
     """Whether the url's host, or the proxy that stands for it, takes a connection within so many seconds."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -74,7 +74,7 @@ def reachable(url: str, patience: float = PATIENCE) -> bool:
     def connect() -> None:
         try:
             address = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, 443))
-            socket.create_connection(address, timeout=patience).close()
+            socket.create_connection(address, timeout=seconds).close()
             answer.set()
         except OSError:
             pass
@@ -82,5 +82,5 @@ def reachable(url: str, patience: float = PATIENCE) -> bool:
     # in a thread: looking up a name knows no time limit
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(patience)
+    thread.join(seconds)
     return answer.is_set()

@@ -315,6 +315,6 @@ def _marking_alone(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size
 
 def _batch_norms(run: Run) -> list[nn.Module]:
     """Those that take statistics from batches, in some epoch."""
-    frozen = {id(layer) for part in run.freezing.always_resting() for layer in part.modules()}
+    frozen = {id(layer) for part in run.freezing.always_frozen() for layer in part.modules()}
     layers = run.training.inputs.model.modules()
     return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in frozen]
