@@ -1,5 +1,6 @@
 """What the data are brought to: the size, the channels and the classes that the user or a pretrained net wants."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,8 @@ def test_without_a_size_or_with_the_source_s_own_nothing_is_touched() -> None:
 @pytest.mark.parametrize("inputs", [torch.zeros(5, 4), torch.zeros(5, 1, 100)])
 def test_what_is_no_image_is_refused(inputs: Tensor) -> None:
     shape = tuple(inputs.shape[1:])
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.image_size: .*{re.escape(str(shape))}; leave it out$"):
         load(lambda: replace(source(), inputs=inputs), common(8))
-    assert str(caught.value) == (f"data.image_size: is for images, but a sample's shape is {shape}; leave it out")
 
 
 # What a net with weights wants.
@@ -210,12 +210,11 @@ def test_image_size_wins_over_the_sides_of_the_weights_and_it_is_said(wanted: Re
 def test_samples_that_cannot_become_what_the_net_takes_are_refused(
     inputs: Tensor, wanted: RequiredInputs, takes: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(
+        ConfigError,
+        match=rf"^data: .*{re.escape(str(tuple(inputs.shape[1:])))}.* {re.escape(takes)}; .*finetune\.source$",
+    ):
         load(lambda: source(inputs=inputs), common(), wanted)
-    assert str(caught.value) == (
-        f"data: a sample's shape is {tuple(inputs.shape[1:])}, but the pretrained net takes {takes}; choose other data,"
-        " or other weights with finetune.source"
-    )
 
 
 def test_vectors_of_the_very_shape_are_taken() -> None:
@@ -305,30 +304,27 @@ def test_a_number_is_a_position_unless_a_class_has_that_name() -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (("Trouser", "Dres"), "'Dres' is no class of these data; did you mean Dress?"),
+        (("Trouser", "Dres"), "'Dres' .*did you mean Dress\\?$"),
         (
             ("Trouser", "boat anchor"),
-            "'boat anchor' is no class of these data; there is: Coat, Dress, Pullover, T-shirt/top, Trouser",
+            "'boat anchor' .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
         (
             (1, 5),
-            "5 is neither the name of a class nor a position from 0 to 4; there is: Coat, Dress, Pullover, T-shirt/top,"
-            " Trouser",
+            "5 .*position from 0 to 4; .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
         (
             (-1, 1),
-            "-1 is neither the name of a class nor a position from 0 to 4; there is: Coat, Dress, Pullover,"
-            " T-shirt/top, Trouser",
+            "-1 .*position from 0 to 4; .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
-        (("Trouser",), "fewer than two leave nothing to tell apart; give two or more, or null for all"),
-        ((), "fewer than two leave nothing to tell apart; give two or more, or null for all"),
-        (("Trouser", 3, 1), "Trouser stands there twice; give each class once"),
+        (("Trouser",), ".*two or more, or null for all$"),
+        ((), ".*two or more, or null for all$"),
+        (("Trouser", 3, 1), "Trouser .*twice; give each class once$"),
     ],
 )
 def test_classes_that_cannot_be_are_refused(chosen: tuple[int | str, ...], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.only_classes: {message}"):
         load(clothes, common(only_classes=chosen))
-    assert str(caught.value) == f"data.only_classes: {message}"
 
 
 def test_samples_of_some_classes_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:

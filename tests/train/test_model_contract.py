@@ -1,5 +1,6 @@
 """Models that keep their own weights and activations, and those that are fitted."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -38,23 +39,21 @@ def test_a_plain_net_keeps_nothing_and_has_nothing_to_say() -> None:
 
 
 def test_what_a_model_does_not_take_is_said_once() -> None:
-    assert model_contract.notes(Keeper(), config_of("model=svm")) == [
-        "model=svm takes no init and no activation; it has its own"
-    ]
+    (note,) = model_contract.notes(Keeper(), config_of("model=svm"))
+    assert re.match(r"model=svm .*init .*activation; it has its own$", note)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("init=xavier",), "init: xavier cannot be had with model=mlp; it has its own"),
-        (("activation=tanh",), "activation: tanh cannot be had with model=mlp; it has its own"),
-        (("init.scale=2",), "init.scale: 2.0 cannot be had with model=mlp; it has its own"),
+        (("init=xavier",), r"^init: xavier .*model=mlp; it has its own$"),
+        (("activation=tanh",), r"^activation: tanh .*model=mlp; it has its own$"),
+        (("init.scale=2",), r"^init\.scale: 2\.0 .*model=mlp; it has its own$"),
     ],
 )
 def test_what_a_model_does_not_take_and_was_chosen_is_refused(overrides: Sequence[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=message):
         model_contract.notes(Keeper(), config_of(*overrides))
-    assert str(caught.value) == message
 
 
 def split(count: int) -> Split:
@@ -76,11 +75,11 @@ def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
     [
         (
             "augmentation=crop",
-            r"^augmentation: model=svm is fitted once and sees no new draws; freeze copies with data.e",
+            r"^augmentation: model=svm .*data\.expand=4, .*augmentation=none$",
         ),
         (
             "data.balance=loss",
-            r"^data.balance: model=svm is fitted to the samples as they are, not to loss; write data.b",
+            r"^data\.balance: model=svm .*loss; write data\.balance=none$",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Fine-tuning as a run: what trains, what must not change to the bit, what is kept, resumed and loaded again."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def test_features_that_are_not_finite_are_refused(
     torch.save(payload, broken / "best.pt")
     assert main(["train", *TARGET, f"finetune.source={broken}", f"finetune={strategy}"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("dltips: finetune.source: what ") and "is not finite for these data" in error
+    assert re.match(r"dltips: finetune\.source: .*not finite .*take others$", error.rstrip("\n"))
     assert error.count("\n") == 1 and not list(Path("outputs").glob("*"))
 
 
@@ -233,7 +234,9 @@ def test_weights_that_are_missing_may_not_rest(source: Path, capsys: pytest.Capt
         n = ["finetune.n=1"] if strategy == "top_layers" else []
         assert main(["train", *options, f"finetune={strategy}", *n]) == 2
         error = capsys.readouterr().err
-        assert "fewer.pth has no stage2." in error and f"finetune={strategy} would leave that random" in error
+        assert re.search(
+            rf"finetune\.source: fewer\.pth .*stage2\..*finetune={strategy} .*random; take finetune=full", error
+        )
 
 
 def test_statistics_that_are_missing_may_not_be_frozen(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +246,7 @@ def test_statistics_that_are_missing_may_not_be_frozen(source: Path, capsys: pyt
     capsys.readouterr()
     assert main(["train", *options, "finetune.freeze_norm=true"]) == 2
     error = capsys.readouterr().err
-    assert "bare.pth has no stage1.conv1.norm.running_mean" in error and "with freeze_norm would leave that" in error
+    assert re.search(r"bare\.pth .*stage1\.conv1\.norm\.running_mean.*freeze_norm .*; take finetune=full", error)
 
 
 def test_a_file_of_another_net_is_refused_before_any_data_are_read(capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,13 +255,13 @@ def test_a_file_of_another_net_is_refused_before_any_data_are_read(capsys: pytes
     chosen = ["data=image_folder", "data.root=nowhere", "model=mobilenet_v2", "finetune.source=other.pth"]
     assert main(["train", *chosen, "finetune=linear_probe"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("dltips: finetune.source: other.pth has 0 of mobilenet_v2's 2,223,872 parameters (0%)")
-    assert "the file looks like a squeezenet: write model=squeezenet" in error and error.count("\n") == 1
+    assert re.match(r"dltips: finetune\.source: other\.pth .*0 of mobilenet_v2's 2,223,872 parameters \(0%\)", error)
+    assert "a squeezenet: write model=squeezenet" in error and error.count("\n") == 1
     small = build("cnn", "model.widths=[4,6,8]").state_dict()
     torch.save(small, "own.pth")
     fitting = ["model=cnn", "model.widths=[4,6,8]", "finetune.source=own.pth", "data=image_folder", "data.root=nowhere"]
     assert main(["train", *fitting, "finetune=linear_probe"]) == 2
-    assert "data.root: nowhere does not exist" in capsys.readouterr().err
+    assert re.search(r"data\.root: nowhere .*exist", capsys.readouterr().err)
 
 
 def build(model: str, *overrides: str) -> nn.Module:
@@ -269,8 +272,8 @@ def test_what_auto_leaves_out_is_left_out(source: Path, monkeypatch: pytest.Monk
     """Where it chooses the machine: the run is that without augmentation and balance, to the bit."""
     monkeypatch.setattr("dltips.tips.finetune.auto.similarity", lambda *_: (False, []))
     runs = [ready(source, "finetune=auto", *more) for more in ((), ("augmentation=crop", "data.balance=loss"))]
-    said = "auto: augmentation=crop and data.balance=loss left out: earlier_stage_svm is fitted once, to the samples as"
-    assert [any(note.startswith(said) for note in run.notes) for run in runs] == [False, True]
+    said = r"auto: augmentation=crop and data\.balance=loss .*earlier_stage_svm"
+    assert [any(re.match(said, note) for note in run.notes) for run in runs] == [False, True]
     ends = [fit(run).records[-1]["train/loss"] for run in runs]
     assert ends[0] == ends[1] and runs[1].plan.strategy == "earlier_stage_svm"
     assert changed(*(state(run.training.net.module) for run in runs)) == set()
@@ -368,55 +371,47 @@ def test_each_view_is_what_an_epoch_without_kept_features_would_draw(source: Pat
     [
         (
             ["finetune=full"],
-            "finetune.source: is missing; finetune=full starts from trained weights: give a run folder, timm:NAME or"
-            " a weights file, or write finetune=none",
+            r"finetune\.source: .*finetune=full .*give a run folder, .*or write finetune=none",
         ),
         (
             ["finetune.source=SOURCE"],
-            "finetune.source: SOURCE is given, but finetune=none trains from scratch; choose a strategy, such as"
-            " finetune=linear_probe (dltips ls finetune)",
+            r"finetune\.source: SOURCE .*finetune=none .*such as finetune=linear_probe \(dltips ls finetune\)",
         ),
         (
             ["finetune.source=SOURCE", "finetune=full", "preprocessing=min_max"],
-            "preprocessing: min_max cannot be had with finetune=full: the inputs are prepared as the weights want; a"
-            " bare file takes finetune.mean and .std",
+            r"preprocessing: min_max .*finetune=full: .*finetune\.mean and \.std",
         ),
         (
             ["finetune.source=SOURCE", "finetune=linear_probe", "augmentation=mixup"],
-            "augmentation: mixup mixes the samples of a batch, which features that are kept cannot show; write"
-            " finetune.views=0, or leave it out",
+            r"augmentation: mixup .*write finetune\.views=0, or leave it out",
         ),
         (
             ["finetune.source=SOURCE", "finetune=earlier_stage_svm", "augmentation=crop"],
-            "augmentation: finetune=earlier_stage_svm is fitted once and sees no new draws; write augmentation=none",
+            r"augmentation: finetune=earlier_stage_svm .*write augmentation=none",
         ),
         (
             ["finetune.source=SOURCE", "finetune=earlier_stage_linear", "data.balance=loss"],
-            "data.balance: finetune=earlier_stage_linear is fitted to the samples as they are, not to loss; write"
-            " data.balance=none",
+            r"data\.balance: finetune=earlier_stage_linear .*loss; write data\.balance=none",
         ),
         (
             ["finetune.source=SOURCE", "finetune=gradual", "batch_size=1"],
-            "batch_size: 1 with accumulate=1 leaves one sample at a time, which batch norm cannot take; raise it, or"
-            " write model.norm=none",
+            r"batch_size: 1 .*accumulate=1 .*batch norm .*write model\.norm=none",
         ),
         (
             ["finetune.source=SOURCE", "finetune=top_layers", "finetune.n=4"],
-            "finetune.n: 4 is more than the 3 stages that cnn has before its head; write finetune.n=3, or"
-            " finetune=full",
+            r"finetune\.n: 4 .*3 stages .*cnn .*write finetune\.n=3, or finetune=full",
         ),
         (
             ["finetune.source=SOURCE", "finetune=most_layers", "finetune.freeze_first=9"],
-            "finetune.freeze_first: 9 is more than the 3 stages that cnn has before its head; write"
-            " finetune.freeze_first=3, or finetune=linear_probe",
+            r"finetune\.freeze_first: 9 .*3 stages .*write finetune\.freeze_first=3, or finetune=linear_probe",
         ),
         (
             ["finetune.source=SOURCE", "finetune=earlier_stage_svm", "finetune.stage=stag2"],
-            "finetune.stage: 'stag2' is no stage of cnn; did you mean stage2?",
+            r"finetune\.stage: 'stag2' .*cnn; did you mean stage2\?",
         ),
         (
             ["finetune.source=SOURCE", "finetune=top_layers", "optimizer.rates={stage1: 2}", "finetune.n=1"],
-            "optimizer.rates.stage1: fits no parameter of this net; did you mean stage3?",
+            r"optimizer\.rates\.stage1: .*did you mean stage3\?",
         ),
     ],
 )
@@ -425,5 +420,5 @@ def test_what_makes_no_sense_is_one_line_and_leaves_nothing(
 ) -> None:
     chosen = [override.replace("SOURCE", str(source)) for override in overrides]
     assert main(["train", *TARGET, *chosen]) == 2
-    assert capsys.readouterr().err == f"dltips: {message.replace('SOURCE', str(source))}\n"
+    assert re.fullmatch(f"dltips: {message.replace('SOURCE', str(source))}\n", capsys.readouterr().err)
     assert not list(Path("outputs").glob("*"))

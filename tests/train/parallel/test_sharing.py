@@ -185,17 +185,13 @@ def test_three_processes_have_the_curve_and_the_weights_of_one(tmp_path: Path) -
 
 
 def test_what_batch_norm_changes_is_said(pairs: dict[str, list[dict[str, Any]]]) -> None:
-    assert pairs["batch norm"][0]["notes"] == [
-        "devices: batch norm takes its statistics from each process's 16 of the 32 samples in a batch, so that the"
-        " curve is not that of one device; with model.norm=none, layer or group it would be"
-    ]
+    (note,) = pairs["batch norm"][0]["notes"]
+    assert re.match(r"devices: batch norm .*16 of the 32 samples .*model\.norm=none, layer or group", note)
 
 
 def test_what_dropout_changes_is_said(pairs: dict[str, list[dict[str, Any]]]) -> None:
-    assert pairs["dropout"][0]["notes"] == [
-        "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
-        " one device"
-    ]
+    (note,) = pairs["dropout"][0]["notes"]
+    assert re.match(r"devices: .*each process .*one device$", note)
     assert pairs["plain"][0]["notes"] == []
 
 
@@ -382,7 +378,7 @@ def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeyp
     gone = RuntimeError("[/__w/pytorch/gloo/transport/tcp/pair.cc:561] Connection closed by peer")
     with pytest.raises(ProcessLost) as lost, raising_process_lost():
         raise gone
-    assert reason(lost.value) == "another process of this run is gone"
+    assert "another process" in reason(lost.value) and "gloo" not in reason(lost.value)
     (tmp_path / "why-1").write_text("ValueError: no such luck")
     with pytest.raises(ProcessLost) as lost, raising_process_lost():
         raise gone
@@ -390,10 +386,10 @@ def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeyp
 
 
 def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
-    assert how_to_resume("") == "nothing was trained yet"
-    assert how_to_resume(str(tmp_path)) == f"no checkpoint was saved yet in {tmp_path}: start again"
+    assert "resume=" not in how_to_resume("")
+    assert re.search(rf"no checkpoint .*{tmp_path}: start again$", how_to_resume(str(tmp_path)))
     (tmp_path / "previous.pt").touch()
-    assert how_to_resume(str(tmp_path)) == f"dltips train resume={tmp_path} goes on from its last checkpoint"
+    assert f"dltips train resume={tmp_path} " in how_to_resume(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -407,7 +403,7 @@ def test_each_process_has_a_gpu_of_its_own(seen: int, gpu: int | None, monkeypat
     assert gpu_of(place, "auto") == gpu
     assert gpu_of(place, "cpu") is None
     if seen == 4:
-        with pytest.raises(ConfigError, match=r"^devices: 5 are wanted and there is 4 GPUs; lower it"):
+        with pytest.raises(ConfigError, match=r"^devices: 5 .*4 GPUs; lower it"):
             gpu_of(World(4, 5, 4, 5, "a", 7), "auto")
 
 
@@ -417,11 +413,8 @@ def test_two_processes_on_one_gpu_are_refused() -> None:
         store.set(f"gpu-{rank}", name)
     place = World(2, 3, 2, 3, "a", 7)
     refuse_shared_gpu(place, store, "b 2")
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=r"^devices: processes 2 and 3 of 3 .*same GPU; .*write device=cpu$"):
         refuse_shared_gpu(place, store, "b 1")
-    assert str(refused.value) == (
-        "devices: processes 2 and 3 of 3 have the same GPU; start one for each GPU, or write device=cpu"
-    )
 
 
 def test_a_mac_has_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +422,7 @@ def test_a_mac_has_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     check_device(2, "cpu")
     for device in ("auto", "mps"):
-        with pytest.raises(ConfigError, match=r"^device: mps is one device, and devices is 2; write device=cpu$"):
+        with pytest.raises(ConfigError, match=r"^device: mps .*devices is 2; write device=cpu$"):
             check_device(2, device)
 
 
@@ -441,10 +434,7 @@ def test_many_runs_are_not_made_by_each_of_several_processes(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RANK", "0")
     assert main(["train", flag, *rest]) == 2
-    assert capfd.readouterr().err == (
-        f"dltips: {flag}: 4 processes were started (by torchrun or srun), each of which would do all of it;"
-        " start one, without them\n"
-    )
+    assert re.fullmatch(rf"dltips: {flag}: 4 processes .*torchrun or srun.*; start one.*\n", capfd.readouterr().err)
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as silent:
         main(["train", flag, *rest])
@@ -504,47 +494,42 @@ def test_where_a_launcher_has_put_the_process(environment: dict[str, str], expec
 
 
 def test_an_environment_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^devices: the environment variable RANK is 'x', which is no number$"):
+    with pytest.raises(ConfigError, match=r"^devices: .*RANK is 'x'"):
         world_from(TORCHRUN | {"RANK": "x"})
-    with pytest.raises(ConfigError, match=r"^devices: the environment calls this process number 4 of 4; mend RANK"):
+    with pytest.raises(ConfigError, match=r"^devices: .*number 4 of 4; .*RANK, WORLD_SIZE$"):
         world_from(TORCHRUN | {"RANK": "4"})
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["devices=0"], "devices: 0 is out of range; it must be at least 1"),
-        (["devices=two"], "devices: 'two' is not a whole number"),
-        (["devices=2", "batch_size=1"], "batch_size: 1 samples do not fit on 2 devices; write one for each at least"),
+        (["devices=0"], "devices: 0 .*at least 1"),
+        (["devices=two"], "devices: 'two' .*whole number"),
+        (["devices=2", "batch_size=1"], "batch_size: 1 .*2 devices; write one for each at least"),
         (
             ["devices=2", "device=cuda:1"],
-            "device: cuda:1 is one device, and devices is 2; write device=auto or leave devices out"
-            " (CUDA_VISIBLE_DEVICES says which GPUs are meant)",
+            "device: cuda:1 .*devices is 2; write device=auto or leave devices out .*CUDA_VISIBLE_DEVICES.*",
         ),
         (
             ["devices=4097", "device=cpu"],
-            f"devices: 4097 processes on a CPU of {os.cpu_count()} cores; write devices={os.cpu_count()} at most",
+            f"devices: 4097 .*{os.cpu_count()} cores; write devices={os.cpu_count()} at most",
         ),
-        (["devices=2", "init=hee"], "init: 'hee' is no option; did you mean he?"),
+        (["devices=2", "init=hee"], r"init: 'hee' .*did you mean he\?"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_started(
     overrides: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["train", *overrides]) == 2
-    assert capfd.readouterr().err == f"dltips: {message}\n"
+    assert re.fullmatch(f"dltips: {message}\n", capfd.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_comparison_has_one_device_for_each_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from dltips.train.parallel.group import SINGLE_PROCESS, refuse_devices
 
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=r"^devices: 2 .*dltips train; .*leave devices out$"):
         refuse_devices(validate(compose(["devices=2"])[0]), SINGLE_PROCESS)
-    assert str(refused.value) == (
-        "devices: 2 are for one run of dltips train; in a grid, a search or a comparison each run has one device:"
-        " leave devices out"
-    )
 
 
 # The command
@@ -637,10 +622,8 @@ def test_a_process_that_is_killed_ends_all_with_the_reason(rank: int, started: l
     os.kill(ranks[rank], signal.SIGKILL)
     out, err = process.communicate()
     lines = [line for line in err.splitlines() if not line.startswith("epoch")]
-    assert lines == [
-        f"dltips: process {rank + 1} of 2 was killed by SIGKILL (memory may have run out), and the others with it;"
-        f" dltips train resume={only_run()} goes on from its last checkpoint"
-    ]
+    (line,) = lines
+    assert re.match(rf"dltips: process {rank + 1} of 2 .*SIGKILL .*; dltips train resume={only_run()} ", line)
     assert (process.returncode, out) == (1, "")
     assert not any(map(is_there, ranks))
 
@@ -718,7 +701,7 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
     run = only_run()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted" and 3 <= summary["last"]["epoch"] < 60
-    assert f"dltips: interrupted; epoch {summary['last']['epoch']} is saved: dltips train resume={run}" in err
+    assert re.search(rf"interrupted; .*epoch {summary['last']['epoch']} .*dltips train resume={run}", err)
     assert not any(map(is_there, ranks))
     subprocess.run([*COMMAND, "resume=last"], capture_output=True, check=True)
     (other,) = (tmp_path / "whole" / "outputs").iterdir()
@@ -772,8 +755,7 @@ def test_srun_is_joined_and_a_mistake_is_said_once(started: list["subprocess.Pop
     assert second == (0, "", "")
     for one, other in zip(scalars(only_run()), metrics(alone(PLAIN)["records"]), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
-    assert both("batch_size=1000") == [
-        (2, "", "dltips: batch_size: 1000 is more than the 154 training samples; lower it\n"),
-        (2, "", ""),
-    ]
+    first, second = both("batch_size=1000")
+    assert first[:2] == (2, "") and second == (2, "", "")
+    assert re.fullmatch(r"dltips: batch_size: 1000 .*154 training samples; lower it\n", first[2])
     assert len(list(Path("outputs").iterdir())) == 1
