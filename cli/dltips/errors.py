@@ -1,4 +1,4 @@
-"""Errors that a user can make, and the nearest word to what was typed."""
+"""Errors of the user's, and suggestions for mistyped words."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class ConfigError(Exception):
 
     @property
     def key(self) -> str:
-        """What the message begins with: `optimizer.lr` of `optimizer.lr: 'x' is not a number`."""
+        """Returns the start of the message: `optimizer.lr` of `optimizer.lr: 'x' is not a number`."""
         return str(self).partition(":")[0]
 
 
 class WrongType(ConfigError):
-    """A value of another type than its key takes."""
+    """A value whose type does not fit its key."""
 
     def __init__(self, message: str, wanted: type) -> None:
         super().__init__(message)
@@ -25,12 +25,12 @@ class WrongType(ConfigError):
 
 
 class OutputError(ConfigError):
-    """A folder or file of results that cannot be made or written: of no trial, but of the place where all would lie."""
+    """A results folder or file that cannot be made or written; it affects all trials, not one."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The nearest known word, if one is near, and all of them; as text it ends an error's line."""
+    """The nearest known word, if any, and all known words; as text it ends an error's line."""
 
     nearest: str | None
     known: tuple[str, ...]
@@ -44,12 +44,12 @@ class Suggestion:
         return self.nearest is not None
 
     def or_else(self, text: str) -> str:
-        """Its text if a word is near, else this one."""
+        """Returns the text if a word is near, else the given one."""
         return str(self) if self else text
 
 
 def suggest(word: str, words: Iterable[str]) -> Suggestion:
-    """What may have been meant by a word that is not among the known ones."""
+    """Returns the suggestion for a word that is not among the known ones."""
     known = tuple(sorted(words))
     folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Exit codes, and how a command ends with one line."""
+"""Exit codes, and the one line on stderr with which a command fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_DIVERGED, EXIT_PARTLY, EXIT_INTERRUPTED
 
 
 def fail(message: str, code: int = EXIT_USAGE) -> int:
-    """One line on stderr; the exit code."""
+    """Prints one line to stderr; returns the exit code."""
     print(f"dltips: {' '.join(message.split())}", file=sys.stderr)
     return code

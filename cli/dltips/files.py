@@ -1,4 +1,4 @@
-"""Files that others may read while they are written: replaced whole or not at all. Locks between processes."""
+"""Replaces files atomically, writes them durably, and locks them between processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which takes its place at the end; after an error nothing has changed."""
+    """Yields a temporary path beside `path`, which replaces it at the end; after an error nothing has changed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
@@ -31,7 +31,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write a file, not replacing it, and wait until the disk has it."""
+    """Writes a file, without replacing it, and waits until it is on the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -39,7 +39,7 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk knows the folder's entries, as after a rename."""
+    """Waits until the folder's entries are on the disk, as after a rename."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -49,7 +49,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if there is none that can be read."""
+    """Returns a JSON object; None if there is no readable one."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -63,10 +63,10 @@ class Locked(Exception):
 
 @contextlib.contextmanager
 def locked(file: Path, wait: float = 0.0) -> Iterator[None]:
-    """Within, this process holds the lock; it ends with the process, too. On a file system without locks all get it.
+    """Holds the lock while the block runs; it also ends with the process. A file system without locks never refuses.
 
     The file stays when the lock is released: another process may be waiting for it. Raises Locked after `wait` seconds,
-    also if this process holds the lock already; -1 waits for as long as it takes.
+    also if this process already holds the lock; -1 waits without a limit.
     """
     from filelock import FileLock, Timeout  # late: 14 ms, and most commands lock nothing
 
@@ -76,6 +76,6 @@ def locked(file: Path, wait: float = 0.0) -> Iterator[None]:
             stack.enter_context(lock)
         except Timeout as error:
             raise Locked(str(file)) from error
-        except (NotImplementedError, PermissionError):  # no locks here, or a folder that may only be read
+        except (NotImplementedError, PermissionError):  # no locks here, or a read-only folder
             pass
         yield

@@ -1,4 +1,4 @@
-"""How numbers, times, settings and tables are written for people."""
+"""Formats numbers, times, settings and tables."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 
 def few(names: Iterable[object], most: int = 3) -> str:
-    """The first few of a list, and how many more."""
+    """Returns the first few of a list, and how many more there are."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def clock(seconds: float) -> str:
-    """3:05 or 1:02:03."""
+    """Returns 3:05 or 1:02:03."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def label(varied: Mapping[str, Any]) -> str:
-    """init=he optimizer.lr=0.1."""
+    """Returns init=he optimizer.lr=0.1."""
     return " ".join(f"{key}={override_text(value)}" for key, value in varied.items()) or "as it is"
 
 
 def override_text(value: Any) -> str:
-    """A setting as people type it."""
+    """Returns a setting as people type it."""
     if isinstance(value, list):
         return f"[{','.join(override_text(inner) for inner in value)}]"
     if value is None or isinstance(value, bool):
@@ -34,7 +34,7 @@ def override_text(value: Any) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Cells in columns, the first `left` of them flush left, the others flush right."""
+    """Returns cells in columns, the first `left` of them aligned left, the others right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The `dltips` command. No other module imports this one, and this one imports no torch."""
+"""The `dltips` command. No other module imports this one, and it never imports torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ verbs:
 
 
 def command() -> None:
-    """What the shell calls: `main`, and the end of the process."""
+    """The shell's entry point: runs `main` and ends the process."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
+        if getattr(sys, name) is None:  # closed by the calling process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     code = main()
     if "torch" in sys.modules and threads_are_over():
@@ -35,14 +35,14 @@ def command() -> None:
 
 
 def threads_are_over() -> bool:
-    """Whether Python would wait for no other thread at its end."""
+    """Returns whether no other thread is left for Python to wait for."""
     import threading
 
     return all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Runs one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return _print(HELP.format(verbs="\n".join(f"  {verb:<12}{text}" for verb, text in verbs.VERBS.items())))

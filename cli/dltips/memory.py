@@ -1,4 +1,4 @@
-"""What this machine's memory can still hold."""
+"""Checks how much memory is free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dltips.errors import ConfigError
 
 
 def available() -> int:
-    """Bytes that can be had without swapping; what the system keeps files in counts as free."""
+    """Returns the bytes available without swapping; the file cache counts as free."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -18,11 +18,11 @@ def available() -> int:
         pass
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 8 * 2**30  # a machine that does not tell
+    return 8 * 2**30  # the platform does not report it
 
 
 def require_memory(key: str, needed: int) -> None:
-    """Errors: ConfigError, naming the key, if so many bytes cannot be had: an allocation alone would not tell."""
+    """Raises ConfigError, naming the key, if so many bytes are not free: the allocation itself would succeed."""
     free = available()
     if needed > free:
         raise ConfigError(f"{key}: takes {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free; lower it")

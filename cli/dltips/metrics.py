@@ -1,4 +1,4 @@
-"""The table of metrics: a name, what it is computed from, which way is better, and one line that says what it is.
+"""The table of metrics: a name, the source it is computed from, which way is better, and one line of description.
 
 The loop, evaluate, compare, search, HParams and the lists read this table. A user adds a metric as he adds a tip, in a
 file named by DLTIPS_IMPORT:
@@ -23,12 +23,12 @@ Better = Literal["higher", "lower"]
 Source = Literal["loop", "confusion", "record", "layer", "run", "goal"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# What the argument of a metric's function is, by its name.
+# The possible arguments of a metric's function, by name
 INPUTS = {
     "confusion": "the counts of a split: (K, K) int64 numpy array, read-only, rows are the true class",
     "record": "the line of metrics.jsonl of an epoch that trained, up to its scores: name -> number",
 }
-# What `dltips evaluate --json` says beside the scores, and a record beside its metrics.
+# Keys of `dltips evaluate --json` and of records that are not metrics
 RESERVED = (
     *("run", "checkpoint", "epoch", "samples", "classes", "per_class", "confusion", "test_reads"),
     *("step", "lr", "best", "last", "status"),
@@ -46,7 +46,7 @@ class Metric:
 
     `source` is what it is computed from: the training loop itself, the confusion counts of a split, an epoch's record,
     a layer on the probe batch, the whole run (its summary.json), or the run's curve up to a goal. `better` is None
-    where neither way is better. `splits` are those of which each epoch has the metric.
+    where neither way is better. `splits` are those for which each epoch has the metric.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Metric:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As metrics.jsonl has it and as users type it: val/accuracy, train/accuracy."""
+        """Returns its names in metrics.jsonl, as users type them: val/accuracy, train/accuracy."""
         return tuple(f"{split}/{self.name}" for split in self.splits) or (self.name,)
 
     @property
     def line(self) -> str:
-        """What it is, of what, and which way is better."""
+        """Returns its description, its source, and which way is better."""
         better = f"; {self.better} is better" if self.better else ""
         return f"{self.says.rstrip('.')} ({PER[self.source]}{better})".lstrip()
 
@@ -72,7 +72,7 @@ TABLE: dict[str, Metric] = {}
 
 
 def metric(*, better: Better) -> Callable[[Function], Function]:
-    """Makes a function a metric of that name; the name of its one argument, of INPUTS, says what it is computed from.
+    """Registers a function as a metric of its name; its one argument, of INPUTS, says what it is computed from.
 
     One of `confusion` is computed on each validation split and by `dltips evaluate`, and is called val/NAME elsewhere.
     It returns a number. A division by zero, NaN or infinity is recorded as NaN. Raises ConfigError for a wrong
@@ -101,7 +101,7 @@ def metric(*, better: Better) -> Callable[[Function], Function]:
 def entry(
     name: str, better: Better, argument: str, docstring: str, function: Callable[[Any], Any] | None = None
 ) -> Metric:
-    """What a decorated function is in the table."""
+    """Returns the table's entry of a decorated function."""
     source, splits = ("record", ()) if argument == "record" else ("confusion", ("val",))
     return Metric(name, cast(Source, source), better, docstring.split("\n")[0], splits, function)
 
@@ -110,7 +110,7 @@ def entry(
 
 
 def _class_counts(confusion: Any) -> tuple[list[int], list[int], list[int]]:
-    """Per class: right, truly there, said to be there."""
+    """Returns three counts per class: correct, actual, predicted."""
     return confusion.diagonal().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist()
 
 
@@ -131,7 +131,7 @@ _add(
 
 @metric(better="higher")
 def balanced_accuracy(confusion: Any) -> float:
-    """mean recall over the classes that are there, as in scikit-learn"""
+    """mean recall over the classes present, as in scikit-learn"""
     hits, actual, _ = _class_counts(confusion)
     recalls = [hit / there for hit, there in zip(hits, actual, strict=True) if there]
     return sum(recalls) / len(recalls)
@@ -139,7 +139,7 @@ def balanced_accuracy(confusion: Any) -> float:
 
 @metric(better="higher")
 def macro_f1(confusion: Any) -> float:
-    """mean F1 over the classes that are there or were said to be, as in scikit-learn"""
+    """mean F1 over the classes present or predicted, as in scikit-learn"""
     counts = zip(*_class_counts(confusion), strict=True)
     f1 = [2 * hit / (there + said) for hit, there, said in counts if there + said]
     return sum(f1) / len(f1)
@@ -191,14 +191,14 @@ OURS = frozenset(TABLE)
 
 @dataclass(frozen=True)
 class Goal:
-    """epochs_to:SCORE:VALUE or seconds_to:SCORE:VALUE."""
+    """A goal: epochs_to:SCORE:VALUE or seconds_to:SCORE:VALUE."""
 
     key: str  # of a record: epoch or seconds
     score: str
     value: float
 
     def reached(self, records: Iterable[Mapping[str, Any]], better: Better) -> float | None:
-        """The epoch, or the seconds, of the first record that is as good; None where there is none."""
+        """Returns the epoch, or the seconds, of the first record that reaches the value; None if none does."""
         for record in records:
             score = record.get(self.score)
             if isinstance(score, int | float) and (score >= self.value if better == "higher" else score <= self.value):
@@ -208,7 +208,7 @@ class Goal:
 
 
 def goal(name: str) -> Goal | None:
-    """What `epochs_to:val/accuracy:0.95` says; None for another metric. Raises ConfigError where it is incomplete."""
+    """Returns the goal of `epochs_to:val/accuracy:0.95`; None for others. Raises ConfigError if it is incomplete."""
     key = {"epochs_to": "epoch", "seconds_to": "seconds"}.get(name.partition(":")[0])
     if key is None:
         return None
@@ -222,21 +222,21 @@ def goal(name: str) -> Goal | None:
     return found
 
 
-# What others read
+# Readers of the table
 
 
 def of_confusion(confusion: Any) -> dict[str, float]:
-    """Each score that is computed from a split's counts, by its name without the split. `confusion` as in INPUTS.
+    """Returns each score computed from a split's counts, by name without the split; `confusion` as in INPUTS.
 
-    Raises ConfigError for a metric of the user's that fails.
+    Raises ConfigError if a metric of the user's fails.
     """
     counts = confusion.view()
-    counts.flags.writeable = False  # one metric's mistake must not change the next one's input
+    counts.flags.writeable = False  # one metric must not change the next one's input
     return {entry.name: _computed(entry, counts) for entry in TABLE.values() if entry.source == "confusion"}
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, float]:
-    """Each metric that is computed from an epoch's other numbers. Raises ConfigError as of_confusion does."""
+    """Returns each metric computed from an epoch's other numbers. Raises ConfigError as of_confusion does."""
     numbers = MappingProxyType(record)
     return {entry.name: _computed(entry, numbers) for entry in TABLE.values() if entry.source == "record"}
 
@@ -268,42 +268,42 @@ def _fix(entry: Metric) -> str:
 
 
 def names(*sources: Source) -> list[str]:
-    """The names of the metrics computed from these, the validation split's first."""
+    """Returns the names of the metrics computed from these, the validation split's first."""
     entries = [entry for entry in TABLE.values() if entry.source in sources]
     found = [name for entry in entries for name in entry.names]
     return sorted(found, key=lambda name: ("/" not in name, name.startswith("train/")))
 
 
 def score_names() -> list[str]:
-    """What each epoch has one number of: what may decide, and be watched."""
+    """Returns the names of which each epoch has one number; only these can decide or be watched."""
     return names("loop", "confusion", "record")
 
 
 def is_score(name: str) -> bool:
-    """Whether a key of a record is a score of the epoch, of a metric that is not in the table (any more) too."""
+    """Returns whether a record's key is a score of the epoch, even of a metric no longer in the table."""
     return ("/" in name and not name.startswith("layers/")) or (name in TABLE and TABLE[name].source == "record")
 
 
 def is_of_run(name: str) -> bool:
-    """Whether a run has one number of it, and its epochs have none."""
+    """Returns whether it is one number per run, which epochs do not have."""
     return name in FIGURES or name.partition(":")[0] in ("epochs_to", "seconds_to")
 
 
 def users() -> dict[str, Better]:
-    """The user's own metrics, each with the way that is better."""
+    """Returns the user's own metrics, each with its direction."""
     return {
         name: entry.better for key, entry in TABLE.items() if key not in OURS and entry.better for name in entry.names
     }
 
 
 def listing() -> dict[str, Metric]:
-    """Every name with its entry: the scores of an epoch, the layers' statistics, what a run has one number of."""
+    """Returns every name with its entry: scores of epochs, statistics of layers, numbers of runs."""
     entries = {name: entry for entry in TABLE.values() for name in entry.names}
     return {name: entries[name] for name in [*score_names(), *names("layer", "run", "goal")]}
 
 
 def entry_of(name: str) -> Metric | None:
-    """The entry of a name as users type it: layers/hidden1.layer/dead, epochs_to:val/accuracy:0.95."""
+    """Returns the entry of a name as users type it: layers/hidden1.layer/dead, epochs_to:val/accuracy:0.95."""
     if name.startswith("layers/"):
         name = LAYERS + name.rpartition("/")[2]
     name = f"{name.partition(':')[0]}:SCORE:VALUE" if ":" in name else name
@@ -311,30 +311,30 @@ def entry_of(name: str) -> Metric | None:
 
 
 def better(name: str) -> Better | None:
-    """Which way is better; None where neither is, or the name is not in the table."""
+    """Returns which way is better; None if neither is, or if the name is not in the table."""
     found = entry_of(name)
     return found.better if found is not None else None
 
 
 def direction(name: str) -> Better:
-    """Which way is better of a metric that decides; of one that is not in the table: lower of a loss."""
+    """Returns which way is better of a deciding metric; of an unknown name, lower if it is a loss."""
     return better(name) or ("lower" if name.endswith("loss") else "higher")
 
 
 def is_better(metric: str, new: float, old: float, min_delta: float = 0.0) -> bool:
-    """Whether a score improves on another by more than min_delta; NaN never does, and anything improves on NaN."""
+    """Returns whether a score improves on another by more than min_delta; NaN never does, anything improves on NaN."""
     return improves(direction(metric), new, old, min_delta)
 
 
 def improves(better: Better, new: float, old: float, min_delta: float = 0.0) -> bool:
-    """As is_better, of a direction."""
+    """Returns the same as is_better, for a direction."""
     if math.isnan(new) or math.isnan(old):
         return math.isnan(old) and not math.isnan(new)
     return new > old + min_delta if better == "higher" else new < old - min_delta
 
 
 class PatienceCounter:
-    """How long a score has not improved; its memory is a plain mapping, to be saved with the checkpoint."""
+    """Counts the epochs without improvement; its memory is a plain mapping, saved with the checkpoint."""
 
     def __init__(self, metric: str, min_delta: float) -> None:
         self.metric = metric
@@ -342,7 +342,7 @@ class PatienceCounter:
         self.state: dict[str, float] = {"best": math.nan, "waited": 0}
 
     def epochs_without(self, metrics: Mapping[str, float]) -> int:
-        """Hear an epoch's metrics; the number of epochs since the best."""
+        """Takes an epoch's metrics; returns the number of epochs since the best."""
         if is_better(self.metric, metrics[self.metric], self.state["best"], self.min_delta):
             self.state["best"], self.state["waited"] = metrics[self.metric], 0
         else:

@@ -1,4 +1,4 @@
-"""Where things lie: configs and recipes (in a checkout or a wheel), the user's own tips, caches and runs."""
+"""Locates configs and recipes (in a checkout or a wheel), the user's own tips, caches and runs."""
 
 import functools
 import importlib.util
@@ -7,32 +7,32 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent.parent
-OUTPUTS = Path("outputs")  # relative: the folder in which the user stands
+OUTPUTS = Path("outputs")  # relative to the current folder
 
 
 def shipped(folder: str) -> Path:
-    """The folder `configs` or `recipes`: inside the package in a wheel, beside cli/ in a checkout."""
+    """Returns the folder `configs` or `recipes`: inside the package in a wheel, beside cli/ in a checkout."""
     inside = PACKAGE / folder
     return inside if inside.is_dir() else CHECKOUT / folder
 
 
 def configs() -> list[Path]:
-    """Folders that hold <family>/<tip>.yaml: ours first, then those of the user's own tips."""
+    """Returns the folders that hold <family>/<tip>.yaml: ours first, then those of the user's own tips."""
     return [shipped("configs"), *user_configs()]
 
 
 def recipes() -> list[Path]:
-    """Folders that hold recipes, the first one wins: the user's ./recipes, then the shipped ones."""
+    """Returns the folders of recipes, the first match wins: the user's ./recipes, then the shipped ones."""
     return [Path("recipes").resolve(), shipped("recipes")]
 
 
 def user_modules() -> list[str]:
-    """The user's own tips: modules or .py files named by DLTIPS_IMPORT (comma-separated), and entry points."""
+    """Returns the modules of the user's own tips: named by DLTIPS_IMPORT (comma-separated), or entry points."""
     named = [name.strip() for name in os.environ.get("DLTIPS_IMPORT", "").split(",") if name.strip()]
     return [*named, *_entry_points()]
 
 
-@functools.cache  # a look at every installed package: 10 ms
+@functools.cache  # scans every installed package: 10 ms
 def _entry_points() -> tuple[str, ...]:
     import importlib.metadata
 
@@ -40,7 +40,7 @@ def _entry_points() -> tuple[str, ...]:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of one of the user's modules, found without importing it."""
+    """Returns the file of one of the user's modules, found without importing it."""
     if name.endswith(".py"):
         path = Path(name).expanduser().resolve()
         return path if path.is_file() else None
@@ -52,19 +52,19 @@ def module_file(name: str) -> Path | None:
 
 
 def user_configs() -> list[Path]:
-    """The YAML folder of each of the user's modules: `configs` beside its file."""
+    """Returns the YAML folder of each of the user's modules: `configs` beside its file."""
     files = [module_file(name) for name in user_modules()]
     folders = [file.parent / "configs" for file in files if file is not None]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def cache() -> Path:
-    """The user's cache for dltips: $XDG_CACHE_HOME/dltips, or ~/.cache/dltips."""
+    """Returns the user's cache for dltips: $XDG_CACHE_HOME/dltips, or ~/.cache/dltips."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dltips"
 
 
 def data() -> Path:
-    """Where data sets lie unless data.root says otherwise: $DLTIPS_DATA, or `data` in the cache."""
+    """Returns the default of data.root: $DLTIPS_DATA, or `data` in the cache."""
     chosen = os.environ.get("DLTIPS_DATA")
     return Path(chosen).expanduser() if chosen else cache() / "data"

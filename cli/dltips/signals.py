@@ -1,4 +1,4 @@
-"""Signals: which of them end a run, and who handles them for how long. No other module sets a handler."""
+"""Handles signals: which ones end a run, and who handles them for how long. No other module sets a handler."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Handler = Callable[[int, Any], Any] | int | None
 
 
 def present(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of the named signals that this platform has."""
+    """Returns those of the named signals that this platform has."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
-# SIGUSR1 is how schedulers announce that a job's time is nearly over
+# schedulers send SIGUSR1 shortly before a job's time is over
 STOPPING = present("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 def interrupt(number: int, frame: object) -> None:
-    """A handler that turns a signal into a ctrl-C."""
+    """Raises KeyboardInterrupt: a handler that turns a signal into a ctrl-C."""
     raise KeyboardInterrupt
 
 
 def install(handler: Handler, numbers: Iterable[int] = STOPPING) -> dict[int, Any]:
-    """Set the handler for good; returns the previous ones."""
+    """Sets the handler for good; returns the previous ones."""
     return {number: signal.signal(number, handler) for number in numbers}
 
 
 @contextlib.contextmanager
 def handling(handler: Handler, numbers: Iterable[int] = STOPPING) -> Iterator[None]:
-    """Within, the signals go to the handler; then the previous ones are back. In another thread nothing changes."""
+    """Sends the signals to the handler during the block, then restores the old ones. No effect in other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,7 +46,7 @@ def handling(handler: Handler, numbers: Iterable[int] = STOPPING) -> Iterator[No
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Within, signals wait: a process that starts has its parent's handlers until it sets its own."""
+    """Blocks signals while the block runs: a new process inherits its parent's handlers until it sets its own."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -55,5 +55,5 @@ def signals_blocked() -> Iterator[None]:
 
 
 def unblock() -> None:
-    """Deliver what has come since `signals_blocked`."""
+    """Delivers the signals received since `signals_blocked`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -1,1 +1,1 @@
-"""Tips by name: the registries that the families fill, cards, the articles' claims, combinations to warn of."""
+"""Holds the tips by name: the families' registries, cards, the articles' claims, combinations to warn of."""

@@ -1,4 +1,4 @@
-"""A tip's card: the record that stands above its function, next to the docstring; `dltips explain` prints both."""
+"""Defines a tip's card: the record above its function, next to the docstring; `dltips explain` prints both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a docstring's first line, which says what the tip does, leaves open. Literals only: read without import.
+    """What the docstring's first line leaves open. Holds literals only, so that it is read without importing the tip.
 
     It is its own decorator: `@init` above `@card(...)` above the function.
     """
@@ -19,11 +19,11 @@ class Card:
     when: str  # when it helps, and when it does not
     formula: str
     source: str
-    costs: str  # time, memory, or what else it takes
+    costs: str  # time, memory, or other costs
     recommends: str = ""  # the figure that the source recommends; "" where it gives none
-    # switch -> reason: what it does not go with. `init=he`, `model.norm=batch`: a run that has both is warned
+    # switch -> reason: a run that has both the tip and this switch is warned: `init=he`, `model.norm=batch`
     avoid: Mapping[str, str] = field(default_factory=dict)
-    # overrides with which the tip is at home, where the digits and an mlp are not enough: `model=cnn`
+    # overrides that the tip needs where the digits and an mlp are not enough: `model=cnn`
     try_with: Sequence[str] = ()
 
     def __call__(self, function: Function) -> Function:
@@ -36,5 +36,5 @@ _cards: dict[Any, Card] = {}
 
 
 def card_of(function: Callable[..., Any]) -> Card | None:
-    """None for a tip of the user's own that has none."""
+    """Returns a tip's card, None for a user's tip without one."""
     return _cards.get(function)

@@ -1,4 +1,4 @@
-"""The tips and claims of the four articles that dltips started from, each with the switch that puts it to the test."""
+"""The tips and claims of the four articles that dltips started from, each with the switch that tests it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class ArticleTip:
-    """One tip or claim. `overrides` are a run that has it on, or the grid that compares; none where a verb answers."""
+    """One tip or claim. `overrides` select a run that has it, or the grid that compares; empty where a verb answers."""
 
     id: str
     letters: str  # of SOURCES: "ST"
     switch: str
     says: str
     overrides: tuple[str, ...]
-    later: bool = False  # nothing can switch it on yet
+    later: bool = False  # no switch exists yet
 
     @property
     def state(self) -> str:
@@ -33,7 +33,7 @@ class ArticleTip:
 
     @property
     def command(self) -> str:
-        """What to type; "" where there is nothing yet."""
+        """Returns the command to type; "" if there is none yet."""
         if self.later:
             return ""
         if not self.overrides:
@@ -47,28 +47,28 @@ SEVERAL = re.compile(r"[^=]+=(?:range\(.*|(?:\[[^\]]*\]|[^,\[\]]*),.*)$")
 
 
 def cited(text: str) -> dict[str, str]:
-    """The articles whose letters a card's source names: `tips K, S and T; He et al. 2015`."""
+    """Returns the articles whose letters a card's source names: `tips K, S and T; He et al. 2015`."""
     letters = {letter for part in re.findall(r"\btips? ([A-Z](?:(?:, | and )[A-Z]\b)*)", text) for letter in part}
     return {letter: title for letter, title in SOURCES.items() if letter in letters}
 
 
 def row(name: str) -> ArticleTip | None:
-    """A row by its id."""
+    """Returns the row with this id."""
     return next((row for row in ROWS if row.id == name), None)
 
 
 def _tip(name: str, source: str, switch: str, says: str, *overrides: str, later: bool = False) -> ArticleTip:
-    """Its switch is its run, unless overrides say more: a model that has the knob, a value to compare with."""
+    """A tip: its switch is its run, unless overrides give more: a model that has the knob, a value to compare with."""
     verb = switch.startswith("dltips") or later
     return ArticleTip(name, source, switch, says, overrides or (() if verb else (switch,)), later)
 
 
 def _claim(name: str, source: str, says: str, *overrides: str, later: bool = False) -> ArticleTip:
-    """Its switch is the comparison that would settle it."""
+    """A claim: its switch is the comparison that would settle it."""
     return ArticleTip(name, source, shlex.join(overrides), says, overrides, later)
 
 
-RUN = "finetune.source=RUN"  # a folder of the reader's own
+RUN = "finetune.source=RUN"  # stands for a folder of the reader's own
 
 TABLE: Mapping[str, tuple[ArticleTip, ...]] = {
     "data, pre-processing": (

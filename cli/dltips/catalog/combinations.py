@@ -1,4 +1,4 @@
-"""Combinations that make no sense: each card names what its tip does not go with, and a run that has both is warned."""
+"""Warns of combinations that make no sense: each card names what its tip conflicts with."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Chosen = Mapping[str, Sequence[Tip]]  # by family
 
 
 def warnings(tips: Chosen, resolved: Mapping[str, Any]) -> list[str]:
-    """One line for each chosen tip and each switch of the same run that its card warns of, with the reason."""
-    found: dict[frozenset[str], str] = {}  # by the pair: of two tips that warn of each other the first is heard
+    """Returns one line, with the reason, for each chosen tip and each switch of the run that its card warns of."""
+    found: dict[frozenset[str], str] = {}  # by the pair: if two tips warn of each other, only the first warning counts
     for family, chosen_tips in tips.items():
         for tip in chosen_tips:
             card, chosen = card_of(tip.function), f"{family}={tip.name}"
@@ -24,7 +24,7 @@ def warnings(tips: Chosen, resolved: Mapping[str, Any]) -> list[str]:
 
 
 def is_on(tips: Chosen, resolved: Mapping[str, Any], switch: str) -> bool:
-    """Whether a run has `family=option` or `key=value`."""
+    """Returns whether a run has `family=option` or `key=value`."""
     key, _, value = switch.partition("=")
     if key in FAMILIES:
         return value in [tip.name for tip in tips[key]]

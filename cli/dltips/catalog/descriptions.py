@@ -1,4 +1,4 @@
-"""Every option of every family with its docstring, card and knobs, read from the sources: nothing is imported."""
+"""Reads every option of every family with its docstring, card and knobs from the sources, without importing them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Knob:
 
     key: str  # in full: `init.scale`, `augmentation.flip.p`
     default: Any
-    written: str  # the default as the file has it
+    written: str  # the default as it stands in the file
     comment: str
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What there is to know about one option."""
+    """The description of one option."""
 
     family: str
     name: str
     docstring: str
-    card: Card | None  # None for a tip of the user's own that has none
+    card: Card | None  # None for a user's tip without a card
     knobs: tuple[Knob, ...]
 
     @property
@@ -43,39 +43,39 @@ class Entry:
 
     @property
     def at_home(self) -> tuple[str, ...]:
-        """The overrides that it wants beside its own."""
+        """Returns the overrides that it needs besides its own."""
         return tuple(self.card.try_with) if self.card else ()
 
 
 def options(family: str) -> dict[str, str]:
-    """Option -> one line, for each YAML file of the family; a tip of the user's own included."""
+    """Returns option -> one line, for each YAML file of the family and each of the user's tips."""
     described = {name: docstring for name, docstring, _ in _registered(family)}
     return {name: described.get(name, "").split("\n")[0] for name in _names(family)}
 
 
 def tips() -> dict[str, str]:
-    """`family=option` -> one line, for all of them."""
+    """Returns `family=option` -> one line, for all options."""
     return {f"{family}={name}": line for family in FAMILIES for name, line in options(family).items()}
 
 
 def cards(family: str) -> dict[str, Card | None]:
-    """Option -> its card."""
+    """Returns option -> its card."""
     found = {name: record for name, _, record in _registered(family)}
     return {name: found.get(name) for name in _names(family)}
 
 
 def entry(family: str, option: str) -> Entry:
-    """All about one option, which must be one."""
+    """Returns the description of one option, which must exist."""
     docstrings = {name: (docstring, record) for name, docstring, record in _registered(family)}
     docstring, record = docstrings.get(option, ("", None))
     return Entry(family, option, docstring, record, knobs(family, option))
 
 
 def metrics() -> dict[str, table.Metric]:
-    """Every metric by its name, as users type it; those of the user's files included, as they are written there."""
+    """Returns every metric by the name that users type, the user's own included, described as in their files."""
     known = table.listing()
     for file in _user_files():
-        with contextlib.suppress(SyntaxError, ValueError):  # training says why it cannot be imported
+        with contextlib.suppress(SyntaxError, ValueError):  # training reports why it cannot be imported
             own = _metrics_of(file, file.stat().st_mtime_ns)
             known |= {name: entry for name, entry in own.items() if name not in known}
     order = list(dict.fromkeys(table.PER.values()))
@@ -84,7 +84,7 @@ def metrics() -> dict[str, table.Metric]:
 
 @functools.cache
 def _metrics_of(file: Path, modified: int) -> dict[str, table.Metric]:
-    """What a file defines as @metric(better=...), or @dltips.metric(better=...)."""
+    """Yields the metrics that a file defines by @metric(better=...) or @dltips.metric(better=...)."""
     found: dict[str, table.Metric] = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
@@ -101,12 +101,12 @@ def _metrics_of(file: Path, modified: int) -> dict[str, table.Metric]:
 
 
 def families() -> dict[str, str]:
-    """Family -> the first line of its module."""
+    """Returns family -> the first line of its module."""
     return {family: module_docstring(family) for family in FAMILIES}
 
 
 def module_docstring(family: str) -> str:
-    """The first line of a family's module."""
+    """Returns the first line of a family's module."""
     tree = ast.parse(_own_sources(family)[0].read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").splitlines()[0]
 
@@ -115,7 +115,7 @@ def module_docstring(family: str) -> str:
 
 
 def yaml_of(family: str, option: str) -> str:
-    """The option's YAML, as it was written; "" if there is none."""
+    """Returns the text of the option's YAML; "" if there is none."""
     for folder in paths.configs():
         file = folder / family / f"{option}.yaml"
         if file.is_file():
@@ -124,7 +124,7 @@ def yaml_of(family: str, option: str) -> str:
 
 
 def knobs(family: str, option: str) -> tuple[Knob, ...]:
-    """The option's knobs with their defaults and comments; `_common` stands for those that all options share."""
+    """Returns the option's knobs with their defaults and comments; `_common` names the common ones."""
     from omegaconf import OmegaConf
 
     text = yaml_of(family, option)
@@ -145,7 +145,7 @@ LINE = re.compile(r"\s*(?P<key>\w+):\s*(?P<written>.*?)(?:(?:^|\s)#\s*(?P<commen
 
 
 def _lines(text: str) -> dict[str, tuple[str, str]]:
-    """Key -> its value and comment as they are written; a comment may go on in lines of its own, below."""
+    """Returns key -> its value and comment as written; a comment may continue on lines of its own below."""
     found: dict[str, tuple[str, str]] = {}
     key = ""
     for line in text.splitlines():
@@ -158,7 +158,7 @@ def _lines(text: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-# What the sources say
+# Sources
 
 
 def _user_files() -> list[Path]:
@@ -176,17 +176,19 @@ def _own_sources(family: str) -> list[Path]:
 
 
 def _registered(family: str) -> Iterator[tuple[str, str, Card | None]]:
-    """Each option with its docstring and its card; the user's come last."""
+    """Returns each option with its docstring and its card; the user's come last."""
     for file in _own_sources(family):
         yield from _read(file, file.stat().st_mtime_ns).get(family, ())
     for file in _user_files():
-        with contextlib.suppress(SyntaxError, ValueError):  # the option is listed all the same; training says why not
+        with contextlib.suppress(
+            SyntaxError, ValueError
+        ):  # the option is listed; training reports why it cannot be imported
             yield from _read(file, file.stat().st_mtime_ns).get(family, ())
 
 
 @functools.cache
 def _read(file: Path, modified: int) -> dict[str, list[tuple[str, str, Card | None]]]:
-    """What a file registers, by family."""
+    """Returns what a file registers, by family."""
     found: dict[str, list[tuple[str, str, Card | None]]] = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -196,7 +198,7 @@ def _read(file: Path, modified: int) -> dict[str, list[tuple[str, str, Card | No
 
 
 def _registered_as(node: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """The families and names under which it is registered: @family, or @family.named("name")."""
+    """Yields the families and names under which it is registered: @family, or @family.named("name")."""
     for decorator in node.decorator_list:
         match decorator:
             case ast.Name(id=family):
@@ -208,7 +210,7 @@ def _registered_as(node: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, 
 
 
 def _card(node: ast.FunctionDef | ast.ClassDef) -> Card | None:
-    """The card above a function; None if there is none, or if it is not made of literals."""
+    """Returns the card above a function; None if there is none, or if it is not made of literals."""
     for decorator in node.decorator_list:
         match decorator:
             case ast.Call(func=ast.Name(id="card"), keywords=words):

@@ -1,4 +1,4 @@
-"""A family's tips by name, their knobs checked against their signatures, and the error for a user's mistake."""
+"""Registers a family's tips by name, and checks their knobs against their signatures."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ STACKABLE = ("augmentation", "regularization")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-# Bounds that a knob's annotation carries: `lr: Positive`, `p: Probability`.
+# Bounds of a knob, in its annotation: `lr: Positive`, `p: Probability`
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Closed bounds, save that `above` leaves out its own value."""
+    """Closed bounds; `above` excludes its own value."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -70,7 +70,7 @@ Score = Annotated[str, _EpochScore()]
 
 @dataclass(frozen=True)
 class Tip:
-    """One chosen option of a family, its knobs checked: calling it supplies the knobs."""
+    """One chosen option of a family with checked knobs; calling it supplies the knobs."""
 
     family: str
     name: str
@@ -82,7 +82,7 @@ class Tip:
 
 
 class Registry:
-    """The tips of one family. Used as a decorator, it takes a function's name as the option's name."""
+    """The tips of one family. As a decorator, it takes a function's name as the option's name."""
 
     def __init__(self, family: str) -> None:
         self.family = family
@@ -93,7 +93,7 @@ class Registry:
         return self.named(function.__name__)(function)
 
     def named(self, name: str) -> Callable[[Function], Function]:
-        """For an option whose name is no good name in Python: `@optimizer.named("torch")`."""
+        """Registers an option whose name is not a good name in Python: `@optimizer.named("torch")`."""
 
         def add(function: Function) -> Function:
             taken = self.tips.get(name)
@@ -110,14 +110,14 @@ class Registry:
         return function
 
     def bind(self, name: str, knobs: Mapping[str, Any], prefix: str) -> Tip:
-        """The option with its knobs checked against its signature. Errors: ConfigError."""
+        """Returns the option with its knobs checked against its signature. Raises ConfigError."""
         if name not in self.tips:
             raise ConfigError(f"{self.family}: {name!r} is no option{suggest(name, self.tips)}")
         function = self.tips[name]
         return Tip(self.family, name, function, check_knobs(prefix, knobs, knobs_of(function), f"{self.family}={name}"))
 
     def bind_common(self, knobs: Mapping[str, Any]) -> Tip:
-        """The function that the family shares, its knobs checked."""
+        """Returns the function that the family shares, its knobs checked."""
         assert self.shared is not None
         return Tip(
             self.family, "_common", self.shared, check_knobs(self.family, knobs, knobs_of(self.shared), self.family)
@@ -127,7 +127,7 @@ class Registry:
         return frozenset(knobs_of(self.shared)) if self.shared is not None else frozenset()
 
     def knobs_wanted_from_common(self, name: Any) -> frozenset[str]:
-        """The common knobs that an option takes itself as well: its signature names them, its YAML does not."""
+        """Returns the common knobs that an option takes itself: its signature names them, its YAML does not."""
         shared = self.common_knobs()
         return shared & frozenset(knobs_of(self.tips[name])) if shared and name in self.tips else frozenset()
 
@@ -136,12 +136,12 @@ _registries = {name: Registry(name) for name in FAMILIES}
 
 
 def family(name: str) -> Registry:
-    """The registry that a module of tips fills: `init = family("init")`."""
+    """Returns the registry that a module of tips fills: `init = family("init")`."""
     return _registries[name]
 
 
 def load() -> Mapping[str, Registry]:
-    """Import every family's module, or all modules of its package, and the user's own tips; the filled registries."""
+    """Imports every module of the families and the user's own tips; returns the filled registries."""
     for name in FAMILIES:
         module = importlib.import_module(f"dltips.tips.{name}")
         for part in pkgutil.iter_modules(getattr(module, "__path__", ())):
@@ -152,21 +152,21 @@ def load() -> Mapping[str, Registry]:
 
 
 def score_names() -> list[str]:
-    """The scores that each epoch has, those of the user's modules included. Raises ConfigError as `load` does."""
-    if paths.user_modules():  # else the table is whole, and nothing has to be imported
+    """Returns the scores of each epoch, those of the user's metrics included. Raises ConfigError as `load` does."""
+    if paths.user_modules():  # else the table is complete, and nothing has to be imported
         load()
     return metrics.score_names()
 
 
 def direction(metric: str) -> metrics.Better:
-    """Which way is better of a metric that decides, one of the user's modules included."""
+    """Returns which way is better of a deciding metric, the user's own included."""
     if metrics.better(metric) is None:
         score_names()
     return metrics.direction(metric)
 
 
 def user_file(name: str) -> Path:
-    """The file of one of the user's modules. Errors: ConfigError."""
+    """Returns the file of one of the user's modules. Raises ConfigError."""
     file = paths.module_file(name)
     if file is None:
         raise ConfigError(f"DLTIPS_IMPORT: {name!r} is neither an importable module nor a .py file")
@@ -195,9 +195,9 @@ def _import_user_module(name: str) -> None:
         ) from error
 
 
-@functools.cache  # typing evaluates the annotations anew each time: half of the time that validating a config takes
+@functools.cache  # typing evaluates annotations anew each time: half of a config's validation
 def knobs_of(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The knobs of a tip: its keyword-only arguments with their annotations."""
+    """Returns the knobs of a tip: its keyword-only arguments with their annotations."""
     owner: Callable[..., Any] = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(owner, include_extras=True)
     knobs = [p.name for p in inspect.signature(owner).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -208,7 +208,7 @@ def knobs_of(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def check_knobs(prefix: str, values: Mapping[str, Any], schema: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Every knob there, none too many, each of its type and within its bounds. Errors: ConfigError."""
+    """Returns the knobs, all present, none unknown, each of its type and within its bounds. Raises ConfigError."""
 
     def path(key: str) -> str:
         return f"{prefix}.{key}" if prefix else key
@@ -223,10 +223,10 @@ def check_knobs(prefix: str, values: Mapping[str, Any], schema: Mapping[str, Any
 
 
 def check_value(key: str, value: Any, annotation: Any) -> Any:
-    """The value, converted where that loses nothing (1 for a float). Errors: ConfigError."""
+    """Returns the value, converted where nothing is lost (1 for a float). Raises ConfigError."""
     origin = typing.get_origin(annotation)
     if isinstance(value, str) and value == "???":
-        raise ConfigError(f"{key}: is missing; give it a value")  # OmegaConf's mark of what is yet to be given
+        raise ConfigError(f"{key}: is missing; give it a value")  # OmegaConf's mark of a missing value
     if origin is Annotated:
         plain, *extras = typing.get_args(annotation)
         value = check_value(key, value, plain)

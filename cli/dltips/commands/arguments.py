@@ -1,4 +1,4 @@
-"""argparse with our manners: a wrong argument is one line and exit code 2."""
+"""argparse with dltips' error style: a wrong argument is one line and exit code 2."""
 
 from __future__ import annotations
 

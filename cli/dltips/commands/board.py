@@ -29,11 +29,11 @@ from dltips.signals import handling, interrupt, present
 if TYPE_CHECKING:
     from dltips.insight.board_logdir import Board, BoardLayout
 
-REFRESH = 30.0  # seconds between two looks at the runs
-PATIENCE = 10.0  # seconds that TensorBoard has to end in
-FOLDER = "dltips-board-"  # of what is shown, in the temporary folder
-# Starts a command that ends with us even where we are killed; the first argument is our process id. What it asks the
-# kernel for stays when it becomes the command. The other way, preexec_fn, may lock up beside threads.
+REFRESH = 30.0  # seconds between two scans of the runs
+PATIENCE = 10.0  # seconds that TensorBoard has to end
+FOLDER = "dltips-board-"  # prefix of the temporary folder that TensorBoard shows
+# Starts a command that ends with this process even if it is killed; the first argument is our process id. The kernel
+# keeps the request when the process becomes the command. preexec_fn instead may deadlock beside threads.
 LEASH = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -74,15 +74,15 @@ def run(arguments: list[str]) -> int:
         _say(layout)
         try:
             return serve(board, layout, chosen.host, chosen.port, open_browser=chosen.open)
-        except KeyboardInterrupt:  # how a server ends
+        except KeyboardInterrupt:  # the usual way to end a server
             return EXIT_OK
 
 
 def check_address(host: str, port: int | None) -> None:
-    """Whether TensorBoard can be had there. Errors: ConfigError."""
+    """Raises ConfigError if TensorBoard cannot listen at the address."""
     if port is not None and not 0 <= port <= 65535:
         raise ConfigError(f"port: {port} is no port; give one from 1 to 65535, or 0 for any that is free")
-    if not host.strip():  # which would be all of them
+    if not host.strip():  # it would mean all of them
         raise ConfigError("host: '' is no address of this machine; give 127.0.0.1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
@@ -100,7 +100,7 @@ def check_address(host: str, port: int | None) -> None:
 
 
 def serve(board: Board, layout: BoardLayout, host: str, port: int | None, *, open_browser: bool) -> int:
-    """Run TensorBoard until it is stopped, and follow the runs meanwhile; the exit code."""
+    """Runs TensorBoard until it is stopped, updating the shown runs meanwhile; returns the exit code."""
     with _tensorboard(_command(board.logs, board.places, host, port)) as (process, said):
         while not said.address.wait(0.1) and process.poll() is None:
             pass
@@ -117,15 +117,15 @@ def serve(board: Board, layout: BoardLayout, host: str, port: int | None, *, ope
                 process.wait(REFRESH)
                 return fail(f"board: TensorBoard has ended: {said.why()}", EXIT_INTERNAL)
             except subprocess.TimeoutExpired:
-                # what has gone since, or a disk that is full: TensorBoard keeps what it has
+                # runs that were removed, or a full disk: TensorBoard keeps what it has
                 with contextlib.suppress(ConfigError, OSError):
                     board.refresh()
 
 
 def view(layout: BoardLayout) -> str:
-    """The part of an address that sets TensorBoard up.
+    """Returns the part of an address that sets up TensorBoard's view.
 
-    No smoothing, which hides what happened, what decides on top, and a colour per group.
+    No smoothing, which hides what happened; the deciding metric on top; one colour per group.
     """
     pins = json.dumps([{"plugin": "scalars", "tag": tag} for tag in layout.metrics()[:3]], separators=(",", ":"))
     colour = f"&runColorGroup={quote('regex:(.+)/', safe='')}" if layout.means else ""
@@ -133,11 +133,11 @@ def view(layout: BoardLayout) -> str:
 
 
 class Said:
-    """What a process says on its stderr, read so that it never waits; the last lines are kept."""
+    """Reads a process's stderr without blocking it; keeps the last lines."""
 
     def __init__(self, stream: Any) -> None:
         self.url: str | None = None
-        self.address = threading.Event()  # set when it is known, or will never be
+        self.address = threading.Event()  # set once the address is known, or never will be
         self._lines: list[str] = []
         self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._thread.start()
@@ -162,7 +162,7 @@ def _command(logs: Path, places: Sequence[str], host: str, port: int | None) -> 
         *(sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", host),
         *("--port", "default" if port is None else str(port)),
         *("--window_title", f"dltips: {' '.join(places) or 'outputs'}", "--reload_interval", "5"),
-        *("--reload_multifile", "true"),  # a run that was resumed has a file per session
+        *("--reload_multifile", "true"),  # a resumed run has one file per session
         *("--samples_per_plugin", "scalars=100000,images=20,histograms=200"),  # every epoch; 0 shows none
     ]
 
@@ -172,7 +172,7 @@ def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Sa
     _raise_file_limit()
     if sys.platform == "linux":
         command = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *command]
-    # a session of its own: ctrl-C reaches us alone, and we end it
+    # a session of its own: ctrl-C reaches this process alone, which ends it
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -189,9 +189,9 @@ def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Sa
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder, locked as long as this process lives: a later board sees by that what a killed one left."""
+    """Yields a temporary folder, locked while this process lives: a later board removes unlocked ones."""
     _remove_left_folders(Path(tempfile.gettempdir()))
-    # renamed when it is locked: before, another board would remove it
+    # renamed once it is locked: an unlocked one would be removed by another board
     new = Path(tempfile.mkdtemp(prefix=f".{FOLDER}"))
     with locked(new / LOCK):
         folder = new.rename(new.with_name(new.name.removeprefix(".")))
@@ -202,7 +202,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _remove_left_folders(place: Path) -> None:
-    """Remove the folders of this user's boards that were killed."""
+    """Removes the folders left by this user's killed boards."""
     if sys.platform == "win32":
         return
     for folder in place.glob(f"{FOLDER}*"):
@@ -242,7 +242,7 @@ def _count(number: int) -> str:
 
 
 def _list(layout: BoardLayout) -> None:
-    """A line per run and per mean, sorted by name: the name, and the folder or the number of runs."""
+    """Prints a line per run and per mean, sorted by name: the name, and the folder or the number of runs."""
     lines = {name: os.path.relpath(run.path) for name, run in layout.runs.items()}
     lines |= {name: f"mean of {_count(len(group.runs))}" for name, group in layout.means.items()}
     width = max(map(len, lines), default=0)

@@ -29,7 +29,7 @@ difference. Long numbers are shown with 6 digits where these tell the groups apa
 
 def run(arguments: list[str]) -> int:
     chosen = _parser().parse_args(arguments)
-    # late: `--help` needs none of it
+    # late: `--help` does not need it
     from dltips.insight import compare_table, comparison, comparison_plot
     from dltips.runs import past_runs
 
@@ -90,10 +90,10 @@ def _write(name: str, content: str) -> None:
 
 
 def _print(lines: Sequence[tuple[str, bool]], below: Sequence[str]) -> None:
-    """In a terminal with the reference in bold; elsewhere plain."""
+    """Prints the table; the reference is bold in a terminal."""
     encoding = sys.stdout.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
-        # what cannot be written is replaced; a cell has blanks before it, so that the columns stay
+        # characters that cannot be written are replaced; cells begin with blanks, so that the columns stay
         lines = [(_written(line.replace(" ±", "+-"), encoding), bold) for line, bold in lines]
         below = [_written(line, encoding) for line in below]
     if not sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""dltips completion SHELL prints a script; the script asks `dltips completion --words LINE` what could come next."""
+"""dltips completion SHELL prints a script; the script calls `dltips completion --words LINE` for the next words."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
 
 def words(line: str) -> list[str]:
-    """The words that may stand at the end of a command line up to the cursor, `dltips` at its start."""
+    """Returns the possible words at the end of a command line up to the cursor; it begins with `dltips`."""
     parts = line.split(" ")
     typed, word = [part for part in parts[1:-1] if part], parts[-1]
     if not typed:
@@ -103,7 +103,7 @@ def _recipes() -> list[str]:
 
 
 def _metrics(key: str) -> list[str]:
-    """The metrics that `metric=`, `objective=` or `--metric` takes, without those whose name has a part to fill in."""
+    """Returns the metrics that `metric=`, `objective=` or `--metric` takes, except names with a part to fill in."""
     from dltips.catalog import descriptions
 
     known = {name: entry.source for name, entry in descriptions.metrics().items() if entry.source != "layer"}
@@ -111,7 +111,7 @@ def _metrics(key: str) -> list[str]:
 
 
 def _explained() -> list[str]:
-    """Options with and without their family, families, and the names of the articles' tips."""
+    """Returns options with and without their family, families, and the names of the articles' tips."""
     from dltips.catalog import claims, descriptions
     from dltips.catalog.registry import FAMILIES
 
@@ -126,7 +126,7 @@ def _starting(word: str, choices: Iterable[str]) -> list[str]:
 
 
 def _train(typed: list[str], word: str) -> list[str]:
-    """Families, options and keys; behind KEY= its present value; recipes and runs."""
+    """Returns families, options and keys; behind KEY= its present value; recipes and runs."""
     plain = word.removeprefix("+")
     if plain.startswith("recipe="):
         prefix = word[: len(word) - len(plain)] + "recipe="
@@ -135,7 +135,7 @@ def _train(typed: list[str], word: str) -> list[str]:
         runs = [str(path.parent) for path in paths.OUTPUTS.glob("*/config.yaml")]
         return _starting(word, ["resume=last", *(f"resume={run}" for run in runs)])
     overrides = [each for each in typed if "=" in each and not each.startswith("-")]
-    try:  # an unfinished line need not be right: there is nothing to offer then
+    try:  # an unfinished line may be invalid: it has no completions then
         key, equals, _ = word.partition("=")
         offered = _of_key(overrides, key) if equals else _keys(overrides, word)
     except ConfigError:
@@ -144,7 +144,7 @@ def _train(typed: list[str], word: str) -> list[str]:
 
 
 def _of_key(overrides: list[str], key: str) -> list[str]:
-    """What may stand behind KEY=: a family's options, or the present value. Raises ConfigError."""
+    """Returns the completions behind KEY=: a family's options, or the present value. Raises ConfigError."""
     from dltips.catalog.registry import FAMILIES
     from dltips.config.composition import compose
     from dltips.config.option_files import options
@@ -157,7 +157,7 @@ def _of_key(overrides: list[str], key: str) -> list[str]:
 
 
 def _keys(overrides: list[str], word: str) -> list[str]:
-    """The keys that may go on from the word, down to the next dot. Raises ConfigError."""
+    """Returns the keys that continue the word, up to the next dot. Raises ConfigError."""
     from dltips.config.checks import knobs_of_choice
     from dltips.config.composition import request
     from dltips.config.option_files import primary_knobs

@@ -1,4 +1,4 @@
-"""dltips cp RECIPE DEST: make a recipe your own."""
+"""dltips cp RECIPE DEST: copies a recipe, to be changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"cp: {target} exists already; choose another name, or remove it first")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # exclusive: two at once cannot overwrite each other
+        # exclusive: two processes cannot overwrite each other's file
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""dltips diff: what tells two runs apart. Imports no torch."""
+"""dltips diff: the differences between two runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("second", metavar="RUN", help="the run to compare it with")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_args(arguments)
-    # late: `--help` needs none of it
+    # late: `--help` does not need it
     from dltips.insight import comparison, difference
     from dltips.runs import past_runs
 
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _print(folders: Sequence[str], found: Mapping[str, Sequence[Change]]) -> None:
-    """A line per key: the first run's value in red, the second's in green; plain where nobody looks."""
+    """Prints a line per key: the first run's value in red, the second's in green; plain outside a terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -92,5 +92,5 @@ def _line(change: Change, keys: int, values: int) -> Text:
 
 
 def _literal(written: str) -> str:
-    """Without what a terminal would obey."""
+    """Returns the text without control sequences."""
     return "".join(char for char in written if char.isprintable())

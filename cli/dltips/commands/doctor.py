@@ -1,4 +1,4 @@
-"""dltips doctor: what this machine and installation can do."""
+"""dltips doctor: the capabilities of this machine and installation."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _devices() -> dict[str, Any]:
 
 
 def device_memory(name: str) -> float:
-    """Free memory in GB."""
+    """Returns the free memory in GB."""
     import torch
 
     from dltips.feed.placement import free_memory

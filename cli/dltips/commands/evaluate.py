@@ -1,4 +1,4 @@
-"""dltips evaluate RUN: the test split, which nothing else reads."""
+"""dltips evaluate RUN: scores on the test split, which no other command reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dltips explain TIP: a tip's card, its docstring and its knobs, for a person."""
+"""dltips explain TIP: prints a tip's card, its docstring and its knobs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _found(name: str) -> tuple[dict[str, Any], Any]:
-    """What there is to say, and who says it. Errors: ConfigError."""
+    """Returns the explanation as data, and the function that prints it. Raises ConfigError."""
     if name in FAMILIES:
         return about_family(name), _show_family
     if name.partition(".")[0] in FAMILIES and "." in name:
@@ -78,11 +78,11 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
     raise ConfigError(f"explain: {name!r} is no tip{hint}")
 
 
-# What there is to say
+# The explanations as data
 
 
 def about_tip(family: str, option: str) -> dict[str, Any]:
-    """A tip's card and what goes with it, as plain data."""
+    """Returns a tip's card and what goes with it, as plain data."""
     entry = descriptions.entry(family, option)
     card = entry.card
     found: dict[str, Any] = {"tip": entry.switch, "family": family, "what": entry.docstring}
@@ -105,7 +105,7 @@ def about_tip(family: str, option: str) -> dict[str, Any]:
 
 
 def _names(row: claims.ArticleTip, entry: descriptions.Entry) -> bool:
-    """Whether a comparison has this option as one of its arms."""
+    """Returns whether one arm of a comparison has this option."""
     choices = dict(override.split("=", 1) for override in row.overrides)
     return entry.name in re.findall(r"\w+", choices.get(entry.family, "")) and "," in choices[entry.family]
 
@@ -120,7 +120,7 @@ def about_family(family: str) -> dict[str, Any]:
 
 
 def about_knob(key: str) -> dict[str, Any]:
-    """A knob in each option that has it. Errors: ConfigError."""
+    """Returns the knob in each option that has it. Raises ConfigError."""
     family = key.partition(".")[0]
     knobs = {option: _knobs(family, option) for option in [*descriptions.options(family), "_common"]}
     found = {option: knob for option, listed in knobs.items() for knob in listed if knob["key"] == key}
@@ -133,7 +133,7 @@ def about_knob(key: str) -> dict[str, Any]:
 
 
 def about_row(row: claims.ArticleTip) -> dict[str, Any]:
-    """A tip of the articles that is no option of its own: a knob's value, a verb, a comparison."""
+    """Returns a tip of the articles that is not an option: a knob's value, a verb, a comparison."""
     found = {
         "tip": row.id,
         "what": row.says,
@@ -144,7 +144,7 @@ def about_row(row: claims.ArticleTip) -> dict[str, Any]:
 
 
 def about_metric(name: str, entry: Metric) -> dict[str, Any]:
-    """A metric: what it is, which way is better, and what takes it."""
+    """Returns a metric's description, its direction, and the keys that take it."""
     uses = [f"dltips compare --metric {name}"]
     if entry.source in ("loop", "confusion", "record"):
         uses = [f"dltips train metric={name}", f"dltips sweep objective={name}", *uses]
@@ -165,7 +165,7 @@ def _knobs(family: str, option: str) -> list[dict[str, Any]]:
     ]
 
 
-# Who says it
+# The explanations as text
 
 
 def _show_tip(console: Console, found: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ def _show_knobs(console: Console, label: str, knobs: list[dict[str, Any]]) -> No
 
 
 def _show_text(console: Console, text: str) -> None:
-    """A docstring: its paragraphs filled anew, what is indented left as it stands."""
+    """Prints a docstring: refills its paragraphs, and keeps indented lines."""
     for index, paragraph in enumerate(re.split(r"\n\s*\n", text)):
         if index:
             console.print()
@@ -280,14 +280,14 @@ def _row(console: Console, label: str, text: str, style: str = "") -> None:
 
 
 def _command(console: Console, label: str, command: str) -> None:
-    """On one line, however long: it is there to be copied."""
+    """Prints a command on one line, however long, to be copied."""
     _print(console, f"{label:<{LABEL}}", command, "cyan", "green")
 
 
 def _hanging(
     console: Console, lead: str, text: str, style: str = "", styled: int | None = None, text_style: str = ""
 ) -> None:
-    """Text filled to the right of its lead, whose first characters are styled."""
+    """Prints text filled to the right of its lead, whose first characters are styled."""
     width = min(console.width, WIDEST)
     lines = textwrap.wrap(text, max(NARROWEST, width - len(lead)), break_long_words=False, break_on_hyphens=False) or [
         ""

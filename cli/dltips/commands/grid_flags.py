@@ -1,4 +1,4 @@
-"""The flags of `dltips train -m`, which stand beside Hydra's own: --zip, --workers, --retry, --dry-run."""
+"""Parses the flags of `dltips train -m` besides Hydra's own: --zip, --workers, --retry, --dry-run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SWITCHES = ("--retry", "--dry-run")
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without these flags, and the flags, each as --FLAG or --FLAG=VALUE. Errors: ConfigError."""
+    """Returns the other arguments, and the flags as --FLAG or --FLAG=VALUE. Raises ConfigError."""
     others: list[str] = []
     flags: list[str] = []
     left = iter(arguments)
@@ -32,7 +32,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def options(flags: list[str]) -> dict[str, Any]:
-    """What the flags say, as keyword arguments of dltips.sweep.grid.run_grid.Options. Errors: ConfigError."""
+    """Returns the flags as keyword arguments of dltips.sweep.grid.run_grid.Options. Raises ConfigError."""
     found: dict[str, Any] = {"zipped": []}
     for flag in flags:
         name, _, value = flag.partition("=")

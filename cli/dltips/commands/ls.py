@@ -68,7 +68,7 @@ def _listed(name: str) -> dict[str, str]:
 
 
 def _seed(as_json: bool) -> int:
-    """Every tip and claim of the articles, by its name, with what switches it on and whether that is there yet."""
+    """Returns every tip and claim of the articles by name, with its switch and whether that exists yet."""
     from dltips.catalog import claims
 
     if as_json:
@@ -95,7 +95,7 @@ def _seed(as_json: bool) -> int:
 
 
 def _recipes() -> dict[str, str]:
-    """Each recipe with the first line of its header."""
+    """Prints each recipe with the first line of its header."""
     from dltips.config import recipes
 
     found = {}

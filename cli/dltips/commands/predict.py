@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _table(predictions: list[dict[str, Any]]) -> str:
-    """A line for each sample: its name, then the classes, likeliest first, in columns."""
+    """Prints a line for each sample: its name, then the classes in columns, likeliest first."""
     rows = [
         [_plain(entry["name"]), *(text for one in entry["top"] for text in (_plain(one["class"]), _percent(one)))]
         for entry in predictions
@@ -56,14 +56,14 @@ def _percent(one: dict[str, Any]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name that moves no cursor: it comes from a file or a folder."""
+    """Returns a name of a file or folder without control sequences."""
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _write_csv(file: Path, predictions: list[dict[str, Any]]) -> None:
     ranks = range(1, len(predictions[0]["top"]) + 1)
     try:
-        # exclusive: two at once cannot overwrite each other
+        # exclusive: two processes cannot overwrite each other's file
         with file.open("x", encoding="utf-8", newline="") as opened:
             writer = csv.writer(opened)
             writer.writerow(["name", *(f"{part}_{rank}" for rank in ranks for part in ("class", "probability"))])

@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     from dltips.config.composition import compose
 
     composed, left_out = compose(chosen.overrides)
-    from dltips.use.show import show  # torch comes with it: only now
+    from dltips.use.show import show  # late: it imports torch
 
     title, notes = show(composed, chosen.count, chosen.draws, file)
     for note in (*left_out, *notes):
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(file: Path) -> bool:
-    """Whether there is such a picture already. Errors: ConfigError for a file that is none."""
+    """Returns whether the picture exists already. Raises ConfigError if the file is not a picture."""
     if file.suffix.lower() != ".png":
         raise ConfigError(f"--out: {file} does not end in .png; a picture is a PNG file")
     try:

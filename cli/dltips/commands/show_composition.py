@@ -1,4 +1,4 @@
-"""What dltips train prints of a config in place of running it: --help, --cfg, --info."""
+"""Prints a config instead of running it: dltips train --help, --cfg, --info."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ this run's config (override with KEY=VALUE; --cfg job prints it after your overr
 
 
 def help_of(overrides: Sequence[str]) -> str:
-    """The help of dltips train, with the config after the overrides. Raises ConfigError."""
+    """Returns the help of dltips train, with the config after the overrides. Raises ConfigError."""
     families = "\n".join(f"{family}: {', '.join(options(family))}" for family in sorted(FAMILIES))
     return HELP.format(families=families, config=OmegaConf.to_yaml(compose(overrides)[0]))
 
 
 def config_of(overrides: Sequence[str], kind: str, package: str | None, *, resolve: bool) -> str:
-    """The config as YAML: of a job, Hydra's own, or both; of a package its part alone. Raises ConfigError."""
+    """Returns the config as YAML: of a job, Hydra's own, or both; of a package only that part. Raises ConfigError."""
     config = compose_with_hydras(overrides)
     for key in list(config):
         if kind not in ("all", "hydra" if key == "hydra" else "job"):
@@ -60,7 +60,7 @@ def config_of(overrides: Sequence[str], kind: str, package: str | None, *, resol
 
 
 def info_of(overrides: Sequence[str], kind: str) -> str:
-    """Where a config comes from. Raises ConfigError."""
+    """Returns the sources of a config. Raises ConfigError."""
     searchpath = _section("Config search path", _table(["Provider", "Search path"], [*_searchpath()]))
     defaults = _section(
         "Defaults List", _table(["Config path", "Package", "_self_", "Parent"], [*_defaults(overrides)])
@@ -71,7 +71,7 @@ def info_of(overrides: Sequence[str], kind: str) -> str:
 
 
 def _searchpath() -> Iterator[tuple[str, ...]]:
-    """Folders of options, then of recipes: the first that has a file counts."""
+    """Returns the folders of options, then of recipes; the first that has a file wins."""
     ours, *users = paths.configs()
     yield "main", f"file://{ours}"
     for folder in users:
@@ -81,7 +81,7 @@ def _searchpath() -> Iterator[tuple[str, ...]]:
 
 
 def _defaults(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The files that the config is made of: what stands below overrides what stands above."""
+    """Yields the files that make up the config; later ones override earlier ones."""
     asked = request(parse(overrides))
     for item in read(PRIMARY)["defaults"]:
         if item == "_self_":

@@ -26,7 +26,7 @@ examples:
   dltips ls stages convnext_atto data.image_size=160
 """
 
-# The samples that stand for the data where none are chosen, and those of data sets that need not be read for it.
+# The sample shape without chosen data, and that of data sets which need not be read for it
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 SHAPES = {"mlp": (1, 8, 8), "svm": (1, 8, 8), "cnn": SMALL, "airbench": SMALL} | dict.fromkeys(
     ("audio_cnn", "lstm", "gru"), (1, 8000)
@@ -65,9 +65,9 @@ def run(arguments: list[str]) -> int:
 
 
 def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The net and its stages as plain data, nothing trained or downloaded. Errors: ConfigError."""
+    """Returns the net and its stages as plain data; trains and downloads nothing. Raises ConfigError."""
     choice = _choice(model)
-    from dltips.config.composition import compose  # torch comes with what follows: only now
+    from dltips.config.composition import compose  # late: what follows imports torch
     from dltips.config.overrides import typed_keys
     from dltips.config.validation import validate
 
@@ -102,18 +102,18 @@ def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-# What was asked for
+# The request
 
 
 def _choice(model: str) -> list[str]:
-    """The overrides that choose the model. Errors: ConfigError, with the nearest name."""
+    """Returns the overrides that choose the model. Raises ConfigError with the nearest name."""
     name = model.removeprefix("model=")
     options = descriptions.options("model")
     if name in options:
         return [f"model={name}"]
     timm = _timm()
     architectures = timm.list_models() if timm is not None else []
-    # finetune.source=timm:NAME.TAG says which weights, too
+    # finetune.source=timm:NAME.TAG names the weights, too
     name = name.removeprefix("timm:").partition(".")[0]
     if name in architectures:
         return ["model=timm", f"model.architecture={name}"]
@@ -133,7 +133,7 @@ def _timm() -> ModuleType | None:
 
 
 def _sample(config: Config, typed: Sequence[str]) -> tuple[tuple[int, ...], int]:
-    """A sample's shape and the number of classes: those of the data that were chosen, or else the net's usual ones."""
+    """Returns a sample's shape and the number of classes: those of the chosen data, or the net's usual ones."""
     data, common = config.tip("data"), config.common["data"]()
     shape, classes = _usual(config)
     if any(key in ("data", "recipe") or (key.startswith("data.") and key != "data.image_size") for key in typed):
@@ -160,7 +160,7 @@ def _usual(config: Config) -> tuple[tuple[int, ...], int]:
     return shape, IMAGENET if shape == LARGE else 10
 
 
-# What is printed
+# The printed table
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""dltips sweep: search for the settings that give the best score, in Hydra's own sweep syntax."""
+"""dltips sweep: searches for the settings with the best score, in Hydra's own sweep syntax."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     if find_spec("optuna") is None:
         raise ConfigError("sweep: needs Optuna; pip install 'optuna>=5,<6'")
 
-    # from here on SIGTERM and SIGUSR1 are a ctrl-C; during a trial the run itself handles them
+    # from here on SIGTERM and SIGUSR1 act as ctrl-C; during a trial the run itself handles them
     with handling(interrupt, STOPPING[1:]):
         from dltips.sweep.search import run_search
 

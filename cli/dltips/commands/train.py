@@ -1,4 +1,4 @@
-"""dltips train: compose a config, validate it, run it; with -m a grid of runs."""
+"""dltips train: composes a config, validates it, runs it; with -m a grid of runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_OK, EXIT_USAGE
 from dltips.train.parallel.world import world_from
 
-COMPARE_SECONDS = 60  # for each strategy, if nothing else is said
+COMPARE_SECONDS = 60  # for each strategy, by default
 HELP = "see dltips train --help"
 OWN_OPTIONS = "your own options are found by DLTIPS_IMPORT=FILE.py, in configs/ beside that file"
-# Hydra's flags that have no meaning here, and what to do in their place.
+# Hydra's flags without a meaning here, each with its replacement
 REFUSED = {
     **dict.fromkeys(("--version", "--experimental-rerun", "--hydra-help"), HELP),
     **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn"), HELP),
@@ -28,7 +28,7 @@ REFUSED = {
 
 
 def run(arguments: list[str]) -> int:
-    """One run, a grid of runs, or what is shown of a config instead."""
+    """Runs once, runs a grid, or prints a config instead; returns the exit code."""
     for argument in arguments:
         if remedy := REFUSED.get(argument.split("=")[0]):
             raise ConfigError(f"{argument}: is no option of dltips train; {remedy}")
@@ -55,7 +55,7 @@ def _parser() -> Parser:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--run", "-r", action="store_true")  # what happens anyway
+    parser.add_argument("--run", "-r", action="store_true")  # the default anyway
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--package", "-p")
     parser.add_argument("--resolve", action="store_true")
@@ -77,11 +77,11 @@ def _show(chosen: Namespace) -> int:
 
 
 def _refuse_several(flag: str) -> None:
-    """Errors: ConfigError where torchrun or srun has started several of what is one process's work."""
+    """Raises ConfigError if torchrun or srun has started several processes of a command that needs one."""
     place = world_from(os.environ)
     if place is not None:
         if place.rank:
-            sys.exit(EXIT_USAGE)  # the first one says why
+            sys.exit(EXIT_USAGE)  # only the first one reports the reason
         raise ConfigError(
             f"{flag}: {place.size} processes were started (by torchrun or srun), each of which would do all of it;"
             " start one, without them"
@@ -91,14 +91,14 @@ def _refuse_several(flag: str) -> None:
 def _grid(overrides: list[str], asked: list[str]) -> int:
     options = grid_flags.options(asked)
     for module in paths.user_modules():
-        user_file(module)  # before torch, which takes two seconds
+        user_file(module)  # before torch, whose import takes two seconds
     from dltips.sweep.grid import run_grid
 
     return run_grid.run(overrides, run_grid.Options(**options))
 
 
 def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
-    """The arguments without `--compare` or `--compare=SECONDS`, and the seconds. Errors: ConfigError."""
+    """Returns the arguments without `--compare[=SECONDS]`, and the seconds. Raises ConfigError."""
     flags = [argument for argument in arguments if argument.split("=")[0] == "--compare"]
     if not flags:
         return arguments, None
@@ -119,7 +119,7 @@ def _one_run(overrides: list[str], budget: float | None) -> int:
     composed, left_out = compose(overrides)
     finetune = composed.get("finetune") or {}
     refuse_early(finetune.get("source"), finetune.get("file"))
-    # torch comes with them: only now
+    # late: they import torch
     if budget is not None:
         from dltips.sweep.compare_strategies import compare
 

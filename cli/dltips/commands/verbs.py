@@ -1,4 +1,4 @@
-"""The verbs of `dltips`, each imported only when it is called, and how an error ends one. Imports no torch."""
+"""The verbs of `dltips`, each imported when it is called, and the end of a command after an error. Imports no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VERBS = {
 
 
 def run(verb: str, arguments: list[str]) -> int:
-    """Run one verb; returns the exit code. An error of the user's is one line on stderr, an internal one is raised."""
+    """Runs one verb; returns the exit code. Prints an error of the user's as one line, raises an internal one."""
     # importing torch makes no garbage: without collections it takes 16 % less
     collected = gc.isenabled()
     gc.disable()
@@ -61,14 +61,14 @@ def run(verb: str, arguments: list[str]) -> int:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether it came of a ctrl-C: code that was left half-done, such as OmegaConf's flags, may fail on the way out."""
+    """Returns whether a ctrl-C caused the error: code interrupted halfway, such as OmegaConf's, may fail later."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
 
 
 def leave(code: int) -> NoReturn:
-    """End the process after the atexit functions, without taking torch apart.
+    """Ends the process after the atexit functions, without torch's teardown.
 
     That takes 0.6 s, and aborts about once in 60 times while a process group has lost a member.
     """

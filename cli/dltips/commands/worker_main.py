@@ -11,7 +11,7 @@ from dltips.train.parallel.world import send_message
 
 
 def run(arguments: list[str]) -> int:
-    """Tell the starting process the exit code; the status is 0 all the same, so that nobody is killed in mid-word."""
+    """Writes the exit code for the parent, and exits with 0: torchrun would kill ranks before they report."""
     rank = os.environ["RANK"]
     send_message(f"pid-{rank}", os.getpid())
     try:

@@ -1,1 +1,1 @@
-"""From what was typed to a validated config: grammar, option files, checks, recipes, composition, validation."""
+"""Turns what was typed into a validated config: grammar, option files, checks, recipes, composition, validation."""

@@ -1,4 +1,4 @@
-"""What was typed, and what recipes choose, against the options and knobs that exist, before anything is composed."""
+"""Checks overrides and recipes against the options and knobs that exist, before anything is composed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dltips.config.overrides import is_hydras, values
 from dltips.config.recipes import GROUP, Choice
 from dltips.errors import ConfigError, suggest
 
-# What other tools have a key for, and where it is here.
+# Keys of other tools, and their names here.
 ELSEWHERE = {
     "drop_last": "nothing is dropped: the last, smaller batch is trained on, and a single sample joins its neighbour",
     "weight_decay": "write regularization=weight_decay",
@@ -23,9 +23,9 @@ ELSEWHERE = {
 
 
 def check_form(override: Override) -> None:
-    """Raises ConfigError for a package, a deletion, an option that does not exist. Hydra's own keys are not looked at.
+    """Raises ConfigError for a package, a deletion, or an unknown option. Skips Hydra's own keys.
 
-    It needs no other override: a grid is checked so before its trials are laid out.
+    Needs no other override, so that a grid is checked before its trials are laid out.
     """
     line, key = str(override.input_line), override.key_or_group
     if is_hydras(key):
@@ -44,7 +44,7 @@ def check_form(override: Override) -> None:
 
 
 def check_choice(where: str, family: str, choice: Any) -> None:
-    """Raises ConfigError if the family has no such option, or if it takes one and gets a list."""
+    """Raises ConfigError if the family has no such option, or gets a list where it takes one option."""
     known = options(family)
     if isinstance(choice, list) and family not in STACKABLE:
         remedy = f"write {family}={choice[0]}" if len(choice) == 1 else f"choose one of {', '.join(map(str, choice))}"
@@ -65,7 +65,7 @@ def check_choice(where: str, family: str, choice: Any) -> None:
 
 
 def check_value(override: Override, final: Mapping[str, Choice]) -> None:
-    """Raises ConfigError for a key that lies neither in config.yaml nor in an option that is chosen in the end."""
+    """Raises ConfigError for a key that is neither in config.yaml nor in a chosen option."""
     line, key = str(override.input_line), override.key_or_group
     _check_key(key, final)
     if override.is_add():
@@ -76,7 +76,7 @@ def check_value(override: Override, final: Mapping[str, Choice]) -> None:
 
 
 def knobs_of_choice(family: str, choice: Choice) -> dict[str, Any]:
-    """The knobs that the chosen options of a family have, those that all options share included."""
+    """Returns the knobs of the family's chosen options, the common ones included."""
     known = common_knobs(family)
     for name in _names(choice):
         known |= knobs(family, name)
@@ -94,10 +94,10 @@ def _check_key(key: str, final: Mapping[str, Choice]) -> None:
 
 
 def _hint(key: str, final: Mapping[str, Choice]) -> str:
-    """What may have been meant by a key that does not exist."""
+    """Returns the suggestion for an unknown key."""
     head, *rest = key.split(".")
     family = difflib.get_close_matches(head, FAMILIES, n=1)
-    if rest and family:  # the family is misspelt: what follows is looked at when it is right
+    if rest and family:  # the family is misspelt: the rest is checked once it is right
         return f"; did you mean {'.'.join([*family, *rest])}?"
     if key.split(".")[-1] in ELSEWHERE:
         return f"; {ELSEWHERE[key.split('.')[-1]]}"

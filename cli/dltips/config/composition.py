@@ -1,4 +1,4 @@
-"""A run's config: the chosen options composed by Hydra, over them the recipes' values, over them what was typed.
+"""Composes a run's config: Hydra composes the chosen options; the recipes' values, then the typed ones, go on top.
 
 Everything is parsed and checked here first, against our own YAML files. Hydra, through its public API alone, gets the
 names of existing options and nothing else. Values never pass through a text on their way into the config.
@@ -29,23 +29,23 @@ from dltips.config.plain import to_plain
 from dltips.config.recipes import GROUP, Choice, Recipe
 from dltips.errors import ConfigError
 
-# 1.3 warns if it is not told which version's defaults are meant, 1.4 warns if it is.
+# 1.3 warns if no version is given, 1.4 warns if one is
 DEFAULTS_OF: dict[str, Any] = {"version_base": None} if hydra.__version__.startswith("1.3.") else {}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one run is asked to be, checked: its options, and the values that are set over theirs, in order."""
+    """A checked request for one run: its options, and the values set over theirs, in order."""
 
-    choices: Mapping[str, Choice]  # one option, or a list of them, of each family
-    recipes: Sequence[Recipe]  # those asked for, each after those that it builds on
-    from_recipes: Sequence[Mapping[str, Any]]  # the recipes' values, fitted to the choices
+    choices: Mapping[str, Choice]  # one option, or a list of them, by family
+    recipes: Sequence[Recipe]  # the requested ones, each after those that it includes
+    from_recipes: Sequence[Mapping[str, Any]]  # the recipes' values that fit the choices
     typed: Sequence[Override]
-    left_out: Sequence[str]  # what recipes set for options that are not chosen, in words
+    left_out: Sequence[str]  # one text for each recipe value whose option is not chosen
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """The config of one run, and what its recipes left out, in words. Raises ConfigError."""
+    """Returns the config of one run, and one text for each recipe value left out. Raises ConfigError."""
     parsed = parse(overrides)
     hydra_keys.refuse_launcher(parsed)
     asked = request(parsed)
@@ -53,7 +53,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
 
 
 def compose_with_hydras(overrides: Sequence[str]) -> DictConfig:
-    """The same with a launcher, if one was asked for, and Hydra's own section as `hydra`. Raises ConfigError."""
+    """Returns the same, with Hydra's section and the chosen launcher as `hydra`. Raises ConfigError."""
     parsed = parse(overrides)
     launcher = hydra_keys.launcher(parsed)
     config = _composed(request(parsed), hydras=True)
@@ -71,9 +71,9 @@ def compose_with_hydras(overrides: Sequence[str]) -> DictConfig:
 
 
 def request(parsed: Sequence[Override], *, one_run: bool = True) -> Request:
-    """What the overrides ask for; Hydra's own keys are not looked at. Raises ConfigError.
+    """Returns the request that the overrides make, without Hydra's own keys. Raises ConfigError.
 
-    With `one_run=False` a key may have several values, as in a grid: then it counts as not set.
+    With `one_run=False` a key may have several values, as in a grid; it then counts as not set.
     """
     for module in paths.user_modules():
         user_file(module)
@@ -97,7 +97,7 @@ def request(parsed: Sequence[Override], *, one_run: bool = True) -> Request:
 
 
 def _sets_a_value(override: Override) -> bool:
-    """Whether it is neither an option, a recipe, a key of Hydra's, nor a list of values."""
+    """Returns whether the override sets one value: not an option, a recipe, a key of Hydra's, or a list of values."""
     key = override.key_or_group
     return key not in (*FAMILIES, GROUP) and not is_hydras(key) and not override.is_sweep_override()
 
@@ -105,7 +105,7 @@ def _sets_a_value(override: Override) -> bool:
 def _final_choices(
     primary: Mapping[str, Choice], parts: Sequence[Recipe], parsed: Sequence[Override]
 ) -> dict[str, Choice]:
-    """The options chosen in the end: config.yaml's, over them the recipes', over them what was typed."""
+    """Returns the chosen options: config.yaml's, overridden by the recipes', overridden by what was typed."""
     choices = dict(primary)
     for part in parts:
         for family, choice in part.choices.items():
@@ -121,7 +121,7 @@ def _final_choices(
 def _composed(asked: Request, *, hydras: bool) -> DictConfig:
     with errors_of_one_line():
         config = _options(asked.choices, hydras=hydras)
-        OmegaConf.set_struct(config, False)  # what does not belong there is named by the validation
+        OmegaConf.set_struct(config, False)  # unknown keys are reported by the validation
         for values in asked.from_recipes:
             config.merge_with(OmegaConf.create(dict(values)))
         for override in asked.typed:
@@ -130,7 +130,7 @@ def _composed(asked: Request, *, hydras: bool) -> DictConfig:
 
 
 def _options(choices: Mapping[str, Choice], *, hydras: bool) -> DictConfig:
-    """config.yaml with these options, by Hydra."""
+    """Returns config.yaml with these options, composed by Hydra."""
     lines = [f"{family}={_quoted(choice)}" for family, choice in choices.items()]
     if folders := paths.user_configs():
         lines.append(f"hydra.searchpath={_quoted([f'file://{folder}' for folder in folders])}")
@@ -140,7 +140,7 @@ def _options(choices: Mapping[str, Choice], *, hydras: bool) -> DictConfig:
 
 
 def _quoted(value: str | Sequence[str]) -> str:
-    """A name or a list of names as Hydra's grammar takes any text."""
+    """Quotes a name or a list of names for Hydra's grammar."""
     if not isinstance(value, str):
         return f"[{','.join(map(_quoted, value))}]"
     return QuotedString(value, Quote.single).with_quotes()
@@ -148,7 +148,7 @@ def _quoted(value: str | Sequence[str]) -> str:
 
 @contextmanager
 def _hydra_set_aside() -> Iterator[None]:
-    """Within, Hydra can be initialized, also if the program that called us has done so for itself."""
+    """Clears Hydra's global state, so that it can be initialized; restores the calling program's state afterwards."""
     state = GlobalHydra.instance()
     theirs = state.hydra
     state.clear()
@@ -163,7 +163,7 @@ def _hydra_set_aside() -> Iterator[None]:
 
 @contextmanager
 def errors_of_one_line() -> Iterator[None]:
-    """Within, what Hydra, OmegaConf and PyYAML raise becomes a ConfigError."""
+    """Turns the errors of Hydra, OmegaConf and PyYAML into ConfigErrors of one line."""
     try:
         yield
     except YAMLError as error:

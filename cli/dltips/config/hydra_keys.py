@@ -1,7 +1,7 @@
-"""The keys of Hydra's own that dltips reads: hydra/launcher=NAME, and its knobs hydra.launcher.KNOB=VALUE.
+"""Reads the two keys of Hydra's own that dltips takes: hydra/launcher=NAME and hydra.launcher.KNOB=VALUE.
 
-A launcher is plain data, configs/hydra/launcher/NAME.yaml, read here: a plugin of Hydra under the same name changes
-nothing. All other keys of Hydra's are refused, as nothing would come of them.
+A launcher is plain data, configs/hydra/launcher/NAME.yaml, read here: a Hydra plugin of the same name changes
+nothing. All other Hydra keys are refused, since they would have no effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BASIC = "basic"  # Hydra's name for "in this process"
 
 
 def launcher(overrides: Sequence[Override]) -> dict[str, Any]:
-    """The launcher's name and knobs, interpolations resolved. Raises ConfigError."""
+    """Returns the launcher's name and its knobs, with interpolations resolved. Raises ConfigError."""
     ours = [override for override in overrides if is_hydras(override.key_or_group)]
     for override in ours:
         _check(override)
@@ -42,7 +42,7 @@ def launcher(overrides: Sequence[Override]) -> dict[str, Any]:
 
 
 def refuse_launcher(overrides: Sequence[Override]) -> None:
-    """Raises ConfigError for a launcher, or any other key of Hydra's, where there is one run alone."""
+    """Raises ConfigError for a launcher, or any other Hydra key, given to a single run."""
     for override in overrides:
         key, line = override.key_or_group, str(override.input_line)
         if is_hydras(key):
@@ -51,7 +51,7 @@ def refuse_launcher(overrides: Sequence[Override]) -> None:
 
 
 def _check(override: Override) -> None:
-    """Raises ConfigError for a key that is neither the launcher nor one of its knobs, and for a grid over it."""
+    """Raises ConfigError for any Hydra key but the launcher and its knobs, and for a grid over them."""
     key, line = override.key_or_group, str(override.input_line)
     if key.startswith(("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")):
         raise ConfigError(f"{line}: is refused; runs lie under ./outputs, and name=NAME shows in their folder's name")
@@ -71,8 +71,8 @@ def _check(override: Override) -> None:
 
 
 def _name(value: Any) -> str:
-    """Raises ConfigError for a launcher that does not exist."""
-    if value == "joblib":  # there was one, until it was the same as --workers
+    """Returns the launcher's name. Raises ConfigError if it does not exist."""
+    if value == "joblib":  # an earlier launcher that did the same as --workers
         raise ConfigError(f"{LAUNCHER}=joblib: does not exist any more; write --workers N in its place")
     known = [BASIC, *(file.stem for file in (paths.shipped("configs") / LAUNCHER).glob("*.yaml"))]
     if value not in known:

@@ -1,6 +1,6 @@
-"""What the YAML files of configs/ and of the user's own folders hold: a family's options, and their knobs.
+"""Reads the YAML files of configs/ and of the user's own folders: a family's options and their knobs.
 
-Read for the checks alone, with a fast loader and once per version of a file; Hydra reads them again to compose a run.
+The checks read them with a fast loader, once per version of a file; Hydra reads them again to compose a run.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ PRIMARY = "config"  # configs/config.yaml
 
 
 def options(family: str) -> list[str]:
-    """The names that FAMILY=NAME takes. A name with an underscore in front is not an option: _common holds knobs."""
+    """Returns the names that FAMILY=NAME takes. Files with a leading underscore hold common knobs and are left out."""
     files = [file for folder in paths.configs() for file in (folder / family).glob("*.yaml")]
     return sorted({file.stem for file in files if not file.stem.startswith("_")})
 
 
 def primary_knobs() -> dict[str, Any]:
-    """The keys of config.yaml with their defaults, sections as mappings."""
+    """Returns the keys of config.yaml with their defaults, sections as mappings."""
     return {key: value for key, value in read(PRIMARY).items() if key not in ("hydra", "defaults")}
 
 
 def primary_choices() -> dict[str, Any]:
-    """The option that config.yaml chooses, by family."""
+    """Returns the option that config.yaml chooses, by family."""
     chosen = [item for item in read(PRIMARY)["defaults"] if isinstance(item, dict)]
     return {key: option for item in chosen for key, option in item.items() if not key.startswith("override ")}
 
 
 def knobs(family: str, option: str) -> dict[str, Any]:
-    """An option's knobs with their defaults; of a stackable family below the option's name. Empty without a file."""
+    """Returns an option's knobs with defaults, nested by name in a stackable family; empty without a file."""
     found = {key: value for key, value in read(f"{family}/{option}").items() if key not in ("hydra", "defaults")}
     return _without_name(found, deep=True)
 
 
 def common_knobs(family: str) -> dict[str, Any]:
-    """The knobs that all options of a family share, with their defaults."""
+    """Returns the knobs that all options of a family share, with their defaults."""
     return knobs(family, "_common")
 
 
 def contains(tree: Mapping[str, Any], path: list[str]) -> bool:
-    """Whether the path leads to a knob of the tree."""
+    """Returns whether the path leads to a knob of the tree."""
     head, *rest = path
     if head not in tree:
         return False
-    # an empty mapping is a knob that takes any keys; its tip checks what they mean
+    # an empty mapping is a knob that takes any key; its tip checks the keys
     return not rest or (isinstance(tree[head], dict) and (not tree[head] or contains(tree[head], rest)))
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The full keys of a tree's values: log.layers."""
+    """Returns the full keys of a tree's values: log.layers."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from dotted(value, f"{prefix}{key}.")
@@ -70,7 +70,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """NAME.yaml of the first folder that has it; empty if none has, or if it is not a mapping. Do not change it.
+    """Reads NAME.yaml from the first folder that has it; empty if none has it. The result must not be changed.
 
     Raises ConfigError for a file that is not YAML.
     """
@@ -95,7 +95,7 @@ def _parsed(file: Path, modified: int, size: int) -> dict[str, Any]:
 
 
 def _without_name(tree: dict[str, Any], *, deep: bool) -> dict[str, Any]:
-    """Without `name`, which says which option of a family it is: it is chosen, never set."""
+    """Drops `name`, which names the option and cannot be set."""
     return {
         key: _without_name(value, deep=False) if deep and isinstance(value, dict) else value
         for key, value in tree.items()

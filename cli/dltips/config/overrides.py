@@ -1,4 +1,4 @@
-"""What is typed on the command line: KEY=VALUE, in Hydra's own grammar."""
+"""Parses the command line's KEY=VALUE in Hydra's own grammar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dltips.errors import ConfigError
 
 
 def parse(overrides: Iterable[str]) -> list[Override]:
-    """The overrides in Hydra's grammar. Raises ConfigError with the first line of its complaint."""
+    """Parses the overrides. Raises ConfigError with the first line of the grammar's complaint."""
     return [_parse(override) for override in overrides]
 
 
 def typed_keys(overrides: Iterable[str]) -> list[str]:
-    """The keys and families that were set on the command line."""
+    """Returns the keys and families that were set on the command line."""
     return [override.key_or_group for override in parse(overrides)]
 
 
@@ -37,12 +37,12 @@ def _parse(override: str) -> Override:
 
 
 def is_hydras(key: str) -> bool:
-    """Whether it is a key or a group of Hydra's own: hydra.launcher.partition, hydra/launcher."""
+    """Returns whether it is one of Hydra's own keys or groups: hydra.launcher.partition, hydra/launcher."""
     return key == "hydra" or key.startswith(("hydra.", "hydra/"))
 
 
 def values(override: Override) -> list[Any]:
-    """The value; of a list a,b,c all of them; none of a range, an interval or a glob."""
+    """Returns the value, or all values of a list a,b,c; empty for a range, an interval or a glob."""
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return [value_of(text) for text in override.sweep_string_iterator()]
@@ -50,12 +50,12 @@ def values(override: Override) -> list[Any]:
 
 
 def value_of(text: str) -> Any:
-    """What a value stands for as it is typed behind KEY=: [8,8] is a list of two numbers."""
+    """Returns the value of a text typed behind KEY=: [8,8] is a list of two numbers."""
     return _parse(f"key={text}").value()
 
 
 def recipe_names(overrides: Sequence[Override]) -> list[str]:
-    """The recipes that were asked for, in order; of a grid over recipes all of them.
+    """Returns the requested recipes in order; those of every trial in a grid.
 
     Raises ConfigError if recipe= is given twice or deleted.
     """
@@ -73,7 +73,7 @@ def recipe_names(overrides: Sequence[Override]) -> list[str]:
 
 
 def refuse_sweeps(overrides: Iterable[Override]) -> None:
-    """Raises ConfigError if one run would get two values of a key."""
+    """Raises ConfigError if a single run would get two values of a key."""
     for override in overrides:
         if override.is_sweep_override():
             line = str(override.input_line).lstrip("+")
@@ -84,5 +84,5 @@ def refuse_sweeps(overrides: Iterable[Override]) -> None:
 
 
 def with_plus(override: str) -> str:
-    """recipe=x as +recipe=x, which is how dltips' pages and Hydra's users write it."""
+    """Rewrites recipe=x as +recipe=x, the form of the documentation and of Hydra's users."""
     return f"+{override}" if override.startswith(f"{GROUP}=") else override

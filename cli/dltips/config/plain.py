@@ -1,4 +1,4 @@
-"""Configs as plain data: mappings, their leaves by full key, settings by name."""
+"""Turns configs into plain data: mappings, their leaves by full key, settings by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dltips.config.redaction import redacted
 
 
 def to_plain(config: Any, *, resolve: bool = False) -> dict[str, Any]:
-    """An OmegaConf mapping as plain data, interpolations left as they are unless they are to be resolved."""
+    """Returns an OmegaConf mapping as plain data; interpolations stay unless `resolve` is set."""
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its full key: (`optimizer.lr`, 0.1)."""
+    """Yields every value with its full key: (`optimizer.lr`, 0.1)."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -28,7 +28,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def flat(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of a config by its full key, a family's chosen options by its name: {"init": "he", "seed": 0}.
+    """Returns every setting by its full key, chosen options by family: {"init": "he", "seed": 0}.
 
     Interpolations stay unresolved and secrets are redacted, as in config.yaml.
     """

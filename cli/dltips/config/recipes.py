@@ -1,6 +1,6 @@
-"""Recipes: recipes/NAME.yaml is +recipe=NAME.
+"""Reads recipes: +recipe=NAME is recipes/NAME.yaml.
 
-Read as untrusted data: a recipe names tips and sets knobs, nothing more.
+A recipe is untrusted data: it names tips and sets knobs, nothing more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLAIN_INTERPOLATION = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_.]*\}")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe file, checked: the recipes it builds on, the options it chooses, the values it sets."""
+    """A checked recipe file: the recipes it includes, the options it chooses, the values it sets."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """Every recipe there is, the user's own included."""
+    """Returns the names of all recipes, the user's own included."""
     found = {
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in paths.recipes()
@@ -51,7 +51,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The file of a recipe. Errors: ConfigError, with the nearest name or the list."""
+    """Returns a recipe's file. Raises ConfigError with the nearest name or the list."""
     if NAME.fullmatch(name):
         for folder in paths.recipes():
             if (folder / f"{name}.yaml").is_file():
@@ -60,7 +60,7 @@ def find(name: str) -> Path:
 
 
 def text_of(name: str) -> str:
-    """A recipe as it is written. Errors: ConfigError."""
+    """Returns a recipe's text. Raises ConfigError."""
     path = find(name)
     try:
         return path.read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def text_of(name: str) -> str:
 
 
 def read(name: str) -> Recipe:
-    """A recipe, refused if it holds anything but options, knobs and plain interpolation. Errors: ConfigError."""
+    """Reads a recipe. Raises ConfigError if it holds anything but options, knobs and plain interpolation."""
     path, text = find(name), text_of(name)
     try:
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
@@ -78,7 +78,7 @@ def read(name: str) -> Recipe:
     except RecursionError as error:
         raise ConfigError(f"recipe {name}: {path} cannot be read: a value holds itself") from error
     except AssertionError:
-        values = None  # OmegaConf takes a text that is a mapping or a list for granted
+        values = None  # OmegaConf only takes a mapping or a list
     if not isinstance(values, dict) or values.get(text.strip(), 0) is None:
         raise ConfigError(f"recipe {name}: {path} is no mapping of keys to values")
     for line in text.splitlines():
@@ -93,7 +93,7 @@ def read(name: str) -> Recipe:
 
 
 def _refuse_code(name: str, value: Any, key: str) -> None:
-    """A recipe could otherwise run commands: Hydra instantiates hydra.callbacks before any task starts."""
+    """Raises ConfigError for keys that could run commands: Hydra instantiates hydra.callbacks before any task."""
     if isinstance(value, dict):
         for inner_key, inner in value.items():
             path = f"{key}.{inner_key}" if key else str(inner_key)
@@ -114,7 +114,7 @@ def _refuse_code(name: str, value: Any, key: str) -> None:
 
 
 def _refuse_choices(name: str, values: Mapping[str, Any]) -> None:
-    """An option is chosen in the defaults, which bring its knobs along; a section sets knobs alone."""
+    """Raises ConfigError for an option chosen outside the defaults: only those bring its knobs along."""
     for family in FAMILIES:
         section = values.get(family, {})
         if not isinstance(section, dict):
@@ -129,7 +129,7 @@ def _refuse_choices(name: str, values: Mapping[str, Any]) -> None:
 
 
 def refuse_resolvers(where: str, value: str, allowed: re.Pattern[str] = PLAIN_INTERPOLATION) -> None:
-    """Errors: ConfigError if the text holds an interpolation that does more than name another key."""
+    """Raises ConfigError if the text holds an interpolation that does more than name another key."""
     if "${" in allowed.sub("", value) or "${hydra" in value:
         raise ConfigError(f"{where}: {value!r} is refused; only plain interpolation like ${{epochs}} is allowed")
 
@@ -163,7 +163,7 @@ def _is_choice(group: str, option: Any) -> bool:
 
 
 def with_includes(name: str, above: tuple[str, ...] = ()) -> Iterator[Recipe]:
-    """A recipe after those that it builds on, in the order in which they apply. Errors: ConfigError on a circle."""
+    """Returns a recipe after those that it includes, in order of application. Raises ConfigError for a circle."""
     if name in above:
         raise ConfigError(f"recipe {name}: builds on itself ({' -> '.join([*above, name])})")
     recipe = read(name)
@@ -173,7 +173,7 @@ def with_includes(name: str, above: tuple[str, ...] = ()) -> Iterator[Recipe]:
 
 
 def written_for(name: str, primary: Mapping[str, Choice]) -> dict[str, Choice]:
-    """The options for which a recipe's values were written: its own choices over those it inherits."""
+    """Returns the options that a recipe's values were written for: its own choices, then inherited ones."""
     choices = dict(primary)
     for recipe in with_includes(name):
         choices |= recipe.choices
@@ -182,7 +182,7 @@ def written_for(name: str, primary: Mapping[str, Choice]) -> dict[str, Choice]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe's values as far as they fit the final choices, and what was left out, in words."""
+    """A recipe's values that fit the final choices, and one text for each value left out."""
 
     values: Mapping[str, Any]
     left_out: tuple[str, ...]
@@ -191,7 +191,7 @@ class Fitted:
 def fit_to(
     recipe: Recipe, primary: Mapping[str, Choice], final: Mapping[str, Choice], common: Mapping[str, set[str]]
 ) -> Fitted:
-    """Drop the knobs that a recipe set for an option which is not chosen in the end; knobs common to a family stay."""
+    """Drops the knobs of options that are not chosen in the end; a family's common knobs stay."""
     written = written_for(recipe.name, primary)
     values, left_out = dict(recipe.values), []
     for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""Secrets are redacted: what looks like one by its key, its shape, or because the environment calls it one."""
+"""Redacts secrets: recognized by the key, by the shape, or by an environment variable's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Secrets: what looks like one, by its key's name, its shape, or because the environment calls it one.
+# Keys and shapes of secrets
 SECRET_KEY = re.compile(r"(?i)(token|secret|password|passwd|credential|api_?key|access_?key)")
 
 
@@ -18,12 +18,12 @@ SECRET_VALUE = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a secret, or equals an environment variable whose name says so."""
+    """Replaces what looks like a secret, or equals an environment variable whose name marks it as one."""
     return _without(_secrets(), text)
 
 
 def redacted(tree: Any) -> Any:
-    """A config tree with every secret-looking value replaced; unresolved interpolations stay."""
+    """Returns a config tree with every secret-looking value replaced; unresolved interpolations stay."""
     return _redacted(tree, "", _secrets())
 
 

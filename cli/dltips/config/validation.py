@@ -1,4 +1,4 @@
-"""The configuration of one run: validated over all families before any data are touched."""
+"""Validates the configuration of one run over all families, before any data are read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENVIRONMENT = re.compile(r"\$\{(oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?|[A-Za-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keys at the top of config.yaml; their defaults stand there and nowhere else."""
+    """The keys at the top of config.yaml, whose defaults stand only there."""
 
     seed: Count
     epochs: Count
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    interval: NonNegative  # seconds between checkpoints, at the least
+    interval: NonNegative  # minimum seconds between checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ SECTIONS: dict[str, type] = {"checkpoint": Checkpoint, "log": Log}
 
 @dataclass(frozen=True)
 class Config:
-    """A run's configuration, every value checked. `plain` is what config.yaml shows, interpolations unresolved."""
+    """A run's checked configuration. `plain` is what config.yaml shows, interpolations unresolved."""
 
     settings: Settings
     checkpoint: Checkpoint
@@ -87,19 +87,19 @@ class Config:
 
     @property
     def hash(self) -> str:
-        """Of all that decides the result: not of the name, the log, the device or how often checkpoints are written."""
+        """Returns the hash of everything that decides the result: not the name, log, device or checkpoint interval."""
         decides = {key: value for key, value in self.resolved.items() if key not in RESUMABLE or key == "epochs"}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# What may differ between a run and its continuation.
+# What may differ between a run and its continuation
 RESUMABLE = ("epochs", "device", "devices", "log", "checkpoint", "name", "resume")
 
 
 def validate(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """Check every key of a composed config, or of one as plain data, over all families.
+    """Checks every key of a composed config, or of one as plain data, over all families.
 
-    Errors: ConfigError, one line with the remedy.
+    Raises ConfigError, one line with the remedy.
     """
     plain: dict[str, Any] = (
         to_plain(composed) if isinstance(composed, DictConfig) else {str(key): value for key, value in composed.items()}
@@ -129,7 +129,7 @@ def validate(composed: DictConfig | Mapping[str, Any]) -> Config:
 
 
 def _refuse_code(key: str, value: Any) -> None:
-    """Errors: ConfigError for `_target_` and for any resolver but oc.env, however deep."""
+    """Raises ConfigError for `_target_` and for any resolver but oc.env, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             path = f"{key}.{name}" if key else str(name)
@@ -160,7 +160,7 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
 
 
 def _bind(registry: Registry, section: dict[str, Any]) -> tuple[tuple[Tip, ...], Tip | None]:
-    """The chosen options of one family, in order, and the tip that takes the knobs common to all of them."""
+    """Returns one family's chosen options in order, and the tip that takes the common knobs."""
     family = registry.family
     common = {key: value for key, value in section.items() if key in registry.common_knobs()}
     own = {key: value for key, value in section.items() if key not in common}
@@ -182,13 +182,13 @@ def _bind_one(registry: Registry, section: dict[str, Any], prefix: str) -> Tip:
 
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config with what this version has and the one that wrote it had not, at its default."""
+    """Returns a run's config with the keys that are newer than the run at their defaults."""
     primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
     full = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")} | dict(stored)
     for name in SECTIONS:
         if isinstance(full.get(name), Mapping):
             full[name] = {**primary[name], **full[name]}
-            if name == "log" and "picture" in full[name]:  # as it was called in 0.1.0.dev
+            if name == "log" and "picture" in full[name]:  # its name in 0.1.0.dev
                 full[name]["pictures"] = "best" if full[name].pop("picture") else "none"
     for family in FAMILIES:
         section = full.get(family)
@@ -199,7 +199,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def _completed_section(family: str, section: Mapping[str, Any]) -> dict[str, Any]:
     def defaults(name: Any) -> dict[str, Any]:
-        safe = isinstance(name, str) and name.isidentifier()  # no path to anywhere
+        safe = isinstance(name, str) and name.isidentifier()  # a path could leave the folder
         files = [folder / family / f"{name}.yaml" for folder in paths.configs()] if safe else []
         return next((_plain_yaml(file) for file in files if file.is_file()), {})
 

@@ -1,1 +1,1 @@
-"""From a source to batches on the device."""
+"""Turns a source into batches on the device."""

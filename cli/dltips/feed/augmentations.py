@@ -1,4 +1,4 @@
-"""The augmentations of a run, ready to be called; some learn from the training split first."""
+"""Builds a run's augmentations; some learn from the training split first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dltips.tips.augmentation import Samples
 
 @dataclass(frozen=True)
 class Augmentations:
-    """Those that see raw inputs, and those that come after the preprocessing; names in that order."""
+    """Augmentations before the preprocessing, those after it, and their names in that order."""
 
     names: Sequence[str]
     before: Sequence[Augment]
@@ -27,7 +27,7 @@ class Augmentations:
 
     @classmethod
     def build(cls, tips: Sequence[Tip], samples: Samples) -> Augmentations:
-        """Classes are made from the samples, functions taken as they are. Errors: ConfigError."""
+        """Makes classes from the samples, and takes functions as they are. Raises ConfigError."""
         chosen = [tip for tip in tips if tip.name != "none"]
         late = [tip for tip in chosen if getattr(tip.function, "after_preprocessing", False)]
         early = [tip for tip in chosen if tip not in late]
@@ -38,13 +38,13 @@ class Augmentations:
         )
 
     def check_applicable(self, train_split: Split) -> None:
-        """What cannot augment these data says so now, not in the first step. Errors: ConfigError."""
+        """Tries each augmentation on three samples, so that it fails before the first step. Raises ConfigError."""
         inputs, targets = to_float(train_split.inputs[:3]), train_split.targets[:3]
         for augment in (*self.before, *self.after):
             inputs, targets = augment(inputs, targets, torch.Generator())
 
     def check_freezable(self) -> None:
-        """Errors: ConfigError if no copy could hold what one of them does."""
+        """Raises ConfigError if a frozen copy cannot hold the effect of one of them."""
         if self.after:
             late = self.names[len(self.before)]
             raise ConfigError(f"data.expand: {late} mixes the samples of a batch, which no copy can hold; leave it out")
@@ -52,7 +52,7 @@ class Augmentations:
     def frozen(
         self, train_split: Split, copies: int, generator_for: Callable[[str, int], Generator]
     ) -> tuple[Split, Augmentations]:
-        """The split as so many augmented copies, and no augmentations any more. Errors: ConfigError.
+        """Returns the split as so many augmented copies, and an empty list of augmentations. Raises ConfigError.
 
         generator_for(augmentation's name, copy) gives the streams.
         """

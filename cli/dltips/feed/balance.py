@@ -1,4 +1,4 @@
-"""Classes that are rare: drawn as often as the others, or given as much weight."""
+"""Balances rare classes: draws them as often as the others, or weights their loss."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dltips.errors import ConfigError
 
 
 def class_weights(targets: Tensor, classes: int) -> Tensor:
-    """(K,) N / (K * N_k): 1 on average over the samples; 0 for a class that is not there."""
+    """Returns (K,) N / (K * N_k): 1 on average over the samples; 0 for a missing class."""
     counts = torch.bincount(targets, minlength=classes)
     present = int((counts > 0).sum())
     return torch.where(counts > 0, len(targets) / (present * counts.clamp(min=1)), 0.0)
 
 
 def balanced_order(targets: Tensor, classes: int, generator: Generator) -> Tensor:
-    """An epoch's samples drawn with replacement, each class with the same probability. (N,) int64"""
+    """Returns an epoch's samples drawn with replacement, each class with the same probability. (N,) int64"""
     weights = class_weights(targets, classes).double()[targets]
     # torch.multinomial takes at most 2^24 categories
     cumulated = weights.cumsum(0)
@@ -29,9 +29,9 @@ def balanced_order(targets: Tensor, classes: int, generator: Generator) -> Tenso
 
 
 def weighted_loss(weights: Tensor) -> Callable[..., Tensor]:
-    """Cross-entropy, each sample times its class's weight, as the mean over the samples.
+    """Returns the cross-entropy, each sample times its class's weight, as the mean over the samples.
 
-    Not torch's weighted mean, which divides by the weights of the samples at hand: parts of a batch would not add up.
+    Not torch's weighted mean, which divides by the weights of the batch's samples: parts of a batch would not add up.
     """
 
     def loss(outputs: Tensor, targets: Tensor, **options: Any) -> Tensor:
@@ -41,6 +41,6 @@ def weighted_loss(weights: Tensor) -> Callable[..., Tensor]:
 
 
 def check(balance: str, shuffle: bool) -> None:
-    """Errors: ConfigError."""
+    """Raises ConfigError if sampling is combined with an unshuffled order."""
     if balance == "sampling" and not shuffle:
         raise ConfigError("data.shuffle: false contradicts data.balance=sampling, which draws; use data.balance=loss")

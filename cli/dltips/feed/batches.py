@@ -1,4 +1,4 @@
-"""Batches on the device: from a resident store, or streamed by a DataLoader; the same batches in the same order."""
+"""Puts batches on the device, from resident samples or a streaming DataLoader: the same batches in the same order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dltips.feed.splits import Split
 
-PREPARED_BYTES = 256 * 2**20  # more than this is prepared batch by batch
+PREPARED_BYTES = 256 * 2**20  # larger inputs are prepared batch by batch
 
 Batch = tuple[Tensor, Tensor]
 Augment = Callable[[Tensor, Tensor, Generator], Batch]
@@ -26,7 +26,7 @@ class Batches(Protocol):
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """The last batch may be smaller; a remainder of one joins its neighbour, since batch norm cannot take it."""
+    """Returns the sizes; the last batch may be smaller, and a remainder of 1 joins its neighbour, for batch norm."""
     full, rest = divmod(count, batch_size)
     sizes = [batch_size] * full + ([rest] if rest else [])
     if rest == 1 and len(sizes) > 1:
@@ -35,7 +35,7 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 
 class Resident:
-    """All samples on the device; a batch is one gather."""
+    """Keeps all samples on the device; a batch is one gather."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         taken = split.taken()
@@ -49,7 +49,7 @@ class Resident:
 
 
 class Streaming:
-    """Samples stay where they are, memory-mapped; a DataLoader gathers batches ahead of the device."""
+    """Leaves samples memory-mapped; a DataLoader gathers batches ahead of the device."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split = split
@@ -67,14 +67,14 @@ class Streaming:
             batch_size=None,
             num_workers=self.workers,
             pin_memory=pinned,
-            generator=torch.Generator(),  # else it draws its workers' seed from the stream that dropout draws from
+            generator=torch.Generator(),  # else it seeds its workers from the stream that dropout draws from
         )
         for inputs, targets in loader:
             yield inputs.to(self.device, non_blocking=pinned), targets.to(self.device, non_blocking=pinned)
 
 
 class _Gather(Dataset[Batch]):
-    """A data set whose index is a whole batch's positions within the split."""
+    """A data set whose index is a whole batch's indices within the split."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -85,16 +85,16 @@ class _Gather(Dataset[Batch]):
 
 
 def to_float(inputs: Tensor) -> Tensor:
-    """uint8 images to [0, 1]; floats as they are."""
+    """Scales uint8 images to [0, 1]; returns floats unchanged."""
     return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
 
 
 class Prepared:
-    """Samples that are the same in every epoch, prepared once: the same operations, hence the same bits."""
+    """Prepares, once, samples that are the same in every epoch: the same operations, hence the same bits."""
 
     def __init__(self, raw: Resident, prepare: Callable[[Tensor], Tensor]) -> None:
         first = prepare(raw.inputs[:1])
-        # images lie as (N, H, W, C), so that a gathered batch is in channels_last without a copy
+        # images are stored as (N, H, W, C), so that a gathered batch is in channels_last without a copy
         self.images = first.dim() == 4
         shape = first.permute(0, 2, 3, 1).shape if self.images else first.shape
         self.inputs = torch.empty((len(raw.inputs), *shape[1:]), dtype=first.dtype, device=first.device)
@@ -110,7 +110,7 @@ class Prepared:
 
 
 class Feed:
-    """A split as the net sees it: raw batches, to float, augmented, preprocessed, mixed, in the format that suits."""
+    """A split as the net takes it: raw batches, to float, augmented, preprocessed, mixed, in the best memory format."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Feed:
         self.augmentations = augmentations
         self.mixing = mixing  # augmentations that come after the preprocessing
         self.prepared: Prepared | None = None
-        # who passes over the samples once has no use for a prepared copy
+        # a single pass does not need a prepared copy
         if (
             not once
             and not augmentations
@@ -139,7 +139,7 @@ class Feed:
             del batches.inputs
 
     def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
-        """Batches in the given order; one generator per augmentation, those of the mixing last."""
+        """Yields batches in the given order; one generator per augmentation, the mixing ones last."""
         before, after = generators[: len(self.augmentations)], generators[len(self.augmentations) :]
         batches = self.prepared(order, batch_size) if self.prepared else self._augmented(order, batch_size, before)
         return self._mixed(batches, after) if self.mixing else batches
@@ -165,11 +165,11 @@ class Feed:
 
 
 def to_channels_last(inputs: Tensor) -> Tensor:
-    """Images in channels_last, which makes a convolution step about 1.7 times as fast, on a CPU too."""
+    """Returns images in channels_last, which makes a convolution step about 1.7 times as fast, on a CPU too."""
     if inputs.dim() != 4:
         return inputs
     last = inputs.permute(0, 2, 3, 1).contiguous()
     count, height, width, channels = last.shape
-    # with one channel the strides are ambiguous, and kernels choose by them: said outright, the bits stay the same
+    # with one channel the strides are ambiguous, and kernels depend on them: explicit strides keep the bits
     strides = (height * width * channels, 1, width * channels, channels)
     return last.as_strided((count, channels, height, width), strides, last.storage_offset())

@@ -1,4 +1,4 @@
-"""What many runs of one process share: samples that are loaded and split once."""
+"""Shares loaded and split samples among the runs of one process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dltips.feed.splits import Split, Splits, split
 from dltips.tips.data import DataKnobs, Source
 
 Samples = tuple[Source, Splits, Split]
-MAX_KEPT = 4  # data sets at a time: a sweep over more of them loads some again
+MAX_KEPT = 4  # data sets: a sweep over more of them loads some again
 
 
 class DatasetCache:
-    """The samples of the runs that were prepared with it. They decide nothing by a seed but data.split_seed."""
+    """The samples of recent runs. Only data.split_seed decides them, no other seed."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Samples] = {}
 
     def samples(self, config: Config, common: DataKnobs, wanted: RequiredInputs | None) -> Samples:
-        """A config's source, its splits, and its training samples copied out. Errors: ConfigError."""
+        """Returns a config's source, its splits, and its copied training samples. Raises ConfigError."""
         key = _key(config, wanted)
         if key in self._kept:
-            self._kept[key] = self._kept.pop(key)  # the one that was asked for last goes last
+            self._kept[key] = self._kept.pop(key)  # move to the end: the least recently used is evicted first
             return self._kept[key]
         source = load(config.tip("data"), common, wanted)
         splits = split(source, common)

@@ -18,9 +18,9 @@ AUGMENT_CHUNK = 1024  # samples augmented at a time
 def expanded(
     split: Split, copies: int, augmentations: Sequence[Augment], generator_for: Callable[[int, int], Generator]
 ) -> Split:
-    """`copies` augmented copies of each sample, drawn once: copy 0 of all samples, copy 1 of all samples, ...
+    """Returns `copies` augmented copies of each sample, drawn once: copy 0 of all samples, copy 1 of all samples, ...
 
-    generator_for(copy, augmentation's number) gives the streams. Images stay uint8. Errors: ConfigError.
+    generator_for(copy, augmentation's number) gives the streams. Images stay uint8. Raises ConfigError.
     """
     if not augmentations:
         raise ConfigError("data.expand: needs augmentations to make copies with; write 'augmentation=[flip,crop]'")

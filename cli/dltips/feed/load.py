@@ -1,4 +1,4 @@
-"""A run's source, with what data.only_classes and data.image_size ask for, and what a pretrained net takes."""
+"""Loads a run's source, as data.only_classes, data.image_size and a pretrained net require."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dltips.tips.data.pictures import Form
 
 @dataclass(frozen=True)
 class RequiredInputs:
-    """What a net whose weights are there already takes; None where it takes what the data have."""
+    """The inputs that a pretrained net requires; None where it takes the data as they are."""
 
     channels: int | None  # of images
     sides: tuple[int, int] | None  # (H, W) of images
-    shape: tuple[int, ...] | None  # of any sample, exactly; data.image_size alone may still say other sides
+    shape: tuple[int, ...] | None  # exact shape of a sample; only data.image_size may ask for other sides
 
 
 def load(tip: Any, common: DataKnobs, wanted: RequiredInputs | None = None) -> Source:
-    """Acquire the source; what its images are yet to be brought to is its form, and notes say what the net wants.
+    """Loads the source and the form that its images still have to get; notes report the net's requirements.
 
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     wanted = wanted or RequiredInputs(None, None, None)
     if wanted.shape is not None and len(wanted.shape) == 3:
@@ -46,9 +46,9 @@ def load(tip: Any, common: DataKnobs, wanted: RequiredInputs | None = None) -> S
 
 
 def _acquired(tip: Any, common: DataKnobs, wanted: RequiredInputs) -> Source:
-    """Pictures that are given one size while they are read (image_folder) are given the net's at once.
+    """Loads the source; pictures resized while they are read (image_folder) get the net's size at once.
 
-    They are cut to a square, so that this is for square sides; others are resized afterwards.
+    They are cut to a square, so this is for square sides; others are resized afterwards.
     """
     if (
         wanted.sides is None
@@ -64,7 +64,7 @@ def _acquired(tip: Any, common: DataKnobs, wanted: RequiredInputs) -> Source:
 
 
 def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
-    """The samples of these classes alone, in all parts; class k is the k-th given. Errors: ConfigError."""
+    """Returns the samples of these classes only, in all parts; class k is the k-th given. Raises ConfigError."""
     if classes is None:
         return source
     chosen = [_class_index(name, source.classes) for name in classes]
@@ -85,7 +85,7 @@ def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
         if inputs is not None:
             renumbered = numbers[targets]
             rows = (renumbered >= 0).nonzero().flatten()
-            # the one copy that is made: what is left out need not be read from the disk
+            # the only copy: samples that are left out need not be read from the disk
             parts |= {f"{part}inputs": inputs.index_select(0, rows), f"{part}targets": renumbered[rows]}
     return replace(
         source,
@@ -109,7 +109,7 @@ def _class_index(name: int | str, classes: Sequence[str]) -> int:
 
 
 def _formed(source: Source, common: DataKnobs, wanted: RequiredInputs) -> Source:
-    """The source of images with the form that they are yet to be brought to, if it is another. Errors: ConfigError."""
+    """Returns the source with the form that its images still have to get, if it differs. Raises ConfigError."""
     channels, height, width = source.inputs.shape[1:]
     if wanted.shape is not None and len(wanted.shape) != 3:
         raise _shape_error((channels, height, width), str(wanted.shape))
@@ -141,7 +141,7 @@ def _formed(source: Source, common: DataKnobs, wanted: RequiredInputs) -> Source
 
 
 def _sides_text(sides: tuple[int, int]) -> str:
-    """(H, W) as people write it, the width first."""
+    """Formats (H, W) as users write it, the width first."""
     return f"{sides[1]}x{sides[0]}"
 
 

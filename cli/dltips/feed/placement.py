@@ -1,4 +1,4 @@
-"""Where a split lies: on the device if it fits, else streamed."""
+"""Places a split: on the device if it fits, else streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dltips.feed.splits import Split
 
 
 def place_split(split: Split, placement: str, device: torch.device) -> Batches:
-    """Resident or streaming, as asked; `auto` takes the device if the split fills at most half of what is free."""
+    """Returns resident or streaming batches, as configured; `auto` is resident up to half of the free memory."""
     if placement == "auto":
         bytes_needed = len(split) * split.inputs[:1].nbytes
         placement = "resident" if bytes_needed <= free_memory(device) / 2 else "stream"
@@ -18,5 +18,5 @@ def place_split(split: Split, placement: str, device: torch.device) -> Batches:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device, or this machine, has left."""
+    """Returns the free bytes of the device, or of this machine."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory.available()

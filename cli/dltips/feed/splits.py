@@ -1,4 +1,4 @@
-"""Train, validation and test: decided by data.split_seed alone, so that runs over seeds share them."""
+"""Splits into train, validation and test, by data.split_seed alone, so that runs over seeds share the splits."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Split:
         return len(self.targets) if self.indices is None else len(self.indices)
 
     def taken(self) -> Split:
-        """The same with its samples copied out, so that nothing else is held."""
+        """Returns the same with copied samples, so that the source's arrays can be freed."""
         if self.indices is None:
             return self
         return Split(self.inputs.index_select(0, self.indices), self.targets.index_select(0, self.indices))
 
 
 class Formed(Split):
-    """A split whose images are brought to another form: these alone, and not before they are asked for.
+    """A split whose images are resized when they are read, and only those.
 
-    So 100 of 70,000 images are enlarged in no time, and those of the test when they are evaluated. Its indices are
-    those of its own arrays. `key` is the knob that an error names if they do not fit into memory.
+    So 100 of 70,000 images take no time, and the test images are resized when they are evaluated. Its indices refer to
+    its own arrays. `key` is the knob that an error names if they do not fit into memory.
     """
 
     raw: Split
@@ -47,7 +47,7 @@ class Formed(Split):
 
     def __init__(self, raw: Split, form: Form, key: str) -> None:
         targets = raw.targets if raw.indices is None else raw.targets.index_select(0, raw.indices)
-        # past the attributes of a frozen dataclass
+        # bypasses the frozen dataclass
         self.__dict__.update(raw=raw, form=form, key=key, targets=targets, indices=torch.arange(len(raw)))
 
     @cached_property
@@ -68,9 +68,9 @@ class Splits:
 
 
 def split(source: Source, common: DataKnobs) -> Splits:
-    """Cut the source by a permutation seeded with split_seed; official validation and test sets stay untouched.
+    """Splits the source by a permutation seeded with split_seed; official validation and test sets stay untouched.
 
-    Errors: ConfigError if a part would be empty.
+    Raises ConfigError if a part would be empty.
     """
     count = len(source.targets)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(common.split_seed))
@@ -100,7 +100,7 @@ def split(source: Source, common: DataKnobs) -> Splits:
         "label_noise": common.label_noise,
         "counts": [len(part) for part in parts],
     }
-    if common.per_class is not None:  # there are as many with a subset of that size
+    if common.per_class is not None:  # a subset of that size has as many
         hashed["per_class"] = common.per_class
     if source.form is not None:
         subset_key = "data.subset" if common.per_class is None else "data.per_class"
@@ -111,9 +111,9 @@ def split(source: Source, common: DataKnobs) -> Splits:
 
 
 def _subset(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
-    """The first of the training split's indices, as subset or per_class says: more of them have all of fewer.
+    """Returns the first training indices, by subset or per_class: a smaller subset is part of a larger one.
 
-    Of the classes as the source knows them: label noise comes after. Errors: ConfigError if there are not so many.
+    By the source's own labels: label noise comes after. Raises ConfigError if there are not enough.
     """
     if common.subset is not None and common.subset > len(train):
         raise ConfigError(f"data.subset: {common.subset} is more than the {len(train)} samples of the training split")
@@ -136,9 +136,9 @@ def _official(inputs: Tensor | None, targets: Tensor | None) -> Split | None:
 
 
 def _noisy_labels(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
-    """The source's labels with a share of the training split's replaced by another class, each as likely.
+    """Returns the source's labels with a share of the training split's replaced by another class, each equally likely.
 
-    Drawn from split_seed, so that runs over seeds share the noise, and more noise keeps what less noise had.
+    Drawn from split_seed, so that runs over seeds share the noise, and more noise includes less noise.
     """
     wrong = round(common.label_noise * len(train))
     classes = len(source.classes)

@@ -1,1 +1,1 @@
-"""What reads runs: statistics, diagnosis, comparison, curves."""
+"""Reads runs: statistics, comparison, curves, TensorBoard's view."""

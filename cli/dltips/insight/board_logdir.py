@@ -1,4 +1,4 @@
-"""The folder that TensorBoard is shown: runs under readable names, and the means of groups as runs of their own."""
+"""Makes the folder that TensorBoard reads: runs under readable names, and the groups' means as further runs."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from dltips.runs.past_runs import PastRun, is_number, runs_in
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 BANDS = "mean and 95 % interval over seeds"  # the heading in the Custom Scalars tab
-LONGEST = 60  # characters of a name's part: TensorBoard's legend shows about so many, and file systems take 255 bytes
-# What a band is made of. A heading of its own in Time Series, which ~ puts last; and tags that no run has: of one that
-# had the first alone TensorBoard would say that it lacks the others.
+LONGEST = 60  # characters of a part of a name: TensorBoard's legend shows about so many
+# The tags of a band. Their own heading in Time Series, which ~ sorts last; and tags that no run has: for a run with
+# only the first one TensorBoard would report the others as missing.
 BAND = ("~interval/{}/mean", "~interval/{}/low", "~interval/{}/high")
 
 
 @dataclass(frozen=True)
 class BoardLayout:
-    """What TensorBoard is to show, each by its name there: runs, and groups of at least two seeds."""
+    """The runs and the groups of at least two seeds that TensorBoard shows, by their names there."""
 
     runs: Mapping[str, PastRun]
     means: Mapping[str, RunGroup]
 
     def metrics(self) -> list[str]:
-        """What decides, as the runs were told, and the curves that every run has."""
+        """Returns the deciding metrics, and the curves that every run has."""
         told = (run.settings.get("metric") for run in self.runs.values())
         return list(
             dict.fromkeys([*(metric for metric in told if isinstance(metric, str) and is_score(metric)), *CURVES])
         )
 
     def without_events(self) -> list[PastRun]:
-        """Runs that wrote no events: their curves are taken from metrics.jsonl."""
+        """Returns the runs without events, whose curves are taken from metrics.jsonl."""
         return [run for run in self.runs.values() if lacks_events(run)]
 
 
 def arrange(runs: Sequence[PastRun]) -> BoardLayout:
-    """Names by what differs: `init=he lr=0.1/seed 0`, and `init=he lr=0.1/mean` for the group.
+    """Names runs by their differences: `init=he lr=0.1/seed 0`, and `init=he lr=0.1/mean` for the group.
 
-    A sweep's runs are compared with one another alone; where there is more than the one sweep its folder's name comes
-    in front. A run that stands for itself, and whose settings make no short name, is called by its folder.
+    A sweep's runs are compared only with one another; with more than the one sweep, its folder's name comes first. A
+    run on its own, whose settings make no short name, is called by its folder.
     """
     sweeps: dict[Path | None, list[PastRun]] = defaultdict(list)
     for run in runs:
@@ -77,7 +77,7 @@ def arrange(runs: Sequence[PastRun]) -> BoardLayout:
 
 
 def _keys(sweep: Path | None, runs: Sequence[PastRun]) -> list[str] | None:
-    """What a sweep says it varies, from its first run on, and what differs besides."""
+    """Returns the keys that a sweep varies, from its first run on, and further differences."""
     if sweep is None:
         return None
     try:
@@ -90,7 +90,7 @@ def _keys(sweep: Path | None, runs: Sequence[PastRun]) -> list[str] | None:
 
 
 def _labels(found: Sequence[RunGroup]) -> list[str]:
-    """The groups' settings, `optimizer.lr` as `lr` where no other key ends so."""
+    """Returns the groups' settings, `optimizer.lr` as `lr` if no other key ends so."""
     keys = {key for group in found for key in group.settings}
     ends: dict[str, set[str]] = defaultdict(set)
     for key in keys:
@@ -103,13 +103,13 @@ def _labels(found: Sequence[RunGroup]) -> list[str]:
 
 
 def _part(name: str) -> str:
-    """A folder's name: no slash, nothing that cannot be shown, not hidden, not too long."""
+    """Returns a folder's name: no slash, no unprintable character, not hidden, not too long."""
     shown = "".join("_" if char in '/\\:*?"<>|' or not char.isprintable() else char for char in name).strip(" .")
     return (shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…") or "_"
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    """The name, with a number if it is taken."""
+    """Returns the name, with a number if it is taken."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -118,11 +118,11 @@ def _free(name: str, taken: Iterable[str]) -> str:
 
 
 def hyperparameters(runs: Sequence[PastRun]) -> tuple[dict[str, Setting], list[dict[str, Setting]], list[str]]:
-    """For the HParams tab: every key of any run with an example of its type, each run's values, and what differs.
+    """Returns HParams' columns (each key of any run with an example), each run's values, and the differing keys.
 
     A key whose values are of more than one type is text.
     """
-    # what text() makes of a key and a text, TensorBoard can read, whoever wrote them
+    # text() of a key and a text is readable for TensorBoard, whatever they contain
     settings = [{text(key): value for key, value in run.settings.items() if value is not None} for run in runs]
     kinds: dict[str, set[type]] = defaultdict(set)
     for one in settings:
@@ -145,7 +145,7 @@ def _kind(value: Any) -> type:
 
 
 def lacks_events(run: PastRun) -> bool:
-    """Whether a run wrote no events and is not going to: it was told so, or is over."""
+    """Returns whether a run has no events and will have none: log.tensorboard is off, or the run is over."""
     told = run.settings.get("log.tensorboard") is False
     return (told or run.status != "unfinished") and not _event_files(run.path)
 
@@ -159,7 +159,7 @@ def _event_files(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Read(PastRun):
-    """A run whose records were read, down to the curves."""
+    """A run with its records, reduced to the curves."""
 
     kept: list[dict[str, Any]] = field(repr=False)
 
@@ -169,7 +169,7 @@ class _Read(PastRun):
 
 @dataclass
 class _Written:
-    """What lies in one folder: its file of ours, what it was made from, and the points that are in it."""
+    """The content of one folder: our event file, its source, and its points."""
 
     source: Any
     file: EventFile
@@ -179,7 +179,7 @@ class _Written:
 
 
 class Board:
-    """Keeps a folder as the runs in some places are: `logs` in the folder given is what TensorBoard reads.
+    """Keeps a folder up to date with the runs at some paths; TensorBoard reads `logs` in it.
 
     A run is a folder of links to its event files, and a small file of ours in front of them, whose columns for HParams
     win: TensorBoard takes the first that it reads. So all runs agree on the columns, whatever their versions and
@@ -195,7 +195,7 @@ class Board:
         self._records: dict[Path, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
     def refresh(self) -> BoardLayout:
-        """Look at the runs again: new ones are added, lost ones go, means follow. Errors: ConfigError, OSError."""
+        """Scans the runs again: adds new ones, removes lost ones, updates means. Raises ConfigError, OSError."""
         layout = arrange(runs_in(self.places))
         metrics = layout.metrics()
         sources: dict[str, Any] = {name: run.path for name, run in layout.runs.items()}
@@ -230,7 +230,7 @@ class Board:
 
     def _add_mean(self, name: str, metrics: Sequence[str], began: float | None) -> None:
         folder = self._empty()
-        # before the first run: the Custom Scalars tab lists what it shows by its start
+        # before the first run: the Custom Scalars tab lists runs by their start
         file = EventFile(folder, "0", started=None if began is None else began - 1)
         file.bands(BANDS, {metric: _tags(metric) for metric in metrics})
         self._place(name, folder, _Written("mean", file))
@@ -241,7 +241,7 @@ class Board:
         return self._new
 
     def _place(self, name: str, folder: Path, written: _Written) -> None:
-        """Into what TensorBoard reads, whole at once."""
+        """Moves a complete folder to where TensorBoard reads it."""
         place = self.logs / name
         place.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(place)
@@ -249,7 +249,7 @@ class Board:
         self._written[name] = written
 
     def _follow(self, name: str, run: PastRun, metrics: Sequence[str]) -> None:
-        """Links to the event files that are there now; for a run without any, its curves from metrics.jsonl."""
+        """Links the present event files; of a run without any, writes its curves from metrics.jsonl."""
         place, written = self.logs / name, self._written[name]
         for file in _event_files(run.path):
             if not (place / file).is_symlink():
@@ -278,7 +278,7 @@ class Board:
         _update(written, points)
 
     def _read(self, run: PastRun, metrics: Sequence[str]) -> _Read:
-        """A run with its records, read again only when their file has changed."""
+        """Returns a run with its records, which are read again only if their file has changed."""
         try:
             found = (run.path / METRICS).stat()
             state = (found.st_size, found.st_mtime_ns)
@@ -292,7 +292,7 @@ class Board:
 
 
 def _update(written: _Written, points: Mapping[int, dict[str, float]]) -> None:
-    """Write the steps that are new, from the first on that has changed."""
+    """Writes the steps from the first new or changed one on."""
     steps = sorted({*points, *written.points})
     changed = next((step for step in steps if points.get(step) != written.points.get(step)), None)
     if changed is None:
@@ -310,17 +310,17 @@ def _tags(metric: str) -> tuple[str, str, str]:
 
 
 def _values(metric: str, point: Point) -> dict[str, float]:
-    """The mean as if it were a run's, and the band."""
+    """Returns the mean, under the tag of a run's metric, and the band."""
     return {metric: point.mean} | dict(zip(_tags(metric), (point.mean, point.low, point.high), strict=True))
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers; null, which stands for one that is not finite, and whatever else somebody wrote there, are NaN."""
+    """Returns the numbers; null, which stands for a value that is not finite, and anything else become NaN."""
     return {key: float(value) if is_number(value) else math.nan for key, value in record.items() if key != "epoch"}
 
 
 def _began(run: PastRun) -> float | None:
-    """When the run wrote its config, which is first; TensorBoard orders runs by it."""
+    """Returns when the run wrote its config, its first file; TensorBoard sorts runs by it."""
     try:
         return (run.path / CONFIG).stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""What is said below a comparison: on its metric, its seeds, its survivors, its pairs, its data and code."""
+"""Writes the notes below a comparison: on its metric, its seeds, its lost runs, its pairs, its data and code."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.groups import ALL, RunGroup, differing, text
 from dltips.runs.past_runs import USED, PastRun
 
-LOST = ("diverged", "failed")  # what the setting may be to blame for; a run that was pruned or cut off says nothing
+LOST = ("diverged", "failed")  # statuses that may be the setting's fault; a pruned or interrupted run says nothing
 NAMED = 5  # groups in a note
 
 
 def named(labels: Iterable[str]) -> str:
-    """` (init=zeros, init=he)`: the groups by name where they are few."""
+    """Returns ` (init=zeros, init=he)`: the groups by name if they are few."""
     names = [name for name in dict.fromkeys(labels) if name != ALL]
-    if len(", ".join(names)) > 80:  # each stands in the table anyway
+    if len(", ".join(names)) > 80:  # the table has each of them anyway
         return f" (in {len(names)} group{'' if len(names) == 1 else 's'})"
     return f" ({', '.join(names)})" if names else ""
 
@@ -36,7 +36,7 @@ def of_metrics(asked: str | None, deciding: Counter[str]) -> list[str]:
 
 
 def of_survivors(rows: Sequence[ComparedGroup]) -> list[str]:
-    """Which means are of survivors, and where their groups stand for it."""
+    """Notes which means are of surviving runs only, and the place of their groups in the order."""
     some = [row for row in rows if row.spread and row.lost]
     if not some:
         return []
@@ -53,7 +53,7 @@ def of_survivors(rows: Sequence[ComparedGroup]) -> list[str]:
 
 
 def of_rows(rows: Sequence[ComparedGroup], by: Sequence[str] | None, made: Sequence[RunGroup]) -> list[str]:
-    """On what makes a group's value per seed, and on the pairs that a p value is made of."""
+    """Notes how a group's value per seed is computed, and the pairs of each p value."""
     notes = []
     within = dict.fromkeys(key for group in made for key in differing(group.runs)) if by is not None else {}
     inside = [key for key in within if key not in (by or ())]
@@ -78,7 +78,7 @@ def _settings(runs: Iterable[PastRun], keys: Sequence[str]) -> frozenset[tuple[s
 
 
 def _pair_notes(rows: Sequence[ComparedGroup]) -> list[str]:
-    """Where a p value is missing, or stands on fewer seeds than n says."""
+    """Notes missing p values, and p values of fewer seeds than n."""
     others = [row for row in rows if not row.reference]
     if len(others) == len(rows) or not others:
         return []
@@ -100,7 +100,7 @@ def _pair_notes(rows: Sequence[ComparedGroup]) -> list[str]:
 
 
 def of_provenance(used: Sequence[PastRun]) -> list[str]:
-    """Whether the runs are of the same data and code."""
+    """Notes whether the runs share data and code."""
     notes = []
     what: tuple[tuple[str, Callable[[int], str]], ...] = (
         ("data_hash", lambda count: f"the runs are of {count} data sets or splits: their scores are of other samples"),

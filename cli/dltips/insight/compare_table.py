@@ -1,4 +1,4 @@
-"""A comparison as text and as CSV."""
+"""Formats a comparison as text and as CSV."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dltips.insight.compared_group import ComparedGroup
 from dltips.insight.comparison import Comparison, record
 from dltips.insight.groups import text, wrapped
 
-WIDTH, NARROWEST = 100, 24  # of the table where it goes to no terminal; of its first column
-SPARED = ("MB", "seconds", "sd")  # columns that a narrow terminal does without, in this order
+WIDTH, NARROWEST = 100, 24  # of the table outside a terminal; of its first column
+SPARED = ("MB", "seconds", "sd")  # columns left out in a narrow terminal, in this order
 NOTHING, PRUNED = "-", "pruned"
-LONGEST = 12  # letters of what became of a group's runs; ours are shorter
-MOST = 50  # rows in a terminal: who wants more reads the CSV
+LONGEST = 12  # letters of a status; ours are shorter
+MOST = 50  # rows in a terminal; the CSV has all
 
 
 def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
-    """The lines, each with whether it is to stand out: the head, and the reference's row. Long labels are wrapped.
+    """Returns the lines, each with whether it is highlighted: the head, and the reference's row. Wraps long labels.
 
-    Groups of pruned runs alone, of which a search has many, and columns that say nothing are not in it.
+    Groups of pruned runs alone, of which a search has many, and columns without information are left out.
     """
     there = shown_rows(comparison)
     rows = there[:MOST]
@@ -56,12 +56,12 @@ def table(comparison: Comparison, width: int = WIDTH) -> list[tuple[str, bool]]:
 
 
 def shown_rows(comparison: Comparison) -> Sequence[ComparedGroup]:
-    """The rows without the groups of pruned runs alone; all where there is nothing else."""
+    """Returns the rows without the groups of pruned runs alone; all rows if there are no others."""
     return [row for row in comparison.rows if row.spread or set(row.left_out) != {PRUNED}] or comparison.rows
 
 
 def below(comparison: Comparison) -> list[str]:
-    """What is to be known about the table: what was left out, how it was calculated."""
+    """Returns the notes below the table: what is left out, how values are computed."""
     lines = []
     count = comparison.left_out_count
     if count:
@@ -82,7 +82,7 @@ def below(comparison: Comparison) -> list[str]:
 
 
 def _first(comparison: Comparison) -> str:
-    """What the first group is."""
+    """Returns the description of the first group."""
     return "best" if comparison.better else "lowest"
 
 
@@ -112,7 +112,7 @@ def _cells(row: ComparedGroup, comparison: Comparison, number: Formatter) -> lis
 
 
 class Formatter:
-    """Numbers of one table with as many decimals as make four digits of the largest, and at least four below ten."""
+    """Formats one table's numbers with decimals for four digits of the largest, and at least four below ten."""
 
     def __init__(self, largest: float) -> None:
         self.scientific = largest >= 1e9 or 0 < largest < 1e-4
@@ -124,7 +124,7 @@ class Formatter:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line per group, full precision; the settings that tell the groups apart have a column each."""
+    """Returns a line per group, in full precision; each differing setting has a column."""
     stream = io.StringIO()
     keys = list(comparison.by)
     records = [record(row) for row in comparison.rows]

@@ -12,10 +12,10 @@ from dltips.runs.past_runs import PastRun
 
 @dataclass(frozen=True)
 class ComparedGroup:
-    """One group. `spread` is over its seeds, None where no run of it finished; `difference` is to the reference.
+    """One group. `spread` is over its seeds, None without a finished run; `difference` is to the reference.
 
-    `lost` are the runs that diverged or failed, or did not reach the goal that is compared, save those that another run
-    of their seed and settings made up for.
+    `lost` are the runs that diverged or failed, or did not reach the compared goal, unless another run of their seed
+    and settings replaces them.
     """
 
     group: RunGroup
@@ -34,7 +34,7 @@ class ComparedGroup:
 
     @property
     def n(self) -> str:
-        """The seeds, `4/8` where some were lost; of seeds that were lost in part (--by) the runs."""
+        """The number of seeds, `4/8` if some were lost; if seeds were lost in part (--by), of runs."""
         if not self.lost:
             return str(len(self.by_seed))
         seeds = set(replace(self.group, runs=self.lost).seeds())

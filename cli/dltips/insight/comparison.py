@@ -1,10 +1,10 @@
-"""Groups of runs compared: a row each, the best first, with its paired difference to a reference.
+"""Compares groups of runs: a row each, the best first, with its paired difference to a reference.
 
-A group of which runs diverged or failed has the mean of those that survived, which flatters it: it stands below the
-complete groups, and is compared to only where there is no complete one, or where it was named.
+A group with diverged or failed runs has the mean of the surviving ones, which is too good: it stands below the
+complete groups, and is the reference only if there is no complete one, or if it was named.
 
-p values are of paired t-tests over the seeds that both groups have, adjusted by Holm over the rows. Where the reference
-is the best group, it was picked by looking at the same scores, so that p flatters it; a baseline is named beforehand.
+p values are of paired t-tests over the seeds that both groups have, adjusted by Holm over the rows. A reference that
+is the best group was chosen by the same scores, so that p is too small; a baseline is named beforehand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dltips.runs.past_runs import USED, PastRun, is_run
 @dataclass(frozen=True)
 class Comparison:
     metric: str
-    better: metrics.Better | None  # None: neither way is; the rows are in the order of their means, the lowest first
+    better: metrics.Better | None  # None: neither way; rows are sorted by their means, the lowest first
     by: Sequence[str]
     rows: Sequence[ComparedGroup]
     left_out: Sequence[str]  # "2 diverged (init=zeros)"
@@ -45,7 +45,7 @@ class Comparison:
 def compare(
     runs: Sequence[PastRun], by: Sequence[str] | None = None, metric: str | None = None, baseline: str | None = None
 ) -> Comparison:
-    """The table of these runs. Errors: ConfigError for a setting, a metric or a baseline that is not there."""
+    """Returns the table of these runs. Raises ConfigError for an unknown setting, metric or baseline."""
     deciding = Counter(_deciding(run) for run in runs if run.status == USED)
     chosen = _metric(runs, metric, deciding)
     made = groups(runs, by)
@@ -75,18 +75,18 @@ def compare(
 
 
 def _better(runs: Iterable[PastRun], metric: str) -> metrics.Better | None:
-    """As the runs say, of a layer's statistic as the table says; of a score that neither knows, by its name."""
+    """Returns the direction: of the runs, of a layer's statistic by the table; of an unknown score by its name."""
     found = next((better for run in runs if (better := run.better(metric)) is not None), None)
     return found or (None if metric.startswith("layers/") else metrics.direction(metric))
 
 
 def _deciding(run: PastRun) -> str:
-    """The metric that chose the run's best epoch."""
+    """Returns the metric that chose the run's best epoch."""
     return text(run.settings.get("metric") or run.summary.get("metric") or "val/accuracy")
 
 
 def _metric(runs: Iterable[PastRun], asked: str | None, deciding: Counter[str]) -> str:
-    """The metric to compare by: the one asked for, or the one by which most runs decided. Errors: ConfigError."""
+    """Returns the metric to compare by: the requested one, or the one that most runs decided by. Raises ConfigError."""
     if asked is None:
         return deciding.most_common(1)[0][0] if deciding else "val/accuracy"
     if (goal := metrics.goal(asked)) is None:
@@ -99,7 +99,7 @@ def _metric(runs: Iterable[PastRun], asked: str | None, deciding: Counter[str]) 
 
 
 def _check_known(runs: Iterable[PastRun], asked: str, figures: Sequence[str]) -> None:
-    """Errors: ConfigError for a name that no run has, with the nearest, or all but the layers' statistics."""
+    """Raises ConfigError for a name that no run has, with the nearest, or with all but the layers' statistics."""
     scores = dict.fromkeys(name for run in runs for name in _scores(run)) | dict.fromkeys(figures)
     if asked in scores:
         return
@@ -115,7 +115,7 @@ def _scores(run: PastRun) -> list[str]:
 
 
 def _row(group: RunGroup, metric: str) -> ComparedGroup:
-    """A group's mean over its seeds, repeats of one seed averaged first."""
+    """Returns a group's mean over its seeds, repeats of one seed averaged first."""
     finished = [run for run in group.runs if run.status == USED]
     values = {id(run): value for run in finished if (value := run.value(metric)) is not None}
     used = [run for run in finished if id(run) in values]
@@ -137,7 +137,7 @@ def _row(group: RunGroup, metric: str) -> ComparedGroup:
 
 
 def _lost(group: RunGroup, used: Sequence[PastRun], metric: str) -> list[PastRun]:
-    """The runs that diverged, failed or missed the goal, where no other of their seed and settings is averaged."""
+    """Returns the diverged, failed and goal-missing runs without an averaged one of the same seed and settings."""
     averaged = set(map(id, used))
     became = (*compare_notes.LOST, USED) if metrics.goal(metric) else compare_notes.LOST
     lost = [run for run in group.runs if run.status in became and id(run) not in averaged]
@@ -163,7 +163,7 @@ def _why_left_out(run: PastRun, metric: str) -> str:
 
 
 def _sorted(rows: Iterable[ComparedGroup], better: metrics.Better | None) -> list[ComparedGroup]:
-    """The best mean first, below the complete groups those that lost runs, groups without a mean last."""
+    """Sorts the best mean first, groups that lost runs below the complete ones, groups without a mean last."""
 
     def order(row: ComparedGroup) -> tuple[bool, bool, float]:
         if row.spread is None:
@@ -174,7 +174,7 @@ def _sorted(rows: Iterable[ComparedGroup], better: metrics.Better | None) -> lis
 
 
 def _baseline(asked: str, rows: Sequence[ComparedGroup], metric: str) -> ComparedGroup:
-    """The row of a group's label, of some of its settings, or of a run folder in it. Errors: ConfigError."""
+    """Returns the row of a group's label, of some of its settings, or of one of its run folders. Raises ConfigError."""
     matching = [row for row in rows if row.group.label in (asked, " ".join(asked.split()))]
     if not matching and is_run(folder := Path(os.path.expanduser(asked))):
         wanted = os.path.realpath(folder)
@@ -197,7 +197,7 @@ def _baseline(asked: str, rows: Sequence[ComparedGroup], metric: str) -> Compare
 
 
 def _nearest(asked: str, labels: Sequence[str]) -> str:
-    """The label, or the part of one, that may have been meant; else the first labels."""
+    """Returns the nearest label, or part of one; else the first labels."""
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
     hint = suggest(asked, {*labels, *(pair for label in labels for pair in label.split())})
     return hint.or_else(f"; there is: {', '.join(labels[:5])}{more}")
@@ -215,7 +215,7 @@ def _has(group: RunGroup, key: str, value: str) -> bool:
 
 
 def _same(shown: str, typed: str) -> bool:
-    """As text, or as numbers: 1e-2 is 0.01."""
+    """Returns whether they are equal as texts or as numbers: 1e-2 is 0.01."""
     try:
         return shown == typed or float(shown) == float(text(float(typed)))
     except ValueError:
@@ -223,7 +223,7 @@ def _same(shown: str, typed: str) -> bool:
 
 
 def _against(rows: Sequence[ComparedGroup], reference: ComparedGroup) -> list[ComparedGroup]:
-    """The rows with their paired differences to the reference, and p adjusted over all of them."""
+    """Returns the rows with their paired differences to the reference, and p adjusted over all of them."""
     compared = []
     for row in rows:
         shared = [seed for seed in row.by_seed if seed in reference.by_seed]
@@ -237,7 +237,7 @@ def _against(rows: Sequence[ComparedGroup], reference: ComparedGroup) -> list[Co
 
 
 def _left_out(runs: Iterable[PastRun], made: Sequence[RunGroup], metric: str) -> list[str]:
-    """What was not averaged, by what became of it: `2 diverged (init=zeros)`."""
+    """Returns the runs left out of the means, by status: `2 diverged (init=zeros)`."""
     label_of = {id(run): group.label for group in made for run in group.runs}
     found: dict[str, list[str]] = {}
     for run in runs:
@@ -246,7 +246,7 @@ def _left_out(runs: Iterable[PastRun], made: Sequence[RunGroup], metric: str) ->
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All of it as plain data, for programs."""
+    """Returns all of it as plain data, for programs."""
     reference = comparison.reference
     return {
         "metric": comparison.metric,
@@ -260,7 +260,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON can have it: NaN and infinity, which it has not, become text."""
+    """Returns a setting for JSON: NaN and infinity, which JSON lacks, become text."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:

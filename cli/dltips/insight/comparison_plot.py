@@ -1,4 +1,4 @@
-"""The curves of a comparison: the mean over seeds per group, with its 95 % interval as a band."""
+"""Draws the curves of a comparison: the mean over seeds per group, with its 95 % interval as a band."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from dltips.metrics import is_of_run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 8  # groups: more curves cannot be told apart
+MOST = 8  # groups: more curves cannot be distinguished
 SUFFIXES = (".png", ".svg", ".pdf")
-# Okabe and Ito 2008, told apart with any colour vision; yellow is too light for lines on white
+# Okabe and Ito 2008, distinguishable with any colour vision; yellow is too light for lines on white
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888")
 
 
 def check_target(path: Path) -> None:
-    """Before anything is read: can the picture be written there? Errors: ConfigError."""
+    """Checks, before anything is read, that the picture can be written. Raises ConfigError."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"plot: {path} is no picture that can be written; end it in {', '.join(SUFFIXES)}")
     place = path.expanduser().parent
@@ -38,9 +38,9 @@ def check_target(path: Path) -> None:
 
 
 def draw(comparison: Comparison, path: Path) -> list[str]:
-    """Draw the best groups' curves; `path` is replaced whole or not at all. What there is to say about it, in lines.
+    """Draws the best groups' curves and replaces `path` atomically; returns notes on the picture.
 
-    Errors: ConfigError where there is nothing to draw.
+    Raises ConfigError if there is nothing to draw.
     """
     if is_of_run(comparison.metric):
         raise ConfigError(
@@ -79,8 +79,8 @@ def draw(comparison: Comparison, path: Path) -> list[str]:
 
 
 def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: Path) -> bool:
-    """Draw, and say whether a band was cut."""
-    # late, because it takes 0.25 s; and not pyplot, whose global state would only be in the way
+    """Draws; returns whether a band was cut."""
+    # late, because it takes 0.25 s; not pyplot, whose global state is not needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,7 +105,7 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
             linewidth=0,
         )
     cut = scale(axes, curves, metric)
-    # in the order of the table, beside the curves: over them it would hide some
+    # in the table's order, beside the curves: inside it would hide some
     legend = figure.legend(
         loc="outside right upper", frameon=False, fontsize=9, title="group (seeds)", alignment="left"
     )
@@ -114,7 +114,7 @@ def _picture(curves: Sequence[tuple[str, Sequence[Point]]], metric: str, path: P
         written.set_parse_math(False)
     try:
         with replacing(path) as temporary, warnings.catch_warnings():
-            # a label may hold characters that the font lacks; they are drawn as boxes
+            # a character of a label that the font lacks is drawn as a box
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             canvas.print_figure(temporary, format=path.suffix.lower().removeprefix("."))
     except OSError as error:
@@ -132,7 +132,7 @@ def _wrapped(label: str) -> str:
 
 
 def scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str) -> bool:
-    """Axes that show the means and their bands; whether one of these was too wide and is cut."""
+    """Scales the axes to the means and their bands; returns whether a band was too wide and is cut."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     points = [point for _, points in curves for point in points]
@@ -157,7 +157,7 @@ def scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str
         room = _room(points)
         bottom, top, cut = _limits(points, low - room, high + room)
         margin = (top - bottom) * 0.05 or abs(high) * 0.05 or 1.0
-        if low >= 0 and high <= 1 and not metric.endswith("loss"):  # a fraction: nothing of it lies beyond 0 and 1
+        if low >= 0 and high <= 1 and not metric.endswith("loss"):  # a fraction: never beyond 0 and 1
             bottom, top = max(bottom, 0.0), min(top, 1.0)
             axes.set_ylim(max(bottom - margin, -0.02), min(top + margin, 1.02))
         else:
@@ -168,9 +168,10 @@ def scale(axes: Axes, curves: Sequence[tuple[str, Sequence[Point]]], metric: str
 
 
 def _room(points: Sequence[Point]) -> float:
-    """What bands may take above the highest mean, and below the lowest: as much as the means do, or twice as much as
-    bands take as a rule. Of two seeds one is nine standard deviations wide, of three two and a half: those of two are
-    the rule only where there are no others.
+    """Returns the space for bands beyond the highest and the lowest mean: the means' height, or twice a usual band.
+
+    A band of two seeds is nine standard deviations wide, of three two and a half: those of two are the usual ones only
+    if there are no others.
     """
     means = [point.mean for point in points]
     halves = [(point.n, point.high - point.mean) for point in points if point.n > 1]
@@ -179,7 +180,7 @@ def _room(points: Sequence[Point]) -> float:
 
 
 def _limits(points: Sequence[Point], lowest: float, highest: float) -> tuple[float, float, bool]:
-    """What holds the means and the bands that keep within bounds, and whether there are others, which are cut."""
+    """Returns limits for the means and the bands within bounds, and whether other bands are cut."""
     bottom = min(point.low if point.low >= lowest else point.mean for point in points)
     top = max(point.high if point.high <= highest else point.mean for point in points)
     return bottom, top, any(point.low < lowest or point.high > highest for point in points)

@@ -1,4 +1,4 @@
-"""What tells two runs apart: settings, results, and what they were run with."""
+"""Compares two runs: settings, results, and provenance."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dltips.runs.past_runs import PastRun
 
 ENVIRONMENT = "environment.json"
 ABSENT = "(absent)"
-# of environment.json or summary.json, in this order
+# keys of environment.json or summary.json, in this order
 CIRCUMSTANCES = ("status", "code_version", "data_hash", "weights_hash", "device", "threads", "platform")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key of which two runs have different values. What a run does not have is not in `values`: {0: .., 1: ..}."""
+    """One key with different values in two runs. A missing value is not in `values`: {0: .., 1: ..}."""
 
     key: str
     values: Mapping[int, Any]
 
-    digits: int | None = None  # of a result; a setting is shown in full
+    digits: int | None = None  # of a result; None for a setting, which is shown in full
 
     def shown(self, side: int) -> str:
         value = self.values.get(side)
@@ -34,19 +34,19 @@ class Change:
 
 
 def settings(first: PastRun, second: PastRun) -> list[Change]:
-    """The settings that differ, family by family; those that only one run has are among them."""
+    """Returns the differing settings, family by family, those that only one run has included."""
     return sorted(_changes(first.settings, second.settings), key=lambda change: rank(change.key)[0])
 
 
 def results(first: PastRun, second: PastRun) -> list[Change]:
-    """The scores of the best epoch and the figures of the whole run that differ."""
+    """Returns the differing scores of the best epoch and figures of the run."""
     names = list(dict.fromkeys(name for run in (first, second) for name in (*_best(run), *FIGURES)))
     sides = [{name: value for name in names if (value := run.value(name)) is not None} for run in (first, second)]
     return [replace(change, digits=6) for change in _changes(*sides)]
 
 
 def provenance(first: PastRun, second: PastRun) -> list[Change]:
-    """The status, and the versions, data and machine that differ."""
+    """Returns the status, and the differing versions, data and machine."""
     changes = _changes(_circumstances(first), _circumstances(second))
     return sorted(changes, key=lambda change: [*CIRCUMSTANCES, change.key].index(change.key))
 

@@ -1,4 +1,4 @@
-"""Runs put together that differ in their seed alone, and the names of what tells such groups apart."""
+"""Groups runs that differ only in their seed, and labels the groups by their differences."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dltips.catalog.registry import FAMILIES, STACKABLE
 from dltips.errors import ConfigError, suggest
 from dltips.runs.past_runs import PastRun
 
-# What does not decide the result, or is what a group's runs are repeated over.
+# Keys that do not decide the result, or over which a group's runs are repeated
 IGNORED = frozenset({"seed", "name", "resume", "device", "devices"})
 IGNORED_SECTIONS = ("log.", "checkpoint.")
-ALL = "all"  # the label of the only group
-DIGITS = 12  # of a number: 0.1 + 0.2 is 0.3, and no two that were typed become one
-FEW = 6  # that a label has of a number, where they tell the groups apart: one that was drawn has 17
+ALL = "all"  # the label of a single group
+DIGITS = 12  # digits of a number: 0.1 + 0.2 is 0.3, and no two typed numbers become equal
+FEW = 6  # digits in a label, if they distinguish the groups: a sampled number has 17
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of the same settings. `settings` are those that tell the group from the others; the label says them.
+    """Runs of the same settings. `settings` are those that distinguish the group; the label shows them.
 
-    There is one run per seed, save where a run was repeated, or where groups were asked for by fewer settings than
-    differ: then `seeds` puts together what belongs to one seed.
+    There is one run per seed, unless a run was repeated, or groups were requested by fewer settings than differ: then
+    `seeds` collects the runs of each seed.
     """
 
     label: str
@@ -34,7 +34,7 @@ class RunGroup:
     runs: Sequence[PastRun]
 
     def seeds(self) -> dict[int | str, list[PastRun]]:
-        """The runs by their seed. One whose seed nobody knows stands for itself, under its folder's name."""
+        """Returns the runs by seed. A run of unknown seed is listed under its folder's name."""
         found: dict[int | str, list[PastRun]] = defaultdict(list)
         for run in self.runs:
             found[str(run.path) if run.seed is None else run.seed].append(run)
@@ -42,7 +42,7 @@ class RunGroup:
 
 
 def text(value: Any, digits: int | None = DIGITS) -> str:
-    """A setting as one would type it, 1 and 1.0 alike; None are all the digits that tell a number from any other.
+    """Returns a setting as typed, 1 and 1.0 alike; None are all the digits that distinguish a number from any other.
 
     Control characters, which a terminal obeys, are dropped.
     """
@@ -60,11 +60,11 @@ def text(value: Any, digits: int | None = DIGITS) -> str:
 
 
 def differing(runs: Iterable[PastRun]) -> list[str]:
-    """The settings in which runs differ apart from the seed and what decides nothing (the name, the log).
+    """Returns the settings in which runs differ, apart from the seed and those without effect (the name, the log).
 
     A knob that only some options have, or whose value comes with the option, differs if it does so among runs of one
-    option: of init=he and init=zeros `init` differs, not `init.mode`. What a run does not have is no difference: it may
-    be older than the setting.
+    option: of init=he and init=zeros `init` differs, not `init.mode`. A missing setting is not a difference: the run
+    may be older than the setting.
     """
     known: dict[str, dict[Any, str]] = defaultdict(dict)
     found: dict[str, None] = {}
@@ -82,15 +82,15 @@ def differing(runs: Iterable[PastRun]) -> list[str]:
 
 
 def rank(key: str) -> tuple[int, str]:
-    """Families in their order, each before its knobs; what is on top of the config last."""
+    """Sorts families in their order, each before its knobs; top-level keys last."""
     family = key.partition(".")[0]
     return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), key)
 
 
 def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[RunGroup]:
-    """Runs grouped by what differs, or by the settings that are asked for; in the order in which they come.
+    """Groups runs by their differences, or by the requested settings; in order of appearance.
 
-    Runs whose settings nobody knows are in none. Errors: ConfigError for a setting that no run has.
+    Runs of unknown settings are in no group. Raises ConfigError for a setting that no run has.
     """
     readable = [run for run in runs if run.settings]
     varied = differing(readable)
@@ -110,7 +110,7 @@ def groups(runs: Sequence[PastRun], by: Sequence[str] | None = None) -> list[Run
 
 
 def _few_digits(keys: Sequence[str], runs: Sequence[PastRun]) -> dict[tuple[str, str | None], str]:
-    """A key's values with few digits, by what they are in full; of a key whose values they tell apart."""
+    """Returns a key's values with few digits, by their full text, if these stay distinct."""
     found: dict[tuple[str, str | None], str] = {}
     for key in keys:
         values = [run.settings[key] for run in runs if key in run.settings]
@@ -121,7 +121,7 @@ def _few_digits(keys: Sequence[str], runs: Sequence[PastRun]) -> dict[tuple[str,
 
 
 def label(keys: Sequence[str], shown: Sequence[str | None]) -> str:
-    """`init=he optimizer.lr=0.1`; a setting that the group does not have is left out."""
+    """Returns `init=he optimizer.lr=0.1`; settings that the group does not have are left out."""
     if not keys:
         return ALL
     pairs = [f"{text(key)}={value}" for key, value in zip(keys, shown, strict=True) if value is not None]
@@ -129,7 +129,7 @@ def label(keys: Sequence[str], shown: Sequence[str | None]) -> str:
 
 
 def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]) -> list[str]:
-    """The settings asked for, each once. Errors: ConfigError for one that no run has."""
+    """Returns the requested settings, without repeats. Raises ConfigError for one that no run has."""
     known = {key for run in runs for key in run.settings}
     for key in by:
         if key not in known:
@@ -139,9 +139,9 @@ def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]
 
 
 def wrapped(label: str, width: int, indent: str = "") -> list[str]:
-    """A label in lines of at most `width`, settings whole where they fit, else broken after = or a comma.
+    """Wraps a label in lines of at most `width`, between settings if they fit, else after = or a comma.
 
-    Only a name or a value that is longer than a line is broken within.
+    Only a name or a value longer than a line is broken within.
     """
     lines = [""]
     for word in label.split(" "):

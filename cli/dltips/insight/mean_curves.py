@@ -1,4 +1,4 @@
-"""A group's curve: the mean over its seeds, epoch by epoch, with an interval."""
+"""Averages a group's curves over its seeds, epoch by epoch, with an interval."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Point(NamedTuple):
 
 
 def mean_curve(group: RunGroup, metric: str) -> list[Point]:
-    """The mean and interval of a metric over the seeds that have that epoch, by epoch.
+    """Returns the mean and interval of a metric over the seeds that have that epoch, by epoch.
 
-    Over the finished runs alone, as in the table of `compare`, as soon as one is finished: a seed that was lost would
-    make the curve jump where it ends. Repeats of one seed are averaged first; what is no finite number is left out.
+    Only over finished runs, as in the table of `compare`, once there is one: a lost seed would make the curve jump at
+    its end. Repeats of one seed are averaged first; values that are not finite are left out.
     """
     finished = [run for run in group.runs if run.status == USED]
     values: dict[int, list[float]] = defaultdict(list)
@@ -42,7 +42,7 @@ def mean_curve(group: RunGroup, metric: str) -> list[Point]:
 
 
 def common_epochs(points: Sequence[Point]) -> Sequence[Point]:
-    """The curve up to the last epoch that all its seeds have; early stopping ends some of them before the others."""
+    """Returns the curve up to the last epoch of all its seeds; early stopping ends some of them sooner."""
     most = max((point.n for point in points), default=0)
     return points[: max((number for number, point in enumerate(points, 1) if point.n == most), default=0)]
 

@@ -1,4 +1,4 @@
-"""The statistics of a comparison: t intervals, paired t-tests, Holm's adjustment. Values are one per seed."""
+"""Computes a comparison's statistics: t intervals, paired t-tests, Holm's adjustment. Values are one per seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Of n values: their mean, the standard deviation (divisor n - 1) and the interval; None where n = 1."""
+    """The mean of n values, the standard deviation (divisor n - 1) and the interval; None where n = 1."""
 
     n: int
     mean: float
@@ -22,7 +22,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two groups over the n seeds that both have: the mean of first - second, and the paired t-test's p."""
+    """The difference of two groups over their n common seeds: the mean of first - second, and the paired t-test's p."""
 
     n: int
     mean: float
@@ -34,13 +34,13 @@ def mean(values: Sequence[float]) -> float:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation, sqrt(sum((x - mean)^2) / (n - 1)); n must be at least 2."""
+    """Returns the sample standard deviation, sqrt(sum((x - mean)^2) / (n - 1)); n must be at least 2."""
     middle = mean(values)
     return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
-    """Mean, deviation and Student's interval: mean +- t(n - 1, (1 + level) / 2) * deviation / sqrt(n).
+    """Returns mean, deviation and Student's interval: mean +- t(n - 1, (1 + level) / 2) * deviation / sqrt(n).
 
     Student 1908, The Probable Error of a Mean. It holds for values that are about normal over the seeds.
     """
@@ -54,8 +54,8 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Student's t-test on the differences d = first - second, which must be of the same seeds in the same order.
 
-    t = mean(d) * sqrt(n) / deviation(d), two-sided with n - 1 degrees of freedom. p is None where it means nothing: for
-    n = 1, and where all differences are equal (two seeds in which one sample was turned would else give p = 0).
+    t = mean(d) * sqrt(n) / deviation(d), two-sided with n - 1 degrees of freedom. p is None if it means nothing: for
+    n = 1, and if all differences are equal (two seeds in which one sample was turned would else give p = 0).
     """
     differences = [one - other for one, other in zip(first, second, strict=True)]
     n = len(differences)
@@ -70,8 +70,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def holm(probabilities: Sequence[float | None]) -> list[float | None]:
-    """Each p adjusted for the others: of m tests sorted by p, the i-th becomes max over j <= i of (m - j + 1) p_j, at
-    most 1 (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure). None is no test and stays None.
+    """Returns each p adjusted for m tests: sorted by p, the i-th becomes max over j <= i of (m - j + 1) p_j.
+
+    At most 1 (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure). None is not a test and stays None.
     """
     tests = sorted((p, index) for index, p in enumerate(probabilities) if p is not None)
     adjusted: list[float | None] = [None] * len(probabilities)
@@ -83,14 +84,14 @@ def holm(probabilities: Sequence[float | None]) -> list[float | None]:
 
 
 def quantile(freedom: int, probability: float) -> float:
-    """Of Student's t distribution."""
+    """Returns a quantile of Student's t distribution."""
     from scipy.special import stdtrit  # scipy.stats would take 1.5 s longer to import
 
     return float(stdtrit(freedom, probability))
 
 
 def two_sided(freedom: int, t: float) -> float:
-    """P(|T| >= |t|) for Student's t distribution."""
+    """Returns P(|T| >= |t|) for Student's t distribution."""
     from scipy.special import stdtr
 
     return min(1.0, 2 * float(stdtr(freedom, -abs(t))))

@@ -1,1 +1,1 @@
-"""What tips and training know of a net: flat buffers, stages, blocks, pooling, size, spectrograms, key maps."""
+"""Describes nets for tips and training: flat buffers, stages, blocks, pooling, size, spectrograms, key maps."""

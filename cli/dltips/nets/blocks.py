@@ -1,4 +1,4 @@
-"""What the models share: the family, and blocks to build from."""
+"""The model family, and the blocks that its models share."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ Activation = Callable[[], nn.Module]
 Norm = Literal["none", "batch", "layer", "group"]
 Head = Literal["global", "dense"]
 
-# channels per group, if no number is given: 24.2 % error against 24.1 % with 32 groups (Wu and He 2018)
-CHANNELS_PER_GROUP = 16
+CHANNELS_PER_GROUP = 16  # default channels per group: 24.2 % error against 24.1 % with 32 groups (Wu and He 2018)
 
 
 def block(layer: nn.Module, norm: nn.Module | None, activation: nn.Module | None) -> nn.Sequential:
-    """A weighted layer, its normalization and its activation, as one stage."""
+    """Returns a weighted layer, its normalization and its activation, as one stage."""
     parts = OrderedDict([("layer", layer)])
     if norm is not None:
         parts["norm"] = norm
     if activation is not None:
         parts["activation"] = activation
-    if isinstance(norm, nn.LocalResponseNorm):  # AlexNet's place for it is behind the activation
+    if isinstance(norm, nn.LocalResponseNorm):  # in AlexNet it follows the activation
         parts.move_to_end("norm")
     return nn.Sequential(parts)
 
 
 def normalization(norm: str, channels: int, groups: int | None) -> nn.Module | None:
-    """The norm of (N, C, H, W) feature maps; None for norm=none. Errors: ConfigError."""
+    """Returns the norm of (N, C, H, W) feature maps; None for norm=none. Raises ConfigError."""
     if groups is not None and norm != "group":
         raise ConfigError(f"model.groups: {groups} is for model.norm=group, not for {norm}; leave it out")
     if norm == "batch":
         return nn.BatchNorm2d(channels)
-    if norm == "layer":  # all channels and places of a sample together
+    if norm == "layer":  # all channels and positions of a sample together
         return nn.GroupNorm(1, channels)
     if norm == "group":
         count = groups or max(1, channels // CHANNELS_PER_GROUP)
@@ -51,7 +50,7 @@ def normalization(norm: str, channels: int, groups: int | None) -> nn.Module | N
                 f"model.groups: {count} groups do not divide {channels} channels; take a number that does"
             )
         return nn.GroupNorm(count, channels)
-    if norm == "lrn":  # AlexNet's figures; torch divides alpha by the size, the paper does not
+    if norm == "lrn":  # AlexNet's values; torch divides alpha by the size, the paper does not
         return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
     return None
 
@@ -67,7 +66,7 @@ def convolution(
     stride: int = 1,
     padding: int | None = None,
 ) -> nn.Sequential:
-    """A convolution as a block; zero padding keeps the sides, unless another one is given."""
+    """Returns a convolution block; zero padding keeps the sides, unless another padding is given."""
     layer = nn.Conv2d(
         channels_in,
         channels_out,
@@ -91,7 +90,7 @@ def stage(
     pool: nn.Module | None,
     activation_after_pool: bool = False,
 ) -> nn.Sequential:
-    """Convolutions of one width as `conv1`, `conv2` and so on, and a pool; the last activation before or after it."""
+    """Returns convolutions of one width as `conv1`, `conv2`, ..., and a pool; the last activation may follow it."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for index in range(1, depth + 1):
         late = activation_after_pool and index == depth
@@ -113,7 +112,7 @@ def classifier(
     head: Head,
     widths: Sequence[int],
 ) -> OrderedDict[str, nn.Module]:
-    """The last stages: the average over all places or every place, hidden dense layers, a linear layer."""
+    """Returns the last stages: average over positions or all positions, hidden dense layers, a linear layer."""
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     if head == "global":
         stages["pool"] = nn.AdaptiveAvgPool2d(1)
@@ -144,7 +143,7 @@ class Residual(nn.Module):
         outputs: Tensor = self.body(inputs)
         if self.drop > 0 and self.training:
             stays = outputs.new_empty((len(outputs), 1, 1, 1)).bernoulli_(1 - self.drop)
-            # all are left out where drop is 1: nothing to scale
+            # with drop=1 every body is left out: nothing to scale
             outputs = outputs * (stays / (1 - self.drop) if self.drop < 1 else stays)
         activated: Tensor = self.activation(outputs + self.shortcut(inputs))
         return activated
@@ -179,7 +178,7 @@ class Concat(nn.Module):
 
 
 def require_images(name: str, input_shape: Sequence[int]) -> None:
-    """Errors: ConfigError."""
+    """Raises ConfigError if the samples are not images."""
     if len(input_shape) != 3:
         shape = tuple(input_shape)
         remedy = "model=audio_cnn" if len(shape) == 2 else "model=mlp"  # (1, T) is a waveform
@@ -187,5 +186,5 @@ def require_images(name: str, input_shape: Sequence[int]) -> None:
 
 
 def scaled(channels: int, width: float) -> int:
-    """So many channels times a multiplier, at least one."""
+    """Returns the number of channels times a multiplier, at least 1."""
     return max(1, round(channels * width))

@@ -1,4 +1,4 @@
-"""A module and its flat buffers, as optimizers and regularizers see it."""
+"""Lays out a model's parameters and gradients in flat buffers, for optimizers and regularization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGNMENT = 16  # elements of 4 bytes: every parameter starts on a 64-byte bound
 
 @dataclass(frozen=True)
 class Segment:
-    """Where one parameter lies in the flat buffers."""
+    """The place of one parameter in the flat buffers."""
 
     name: str
     parameter: nn.Parameter
@@ -23,7 +23,7 @@ class Segment:
 
     @property
     def is_weight(self) -> bool:
-        """A matrix or filter bank with units in its first dimension: neither a bias nor a norm's scale."""
+        """Whether it is a matrix or a filter bank, units in its first dimension; not a bias, not a norm's scale."""
         return self.parameter.dim() >= 2 and not self.is_norm
 
 
@@ -40,12 +40,12 @@ class FlatModel:
         self.flatten(frozen)
 
     def flatten(self, frozen: Sequence[nn.Module] = ()) -> None:
-        """Lay out what trains now: again whenever that has changed. Whoever keeps flat tensors has to begin anew.
+        """Lays out the trainable parameters, again whenever they change. Flat tensors made before become invalid.
 
-        `frozen` are parts that stay as they are: in eval mode, their buffers too.
+        `frozen` are the frozen parts: in eval mode, their buffers too.
         """
         self.frozen = frozen
-        self.rate_factors: Tensor | None = None  # flat: what each parameter's rate is multiplied by, if they differ
+        self.rate_factors: Tensor | None = None  # flat factors of each parameter's rate, if they differ
         module = self.module
         norms = {id(parameter) for layer in module.modules() if is_norm(layer) for parameter in layer.parameters(False)}
         trainable = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -70,7 +70,7 @@ class FlatModel:
         for parameter in frozen_parameters.values():
             parameter.grad = None
         frozen_buffers = {id(buffer) for part in frozen for buffer in part.buffers()}
-        # the names in the state dict of what no step changes
+        # names in the state dict of tensors that no step changes
         self.constant = {
             *frozen_parameters,
             *(name for name, buffer in module.named_buffers() if id(buffer) in frozen_buffers),
@@ -79,19 +79,19 @@ class FlatModel:
         self._watch_first_backward()
 
     def train(self) -> None:
-        """Training mode, save for what rests."""
+        """Sets training mode, except for the frozen parts."""
         self.module.train()
         for part in self.frozen:
             part.eval()
 
     def _view(self, flat: Tensor, segment: Segment) -> Tensor:
-        """The segment of a flat buffer in the parameter's own shape and strides (channels_last stays)."""
+        """Returns the segment of a flat buffer in the parameter's own shape and strides (channels_last is kept)."""
         parameter = segment.parameter
         strides = parameter.stride() if _is_dense(parameter) else torch.empty_like(parameter).stride()
         return flat.as_strided(parameter.shape, strides, segment.start)
 
     def views(self, flat: Tensor) -> list[tuple[Segment, Tensor]]:
-        """Every segment with its part of a flat buffer, in the parameter's shape."""
+        """Returns every segment with its part of a flat buffer, in the parameter's shape."""
         return [(segment, self._view(flat, segment)) for segment in self.segments]
 
     def _watch_first_backward(self) -> None:
@@ -107,18 +107,18 @@ class FlatModel:
         self._seen, self._handles = seen, handles
 
     def detect_unused(self) -> None:
-        """After the first backward pass: which parameters got a gradient at all. The others must not decay."""
+        """Detects, after the first backward pass, the parameters without a gradient, which must not decay."""
         if self._unused is None:
             for handle in self._handles:
                 handle.remove()
             for segment in self.segments:
                 if not segment.parameter._post_accumulate_grad_hooks:
-                    # else each backward pass asks Python for the hooks that are gone: 5 % of a step of the digits mlp
+                    # else each backward pass calls Python for the removed hooks: 5 % of a step of the digits mlp
                     segment.parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
             self._unused = [segment.name for segment in self.segments if segment.name not in self._seen]
 
     def decay_mask(self, *, spare: bool) -> Tensor:
-        """1 where a parameter may decay, 0 where it got no gradient and, if spared, on norms and biases. Flat."""
+        """Returns a flat mask: 1 where a parameter may decay; 0 without a gradient and, if spared, on norms, biases."""
         assert self._unused is not None, "asked before the first backward pass"
         mask = torch.zeros_like(self.parameters)
         for segment in self.segments:
@@ -127,7 +127,7 @@ class FlatModel:
         return mask
 
     def assert_views(self) -> None:
-        """Nobody has replaced a parameter or its gradient behind the buffers' back."""
+        """Asserts that every parameter and gradient is still a view of the flat buffers."""
         size = self.parameters.element_size()
         for segment in self.segments:
             gradient = segment.parameter.grad
@@ -147,6 +147,6 @@ def _is_dense(parameter: Tensor) -> bool:
 
 
 def weighted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers with a weight matrix or filters, in the order of definition: what an init scheme sets."""
+    """Returns the layers with a weight matrix or filters, in the order of definition; init schemes set these."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]

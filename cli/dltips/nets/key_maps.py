@@ -1,4 +1,4 @@
-"""How other libraries name the tensors of an architecture: a record above the model's function, beside its card."""
+"""Maps other libraries' tensor names to ours: a record above the model's function, beside its card."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class KeyMap:
     """One library's names for a model's tensors, and the images that its weights were trained on.
 
-    It is its own decorator: `@model` above `@Layout(...)` above `@card(...)` above the function.
+    It is its own decorator: `@model` above `@KeyMap(...)` above `@card(...)` above the function.
     """
 
     name: str  # "torchvision"
-    # (pattern, replacement) as re.sub takes them, each applied to every key in turn: theirs -> ours
+    # (pattern, replacement) as re.sub takes them, each applied to every key in turn: from their names to ours
     renames: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
     size: int  # pixels a side
-    # the switches of the nets that have these names, as far as one record goes: `model.depth`, `activation`
+    # the switches of the nets that have these names, as far as one record can tell: `model.depth`, `activation`
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, function: Function) -> Function:
@@ -32,13 +32,13 @@ class KeyMap:
         return function
 
     def ours(self, key: str) -> str:
-        """Our name for one of their tensors."""
+        """Returns our name of one of their tensors."""
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
 
     def translated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their tensors under our names. A bias in front of a batch norm, which we have not, moves its mean."""
+        """Returns their tensors under our names. A bias before a batch norm, which ours lack, moves into its mean."""
         ours = {self.ours(key): tensor for key, tensor in state.items()}
         for bias in [key for key in ours if key.endswith(".layer.bias")]:
             mean = bias.removesuffix("layer.bias") + "norm.running_mean"
@@ -51,5 +51,5 @@ _key_maps: dict[Any, list[KeyMap]] = {}
 
 
 def key_maps_of(function: Callable[..., Any]) -> Sequence[KeyMap]:
-    """The layouts that a model's function names, in order; our own needs no record."""
+    """Returns the key maps of a model's function, in order; our own names need none."""
     return tuple(_key_maps.get(function, ()))

@@ -1,4 +1,4 @@
-"""The mean of a stage's output over its places, tokens or steps, whichever axis holds the channels."""
+"""Averages a stage's output over its positions, tokens or steps, whichever axis holds the channels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Widths:
-    """How many channels the net's layers put out, by the axis on which they have them."""
+    """The layers' numbers of output channels, by the axis that holds them."""
 
     first: frozenset[int]  # (N, C, ...)
     last: frozenset[int]  # (..., C)
-    steps: bool  # whether (N, C, T) is what the net works on
+    steps: bool  # whether the net works on (N, C, T)
 
     @classmethod
     def of(cls, model: nn.Module, heads: Sequence[nn.Module]) -> Widths:
-        """Of all layers but the classifiers."""
+        """Returns the widths of all layers but the classifiers."""
         first: set[int] = set()
         last: set[int] = set()
         steps = False
@@ -40,17 +40,17 @@ class Widths:
         return cls(frozenset(first), frozenset(last), steps)
 
     def channels_last(self, shape: Sequence[int]) -> bool:
-        """Of a stage's output with more than two axes."""
+        """Returns whether a stage's output with more than two axes has its channels last."""
         ahead, behind = shape[1] in self.first, shape[-1] in self.last
         if ahead != behind:
             return behind
         if len(shape) == 3:
             return not self.steps
-        return shape[1] == shape[2] != shape[3]  # two sides of a square, then the channels
+        return shape[1] == shape[2] != shape[3]  # two equal sides, then the channels
 
 
 class Pool(nn.Module):
-    """(N, C, H, W), (N, H, W, C), (N, T, C) or (N, C, T) to (N, C): told apart by the widths of a net's layers."""
+    """Pools (N, C, H, W), (N, H, W, C), (N, T, C) or (N, C, T) to (N, C); the layers' widths tell the axes."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Pool(nn.Module):
 
 
 def tensor_of(output: Any) -> Tensor:
-    """The output itself, or the first of several, as a recurrent layer has them."""
+    """Returns the output itself, or the first of several, as a recurrent layer has them."""
     while isinstance(output, tuple | list):
         output = output[0]
     assert isinstance(output, Tensor)

@@ -1,4 +1,4 @@
-"""The size of a net: parameters, megabytes, FLOPs per sample, and how many pixels one of its units sees."""
+"""Measures a net: parameters, megabytes, FLOPs per sample, and the receptive field."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Size:
     parameters: int
     size_mb: float  # of the weights and buffers, in units of 10^6 bytes
     flops_per_sample: int  # of one forward pass: two per multiply-add in the layers with weights
-    receptive_field: tuple[int, ...] | None  # of a unit of the last feature map, per axis; None if nobody can say
+    receptive_field: tuple[int, ...] | None  # of a unit of the last feature map, per axis; None: unknown
 
 
 def measure(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> Size:
-    """Count on one sample, in eval mode: changes nothing in the net."""
+    """Measures with one sample, in eval mode; changes nothing in the net."""
     was_training = [(module, module.training) for module in model.modules()]
     try:
         with torch.inference_mode():
@@ -40,7 +40,7 @@ def measure(model: nn.Module, input_shape: Sequence[int], device: torch.device) 
 
 
 def _flops(model: nn.Module, sample: Tensor) -> int:
-    """By forward hooks on the layers; torch's own counter is for nets that compute elsewhere too: it takes 1.5 s."""
+    """Returns the FLOPs, by hooks on the layers; by torch's own counter (1.5 s) for nets that compute elsewhere."""
     if any(_computes_unseen(module) for module in model.modules()):
         return _flops_of_operations(model, sample)
     total = 0
@@ -69,13 +69,13 @@ def _flops(model: nn.Module, sample: Tensor) -> int:
 
 
 def _is_counted(module: nn.Module) -> bool:
-    """Whether it is a layer with weights, a convolution by another name, or says itself what it computes."""
+    """Returns whether it is a layer with weights, a convolution by another name, or declares its own FLOPs."""
     convolves = hasattr(module, "kernel_size") and hasattr(module, "weight")
     return isinstance(module, COUNTED_LAYERS) or convolves or hasattr(module, "flops_per_sample")
 
 
 def _computes_unseen(module: nn.Module) -> bool:
-    """Whether a module multiplies matrices outside of the layers with hooks: attention, or matrices of its own."""
+    """Returns whether a module multiplies matrices outside of hooked layers: attention, or matrices of its own."""
     if _is_counted(module) or is_norm(module):
         return False
     matrices = any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False))
@@ -87,23 +87,23 @@ def _flops_of_operations(model: nn.Module, sample: Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    # not every fused kernel is known to the counter, the products that they stand for are
+    # the counter does not know every fused kernel, but the products that they stand for
     with counter, sdpa_kernel(SDPBackend.MATH):
         model(sample)
     return int(counter.get_total_flops())
 
 
 class _UnknownLayer(Exception):
-    """A module of which only running it would tell what it sees."""
+    """A module whose receptive field only a forward pass would show."""
 
 
 @dataclass(frozen=True)
 class _FieldOfView:
-    """What a unit sees of the input, per axis, and how many pixels its neighbour sees further."""
+    """The receptive field per axis, and its shift between neighbouring units."""
 
     field: tuple[int, ...] = ()
     jump: tuple[int, ...] = ()
-    ended: bool = False  # a unit of what follows sees everything
+    ended: bool = False  # a unit of the following layers sees everything
 
     def through(self, kernel: Any, stride: Any, dilation: Any, axes: int) -> _FieldOfView:
         field, jump = self.field or (1,) * axes, self.jump or (1,) * axes
@@ -115,10 +115,10 @@ class _FieldOfView:
 
 
 def receptive_field(model: nn.Module) -> tuple[int, ...] | None:
-    """Pixels per axis that a unit of the last feature map before the head sees, padding included.
+    """Returns the pixels per axis that a unit of the last feature map before the head sees, padding included.
 
-    None where nothing is convolved, or for a net that is no chain of known layers. What a norm's statistics let
-    through is left out.
+    None without a convolution, or for a net that is not a chain of known layers. The statistics of norms, which see the
+    whole input, are not counted.
     """
     try:
         return _field_after(model, _FieldOfView()).field or None

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms in plain torch: of a data source's recordings, or as the first stage of a net."""
+"""Computes log-mel spectrograms in plain torch: of a data source's recordings, or as the first stage of a net."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from dltips.errors import ConfigError
 
 WINDOW = 0.032  # seconds, to the nearest power of two in samples: 256 at 8 kHz, 512 at 16 kHz
-TOP_DB = 80.0  # below the clip's loudest all is silence
+TOP_DB = 80.0  # below the clip's maximum; anything quieter is silence
 
 
 class LogMel(nn.Module):
-    """Waveforms (N, 1, T) -> log-mel spectrograms (N, 1, M, frames): the loudest is 1, 80 dB below it and less is 0.
+    """Turns waveforms (N, 1, T) into log-mel spectrograms (N, 1, M, frames), the maximum at 1, 80 dB below at 0.
 
     Power of the Fourier transform under a periodic Hann window that moves by half its length, the clip padded with
     zeros so that the first window is centred on the first sample; M triangular filters of height 1, evenly spaced on
     the HTK mel scale from 0 to half the sample rate; decibels relative to the clip's maximum. A silent clip is all 0.
-    Computed in float32 whatever autocast says. Errors: ConfigError naming FAMILY.mels.
+    Computed in float32 whatever autocast says. Raises ConfigError naming FAMILY.mels.
     """
 
     window: Tensor
@@ -38,7 +38,7 @@ class LogMel(nn.Module):
                 f"{family}.mels: {mels} bands are more than a window of {self.length} samples can tell apart at"
                 f" {sample_rate} Hz; take at most {most}"
             )
-        # made again from the knobs: no checkpoint needs them
+        # computed from the knobs: checkpoints need not hold them
         self.register_buffer("window", torch.hann_window(self.length), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -53,13 +53,13 @@ class LogMel(nn.Module):
                 return_complex=True,
             )
             power = self.filters @ torch.view_as_real(spectrum).square().sum(-1)  # (N, M, frames)
-            # a silent clip divides by a number that is no sound's
+            # for a silent clip, a divisor that no sound has
             relative = power / power.amax((1, 2), keepdim=True).clamp(min=1e-20)
             decibels = 10 * relative.clamp(min=10 ** (-TOP_DB / 10)).log10()
             return (1 + decibels / TOP_DB).clamp(0, 1).unsqueeze(1)
 
     def frames(self, samples: int) -> int:
-        """How many frames so many samples give."""
+        """Returns the number of frames of so many samples."""
         return 1 + samples // (self.length // 2)
 
     def extra_repr(self) -> str:
@@ -67,12 +67,12 @@ class LogMel(nn.Module):
 
 
 def window_length(sample_rate: int) -> int:
-    """Samples of a window."""
+    """Returns the samples of a window."""
     return int(2 ** max(2, round(math.log2(WINDOW * sample_rate))))
 
 
 def mel_filters(sample_rate: int, length: int, mels: int) -> Tensor:
-    """(M, length / 2 + 1): triangles of height 1, their corners evenly spaced at 2595 log10(1 + f / 700)."""
+    """Returns (M, length / 2 + 1) triangles of height 1, their corners evenly spaced at 2595 log10(1 + f / 700)."""
     top = 2595 * math.log10(1 + sample_rate / 2 / 700)
     corners = 700 * (10 ** (torch.linspace(0, top, mels + 2, dtype=torch.float64) / 2595) - 1)
     frequencies = torch.arange(length // 2 + 1, dtype=torch.float64) * sample_rate / length
@@ -83,7 +83,7 @@ def mel_filters(sample_rate: int, length: int, mels: int) -> Tensor:
 
 
 def check_sample_rate(model: nn.Module, sample_rate: int | None) -> None:
-    """Errors: ConfigError if the net's filters are for recordings of another rate; None where nobody knows it."""
+    """Raises ConfigError if the net's filters are for another sample rate; None if that is unknown."""
     for module in model.modules():
         if isinstance(module, LogMel) and sample_rate not in (None, module.sample_rate):
             raise ConfigError(

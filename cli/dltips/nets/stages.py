@@ -1,4 +1,4 @@
-"""A net as a row of named stages, from stem to head: which tensors belong to each, what each puts out, nets cut there.
+"""Divides a net into named stages, from stem to head: their tensors, their outputs, and nets cut at them.
 
 Our own nets are an `nn.Sequential` of named stages. Any other net, timm's for one, is read by its structure: its
 children in the order in which they are registered, those of `blocks`, `stages`, `layers`, `features` one by one.
@@ -19,25 +19,25 @@ from torch import Tensor, nn
 from dltips.errors import ConfigError, suggest
 from dltips.nets.pooling import Pool, Widths, tensor_of
 
-HEAD = "head"  # the one stage of a net that has no parts, as svm
-# children that are one stage however many layers they have
+HEAD = "head"  # the only stage of a net without parts, such as svm
+# children that are one stage, whatever their number of layers
 SINGLE_STAGE = ("stem", "patch_embed", "head", "classifier", "fc", "pre_logits")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Modules that follow each other, by their paths in the net; the output of the last one is the stage's."""
+    """Consecutive modules, by their paths in the net; the output of the last one is the stage's."""
 
     name: str
     modules: tuple[str, ...]
 
 
 class _Reached(Exception):
-    """What was asked for is there: the rest of the forward pass is left out."""
+    """Ends a forward pass once the requested outputs are there."""
 
 
 class End(nn.Module):
-    """In place of a stage that was dropped: the forward pass ends here."""
+    """Replaces a dropped stage: the forward pass ends here."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         raise _Reached
@@ -47,7 +47,7 @@ class End(nn.Module):
 
 
 def stages_of(model: nn.Module) -> list[Stage]:
-    """The net's stages in the order of its forward pass; the last one is its head, the final classifier.
+    """Returns the net's stages in the order of its forward pass; the last one is its head, the final classifier.
 
     A child begins a stage if it has a weight of two dimensions or more; norms, activations and pools join the stage
     before them, and those in front of the first stage join that one.
@@ -76,7 +76,7 @@ def stages_of(model: nn.Module) -> list[Stage]:
 
 
 def find_stage(stages: Sequence[Stage], name: str, key: str, architecture: str) -> Stage:
-    """The stage of that name. Errors: ConfigError, one line with `key`, the nearest name or all of them."""
+    """Returns the stage of that name. Raises ConfigError with `key`, and the nearest name or all of them."""
     for stage in stages:
         if stage.name == name:
             return stage
@@ -84,16 +84,16 @@ def find_stage(stages: Sequence[Stage], name: str, key: str, architecture: str) 
 
 
 def tensors_of(model: nn.Module, stage: Stage) -> list[str]:
-    """The stage's parameters and buffers, as the net's state dict names them.
+    """Returns the stage's parameters and buffers, by their names in the net's state dict.
 
-    What belongs to no stage's module, as a class token of the net itself, belongs to the first stage behind it.
+    A tensor outside all stages' modules, such as the net's class token, belongs to the first stage after it.
     """
     owners = {path: candidate for candidate in stages_of(model) for path in candidate.modules}
     return [name for name in model.state_dict(keep_vars=True) if _owner(name, owners) == stage]
 
 
 def modules_of(model: nn.Module, stage: Stage) -> list[nn.Module]:
-    """The stage's modules in order; the parts in them are theirs to tell."""
+    """Returns the stage's modules in order; nested modules are left to them."""
     return [model.get_submodule(path) for path in stage.modules]
 
 
@@ -104,12 +104,12 @@ def _owner(tensor: str, owners: dict[str, Stage]) -> Stage:
         path = path.rpartition(".")[0]
     if path in owners:
         return owners[path]
-    # its module is not whole in one stage: the first one of those in it
+    # its module spans several stages: the first one within it
     return next(stage for path, stage in owners.items() if not parent or path.startswith(f"{parent}."))
 
 
 def _classifiers(model: nn.Module) -> list[nn.Module]:
-    """The final linear layer or 1x1 convolution; two of them in nets with a distillation token."""
+    """Returns the final linear layer or 1x1 convolution; two of them in nets with a distillation token."""
     if callable(get := getattr(model, "get_classifier", None)):
         found = get()
         found = list(found) if isinstance(found, tuple | list) else [found]
@@ -117,13 +117,13 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
             return found
     weighted = [part for part in model.modules() if part is not model and not any(True for _ in part.children())]
     weighted = [part for part in weighted if _has_weights(part)]
-    if isinstance(model, nn.Sequential):  # its own child, whole
+    if isinstance(model, nn.Sequential):  # its own child, undivided
         weighted = [child for child in model.children() if _has_weights(child)]
     return weighted[-1:]
 
 
 def _stage_modules(model: nn.Module, heads: Sequence[nn.Module], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules that stages are made of, with their paths."""
+    """Yields the modules that make up stages, with their paths."""
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         if any(child is head for head in heads):
@@ -135,16 +135,16 @@ def _stage_modules(model: nn.Module, heads: Sequence[nn.Module], prefix: str = "
 
 
 def _is_split(path: str, child: nn.Module) -> bool:
-    """Whether its children are stages: those of `blocks`, but not those of `layer1`."""
+    """Returns whether its children are stages: those of `blocks`, but not those of `layer1`."""
     if isinstance(child, nn.ModuleList | nn.ModuleDict) and type(child).forward is nn.Module.forward:
-        return True  # a mere list is never called as a whole
+        return True  # a mere list is never called itself
     if not isinstance(child, nn.Sequential) or "." in path or path[-1].isdigit() or path.startswith(SINGLE_STAGE):
         return False
     return sum(_has_weights(part) for part in child) > 1
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether it has something to learn, and a tensor that is more than a scale or a shift."""
+    """Returns whether it has trainable parameters, one of them more than a scale or a shift."""
     return any(True for _ in module.parameters()) and any(
         tensor.dim() > 1 for tensor in [*module.parameters(), *module.buffers()]
     )
@@ -154,9 +154,9 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The net without its head, and its head, which share its parameters: head(body(x)) is model(x) to the bit.
+    """Returns the net without its head, and its head, which share its parameters: head(body(x)) is model(x) to the bit.
 
-    Errors: ConfigError for a net that does more to its classifier's outputs than hand them over.
+    Raises ConfigError for a net that changes its classifier's outputs afterwards.
     """
     *_, last = stages_of(model)
     if last.modules == ("",):
@@ -169,7 +169,7 @@ def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     paths = [path for path in last.modules if any(model.get_submodule(path) is part for part in classifiers)]
     head = model.get_submodule(paths[0])
     body = _with_replaced(model, {path: nn.Identity() for path in paths})
-    if isinstance(head, nn.Conv2d):  # the net flattens what comes out of its 1x1 convolution
+    if isinstance(head, nn.Conv2d):  # the net flattens the output of its 1x1 convolution
         head = nn.Sequential(
             OrderedDict(unflatten=nn.Unflatten(1, (head.in_channels, 1, 1)), layer=head, flatten=nn.Flatten())
         )
@@ -182,9 +182,9 @@ def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 
 def up_to(model: nn.Module, stage_name: str) -> nn.Module:
-    """A net whose output is that stage's, unpooled; it shares the parameters, and what comes after is dropped.
+    """Returns a net whose output is that stage's, unpooled; it shares the parameters and drops the later stages.
 
-    Made anew of a net of the same architecture it takes the same state dict.
+    It loads the state dict of the same cut of another net of its architecture.
     """
     stages = stages_of(model)
     stage = find_stage(stages, stage_name, "finetune.stage", type(model).__name__)
@@ -197,7 +197,7 @@ def up_to(model: nn.Module, stage_name: str) -> nn.Module:
 
 
 class UpTo(nn.Module):
-    """A net that is left when one of its stages has its output."""
+    """Ends the net's forward pass after one of its stages and returns that stage's output."""
 
     def __init__(self, net: nn.Module, stage: Stage) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class UpTo(nn.Module):
 
 
 def _with_replaced(model: nn.Module, replaced: dict[str, nn.Module]) -> nn.Module:
-    """The net with other modules at these paths; all else is shared with it, and it stays as it is."""
+    """Returns the net with other modules at these paths; everything else is shared with the original."""
     twin = _shallow_copy(model)
     for path, module in replaced.items():
         parent, original = twin, model
@@ -226,7 +226,7 @@ def _with_replaced(model: nn.Module, replaced: dict[str, nn.Module]) -> nn.Modul
 
 
 def _shallow_copy(module: nn.Module) -> nn.Module:
-    """The same parameters, buffers and children, in registers of its own."""
+    """Returns a copy with registers of its own; parameters, buffers and children are shared."""
     twin = copy.copy(module)
     for register in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
         setattr(twin, register, copy.copy(getattr(module, register)))
@@ -234,7 +234,7 @@ def _shallow_copy(module: nn.Module) -> nn.Module:
 
 
 def _hands_over(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
-    """Whether head(body(x)) is model(x) to the bit, in eval mode, for one image; the modes are left as they were."""
+    """Returns whether head(body(x)) is model(x) to the bit, in eval mode, for one image; restores the modes."""
     modes = [(part, part.training) for net in (model, body, head) for part in net.modules()]
     try:
         for net in (model, body, head):
@@ -243,7 +243,7 @@ def _hands_over(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
             images = _example(model)
             features = body(images)
             same = torch.equal(head(features), model(images))
-            # a head of zeros would hide what goes into it
+            # a head of zeros would hide its inputs
             return same and features.dim() == 2 and torch.equal(_classifier_inputs(model, head, images), features)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError):
         return False
@@ -253,7 +253,7 @@ def _hands_over(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
 
 
 def _classifier_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-    """What the net hands to its classifier, flat."""
+    """Returns the flat input of the net's classifier."""
     classifier = head.get_submodule("layer") if isinstance(head, nn.Sequential) else head
     seen: list[Tensor] = []
     handle = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -265,7 +265,7 @@ def _classifier_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Ten
 
 
 def _example(model: nn.Module) -> Tensor:
-    """An image that the net takes, (1, C, H, W), of the size that it is bound to or timm's for it; or a vector."""
+    """Returns an input that the net takes: an image (1, C, H, W) of its own size or timm's for it, or a vector."""
     weights = {parameter.dim(): parameter for parameter in reversed(list(model.parameters()))}  # the first of each
     weight = weights[4] if 4 in weights else weights[2]
     shape: tuple[int, ...] = (1, weight.shape[1])
@@ -277,11 +277,11 @@ def _example(model: nn.Module) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
 
 
-# What stages put out
+# Outputs of stages
 
 
 def outputs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Each named stage's output, pooled: (N, F); one forward pass, which ends behind the last of them."""
+    """Returns each named stage's output, pooled: (N, F); one forward pass, which ends after the last of them."""
     pool = pool_of(model)
     found: dict[str, Tensor] = {}
 
@@ -297,22 +297,22 @@ def outputs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> dict[str,
 
 
 def shapes(model: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """Each stage's output shape without the batch, in the order in which the net comes to them.
+    """Returns each stage's output shape without the batch, in the order of the forward pass.
 
-    A stage that the net does not call as a whole, as one of many heads, is not among them.
+    A stage that the net never calls itself, such as one of many heads, is left out.
     """
     found: dict[str, tuple[int, ...]] = {}
 
     def see(name: str, output: Any) -> None:
         found[name] = tuple(tensor_of(output).shape[1:])
 
-    with suppress(ConfigError):  # says which one it did not come to
+    with suppress(ConfigError):  # the error names a stage that the forward pass did not reach
         _watch(model, inputs, stages_of(model), (), see)
     return found
 
 
 def pool_of(model: nn.Module) -> Pool:
-    """What makes (N, F) of any stage's output: the mean over places, tokens or steps, as a layer behind the stage."""
+    """Returns a layer that turns any stage's output into (N, F): the mean over positions, tokens or steps."""
     return Pool(Widths.of(model, _classifiers(model)))
 
 
@@ -323,18 +323,18 @@ def _watch(
     later: Sequence[Stage],
     see: Callable[[str, Any], None],
 ) -> None:
-    """Run the net until these stages are done; show what each one's modules put out, of which the last counts.
+    """Runs the net until these stages are done; passes each module's outputs to `show`, of which the last counts.
 
-    Errors: ConfigError if the net leaves out one of the stages, or calls it behind one of those that were dropped.
+    Raises ConfigError if the net skips one of the stages, or calls it after a dropped one.
     """
     begun: set[str] = set()
-    done: set[str] = set()  # a last module that is called again, for another token, puts out no more
+    done: set[str] = set()  # a last module that is called again, for another token, has no further output
 
     def hook(stage: Stage, path: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(_: nn.Module, __: Any, output: Any) -> None:
             if path == stage.name or path == "":
                 begun.add(stage.name)
-            # what comes in front of a net's first layer is no output yet
+            # before a net's first layer there is no output yet
             if stage.name in begun - done:
                 see(stage.name, output)
                 if path == stage.modules[-1]:
@@ -351,7 +351,7 @@ def _watch(
             for path in stage.modules:
                 module = net.get_submodule(path)
                 stack.callback(module.register_forward_hook(hook(stage, path)).remove)
-        # at once, because what follows may change the output in place
+        # at once: later layers may change the output in place
         stack.callback(modules_of(net, wanted[-1])[-1].register_forward_hook(leave).remove)
         for stage in later:
             for module in modules_of(net, stage):

@@ -1,1 +1,1 @@
-"""Pictures from plain records and tensors: curves.png, the chart in the terminal, a grid of samples."""
+"""Draws plain records and tensors: curves.png, the chart in the terminal, a grid of samples."""

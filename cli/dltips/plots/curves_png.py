@@ -1,4 +1,4 @@
-"""curves.png: loss, accuracy and learning rate over the epochs."""
+"""Draws curves.png: loss, accuracy and learning rate over the epochs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAIN, VAL, RATE = "#1f77b4", "#e6550d", "#555555"
-FEW = 40  # epochs up to which each one is marked by a dot
+FEW = 40  # up to so many epochs, each is marked by a dot
 
 
 def prepare() -> None:
-    """Import what `curves` needs, which takes longer than the drawing."""
+    """Imports what `curves` needs, which takes longer than the drawing."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
-    """Draw the records of metrics.jsonl, with a star at val's best; `path` is replaced whole or not at all.
+    """Draws the records of metrics.jsonl, with a star at val's best; replaces `path` atomically.
 
     A value that is missing, NaN or infinite leaves a gap. A loss or a learning rate that spans more than a decade gets
     a logarithmic axis.
     """
-    # late, because it takes 250 ms; and not pyplot, whose global state would only be in the way
+    # late, because it takes 250 ms; not pyplot, whose global state is not needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,7 +37,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     canvas = FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title if len(title) <= 120 else f"{title[:60]} … {title[-57:]}", fontsize=11, parse_math=False)
-    # a layout engine would lay out and draw everything twice; there are no labels beside the axes but their numbers
+    # a layout engine would draw everything twice; only numbers stand beside the axes
     margins = {"left": 0.055, "right": 0.99, "bottom": 0.13, "top": 0.83 if title else 0.91, "wspace": 0.22}
     loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3), gridspec_kw=margins)
     epochs = [float(record.get("epoch", n)) for n, record in enumerate(records, 1)]
@@ -46,7 +46,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
         _draw(axes, epochs, lines, quantity)
         scores = [(value, epoch) for value, epoch in zip(lines["val"], epochs, strict=True) if math.isfinite(value)]
         if scores:
-            value, epoch = best(scores, key=lambda score: score[0])  # of equals, both min and max take the first
+            value, epoch = best(scores, key=lambda score: score[0])  # of equal values, both min and max take the first
             label = f"best val {value:.4g}, epoch {epoch:g}"
             axes.plot([epoch], [value], "*", color=VAL, markersize=12, markeredgecolor="white", zorder=4, label=label)
         if axes.get_legend_handles_labels()[0]:
@@ -54,19 +54,19 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     _draw(rate, epochs, {"lr": _values(records, "lr")}, "learning rate")
 
     with replacing(path) as temporary, warnings.catch_warnings():
-        # a title may hold characters that the font lacks; they are drawn as boxes
+        # a character of the title that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         canvas.print_figure(temporary, format="png")
 
 
 def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """The values by epoch; NaN, which matplotlib leaves blank, where there is no number."""
+    """Returns the values by epoch; NaN, which matplotlib leaves blank, for missing ones."""
     values = (record.get(key) for record in records)
     return [float(v) if isinstance(v, int | float) and math.isfinite(v) else math.nan for v in values]
 
 
 def _draw(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[float]], name: str) -> None:
-    """The lines of one panel, on axes that reach over all epochs, also those without a value."""
+    """Draws the lines of one panel, on axes that span all epochs, even those without a value."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,7 +85,7 @@ def _draw(axes: Axes, epochs: Sequence[float], lines: Mapping[str, Sequence[floa
     margin = (max(epochs) - min(epochs)) * 0.03 or 0.5
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    # a rate that ends near zero, as a cosine's does, would lose its shape
+    # a rate that ends near zero, such as a cosine's, would lose its shape
     decades = math.log10(max(drawn) / min(drawn)) if min(drawn) > 0 else 0.0
     if (name == "loss" and decades > 1) or (name == "learning rate" and 1 < decades < 4):
         axes.set_yscale("log")

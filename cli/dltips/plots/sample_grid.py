@@ -1,4 +1,4 @@
-"""A grid picture: one row per augmentation, one column per sample, pixels shown as they are."""
+"""Draws a grid of samples: one row per augmentation, one column per sample, pixels unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-SMALL, LARGE = 96, 160  # images are enlarged towards so many pixels a side, and shrunk to so many
+SMALL, LARGE = 96, 160  # smaller images are enlarged towards the first side in pixels, larger ones shrunk to the second
 WAVE = (150, 64)  # width and height of a waveform
 DPI, LINE, GAP, EDGE = 100, 15, 6, 16  # LINE: pixels from one line of small text to the next
 LABEL, NOTE = 11, 8  # points
@@ -28,7 +28,7 @@ LABEL, NOTE = 11, 8  # points
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One row: its samples, and what stands beside and below them."""
+    """One row: its samples, and the texts beside and below them."""
 
     label: str
     samples: Tensor  # (count, C, H, W) in [0, 1], or waveforms (count, 1, T)
@@ -37,9 +37,9 @@ class SampleRow:
 
 
 def grid(rows: Sequence[SampleRow], path: Path, title: str) -> None:
-    """Draw the rows, the first of which are the originals; `path` is replaced whole or not at all. Errors: OSError."""
+    """Draws the rows, the first of which are the originals; replaces `path` atomically. Raises OSError."""
     with warnings.catch_warnings():
-        # a class's name may hold signs that the font lacks; they are drawn as boxes
+        # a character of a class's name that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         _save(_draw(rows, title), path)
 
@@ -57,21 +57,21 @@ def _draw(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
     texts = [(row.label, LABEL) for row in rows] + [(note, NOTE) for row in rows for note in row.notes]
     left = 2 * EDGE + max(_width(canvas, text, size) for text, size in texts)
     right = max(left + columns * (width + GAP), 2 * EDGE + _width(canvas, title, LABEL)) - GAP + EDGE
-    # the top of each row: below it lie its samples, then its captions
+    # the top of each row: its samples, then its captions below
     tops, end = [], EDGE + 2 * LINE
     for row in rows:
         tops.append(end)
         below = LINE * max((len(lines) for lines in row.captions), default=0)
         end += max(height + below, LINE * (len(row.notes) + 1)) + GAP
     bottom = end - GAP + EDGE
-    figure.set_size_inches((right + 0.5) / DPI, (bottom + 0.5) / DPI)  # which are rounded down to whole pixels
+    figure.set_size_inches((right + 0.5) / DPI, (bottom + 0.5) / DPI)  # rounded down to full pixels
 
     paper = numpy.full((bottom, right, 3), 255, dtype=numpy.uint8)
     for picture, top in zip(pictures, tops, strict=not waves):
         for column, image in enumerate(picture):
             x = left + column * (width + GAP)
             paper[top : top + height, x : x + width] = image
-    figure.figimage(paper)  # pixel by pixel: nothing is resampled
+    figure.figimage(paper)  # pixel by pixel, without resampling
     if waves:
         _draw_waves(figure, rows, tops, left, bottom)
 
@@ -95,7 +95,7 @@ def _draw(rows: Sequence[SampleRow], title: str) -> FigureCanvasAgg:
 
 
 def _pixels(images: Tensor) -> numpy.ndarray:
-    """(N, H, W, 3) uint8: small images enlarged by a whole number, pixel by pixel; large ones shrunk."""
+    """Returns (N, H, W, 3) uint8: small images enlarged by an integer factor, large ones shrunk."""
     images = images.detach().float().cpu().clamp(0, 1)
     if images.shape[1] != 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
@@ -110,7 +110,7 @@ def _pixels(images: Tensor) -> numpy.ndarray:
 
 
 def _draw_waves(figure: Figure, rows: Sequence[SampleRow], tops: Iterable[int], left: int, bottom: int) -> None:
-    """All on one scale, so that a gain shows."""
+    """Draws waveforms on one scale, so that a gain shows."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import IdentityTransform
 
@@ -130,7 +130,7 @@ def _draw_waves(figure: Figure, rows: Sequence[SampleRow], tops: Iterable[int], 
 
 
 def envelope(wave: Tensor, width: int) -> Tensor:
-    """The wave itself if it is short, else the least and the greatest level of each of `width` parts."""
+    """Returns the wave itself if it is short, else the minimum and maximum of each of `width` parts."""
     if len(wave) <= 4 * width:
         return wave
     parts = torch.tensor_split(wave, width)

@@ -1,4 +1,4 @@
-"""Loss and accuracy curves as text: braille dots, or plain ASCII where the terminal has no better."""
+"""Draws loss and accuracy curves as text: braille dots, or ASCII if the terminal has no better characters."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-Point = tuple[float, float | None]  # epoch, value; None where it is missing
+Point = tuple[float, float | None]  # epoch, value; None if it is missing
 Curves = Mapping[str, list[Point]]  # by split
 Dot = tuple[int, int]  # column, row; the row counts from the top
 
 SPLITS = ("train", "val")
 SIDE_BY_SIDE = 100  # columns from which the two panels stand beside each other
 GAP = 4  # columns between them
-NARROWEST = 8  # columns of curve, below which `width` is not kept
+NARROWEST = 8  # minimum columns of curve, even if `width` is exceeded
 CYAN, YELLOW, RESET = "\x1b[36m", "\x1b[33m", "\x1b[0m"
 BRAILLE = {
     (0, 0): 0x01, (1, 0): 0x08,
@@ -32,7 +32,7 @@ def chart(
     unicode: bool = True,
     color: bool = False,
 ) -> str:
-    """Loss and accuracy of train and val over the epochs, from the records of metrics.jsonl, in lines up to `width`.
+    """Returns the chart of loss and accuracy of train and val over the epochs, in lines up to `width`.
 
     From 100 columns on the two panels stand beside each other, else one above the other, each with `height` rows of
     curve. Train is a solid line and val a dashed one; in ASCII they are `*` and `o`. A value that is missing, NaN or
@@ -56,7 +56,7 @@ def _stacked(panels: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _curves(records: Sequence[Mapping[str, Any]], quantity: str) -> Curves:
-    """The points of each split that holds the quantity in any record."""
+    """Returns the points of each split that holds the quantity in any record."""
     return {
         split: [(float(record.get("epoch", n)), _value(record, key)) for n, record in enumerate(records, 1)]
         for split, key in ((split, f"{split}/{quantity}") for split in SPLITS)
@@ -65,7 +65,7 @@ def _curves(records: Sequence[Mapping[str, Any]], quantity: str) -> Curves:
 
 
 def _value(record: Mapping[str, Any], key: str) -> float | None:
-    """A null stands for NaN and infinity, which JSON lacks."""
+    """Returns a record's value; NaN for null, by which JSON replaces NaN and infinity."""
     if key not in record:
         return None
     return float(record[key]) if isinstance(record[key], int | float) else math.nan
@@ -76,7 +76,7 @@ def _finite(points: Sequence[Point]) -> list[float]:
 
 
 class _Ascii:
-    """One dot per cell: each split its own letter, and a third one where they meet."""
+    """One dot per cell: a letter for each split, and a third one where they meet."""
 
     across, down = 1, 1  # dots of a cell
     wall, tick, corner, floor = "|", "+", "+", "-"
@@ -97,14 +97,14 @@ class _Ascii:
 
 
 class _Braille(_Ascii):
-    """Eight dots per cell; val's line is dashed, so that it is told from train's without colour too."""
+    """Eight dots per cell; val's line is dashed, to be distinguished from train's without colour."""
 
     across, down = 2, 4
     wall, tick, corner, floor = "│", "┤", "└", "─"
     sample: Mapping[str, str] = {"train": "⠒⠒⠒", "val": "⠒ ⠒"}
 
     def dashed(self, dots: Iterator[Dot]) -> Iterator[Dot]:
-        """Every other cell's width of the dots; the first one always, which may be the only one."""
+        """Yields every other cell's width of the dots; always the first one, which may be the only one."""
         for n, dot in enumerate(dots):
             if n == 0 or dot[0] // self.across % 2 == 0:
                 yield dot
@@ -119,7 +119,7 @@ class _Braille(_Ascii):
 
 
 def _panel(quantity: str, curves: Curves, width: int, height: int, marks: _Ascii) -> list[str]:
-    """A header, `height` rows of curve, the x axis and its labels; every line `width` columns wide when shown."""
+    """Returns a header, `height` rows of curve, the x axis and its labels, each line `width` columns wide."""
     values = [value for points in curves.values() for value in _finite(points)]
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
     is_log = quantity == "loss" and 0 < low < high / 10
@@ -139,7 +139,7 @@ def _panel(quantity: str, curves: Curves, width: int, height: int, marks: _Ascii
 
 
 def _header(title: str, curves: Curves, lit: Mapping[str, set[Dot]], width: int, marks: _Ascii) -> str:
-    """The title, and each split's mark with its last value; shorter where the panel is narrow."""
+    """Returns the title, and each split's mark with its last value; shorter if the panel is narrow."""
     last = {split: [value for _, value in points if value is not None][-1:] for split, points in curves.items()}
     full = {split: " ".join([split, *map(_short, last[split])]) for split in curves}
     if "both" in marks.sample and len(lit) > 1 and set.intersection(*lit.values()):
@@ -157,7 +157,7 @@ def _short(value: float) -> str:
 
 
 def _labels(low: float, high: float, is_log: bool, height: int) -> dict[int, str]:
-    """The y axis' labels by row: the extremes, with the digits that tell them apart, and what lies between."""
+    """Returns the y axis' labels by row: the extremes, with as many digits as needed, and one in between."""
     if low == high:
         return {height // 2: f"{high:.3g}"}
     digits = next((n for n in range(3, 17) if f"{low:.{n}g}" != f"{high:.{n}g}"), 17)
@@ -171,7 +171,7 @@ def _labels(low: float, high: float, is_log: bool, height: int) -> dict[int, str
 
 
 def _epochs(curves: Curves, across: int) -> str:
-    """The x axis' labels: the first epoch on the left, the last on the right."""
+    """Returns the x axis' labels: the first epoch on the left, the last on the right."""
     first, last = (f"{epoch:g}" for epoch in _span(curves))
     if first == last:
         return f"epoch {first}".center(across)
@@ -184,7 +184,7 @@ def _span(curves: Curves) -> tuple[float, float]:
 
 
 def _lit(curves: Curves, span: tuple[float, float], is_log: bool, size: Dot, marks: _Ascii) -> dict[str, set[Dot]]:
-    """The dots of each split's line through its points, in a field of `size` dots."""
+    """Returns the dots of each split's line through its points, in a field of `size` dots."""
     scale = math.log if is_log else float
     first, last = _span(curves)
     low, high = map(scale, span)
@@ -204,7 +204,7 @@ def _lit(curves: Curves, span: tuple[float, float], is_log: bool, size: Dot, mar
 
 
 def _unbroken(points: Sequence[Point]) -> Iterator[list[tuple[float, float]]]:
-    """The stretches of points with finite values."""
+    """Yields the sections of points with finite values."""
     run: list[tuple[float, float]] = []
     for epoch, value in (*points, (0.0, None)):
         if value is not None and math.isfinite(value):
@@ -215,7 +215,7 @@ def _unbroken(points: Sequence[Point]) -> Iterator[list[tuple[float, float]]]:
 
 
 def _line(corners: Sequence[Dot]) -> Iterator[Dot]:
-    """Every dot on the straight lines from corner to corner."""
+    """Yields every dot on the straight lines between the points."""
     yield corners[0]
     for (x, y), (to_x, to_y) in pairwise(corners):
         steps = max(abs(to_x - x), abs(to_y - y))

@@ -1,4 +1,4 @@
-"""Checkpoint files: written so that a crash, a kill or a full disk leaves a whole one, and read as data alone."""
+"""Writes checkpoints that survive a crash, a kill or a full disk, and reads them as data only."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
 
 class Damaged(Exception):
-    """A checkpoint file that cannot be read whole."""
+    """A checkpoint file that cannot be read completely."""
 
 
 def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
-    """Temporary file, fsync, rename, fsync of the folder; what was last becomes previous. Errors: OSError."""
-    # in memory first: given a file, torch.save turns a full disk into a RuntimeError about zip archives
+    """Writes a temporary file, syncs, renames it, syncs the folder; keeps the last file as previous. Raises OSError."""
+    # in memory first: with a file, torch.save turns a full disk into a RuntimeError about zip archives
     content = io.BytesIO()
     torch.save(dict(payload), content)
     with replacing(folder / name) as temporary:
@@ -37,9 +37,9 @@ TRAINING_KEYS = (*NET_KEYS, "seconds", "optimizer", "schedule", "regularizations
 
 
 def read(path: Path, parts: Sequence[str] = NET_KEYS) -> dict[str, Any]:
-    """A checkpoint's payload, with all the parts asked for. Errors: Damaged."""
+    """Returns a checkpoint's payload, with all the requested parts. Raises Damaged."""
     try:
-        # torch.load does not compare the checksums that a zip archive carries
+        # torch.load does not verify the checksums of the zip archive
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
@@ -47,7 +47,7 @@ def read(path: Path, parts: Sequence[str] = NET_KEYS) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged:
         raise
-    except Exception as error:  # zipfile and torch raise a dozen kinds
+    except Exception as error:  # zipfile and torch raise a dozen types
         raise Damaged(f"{path}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
     if not isinstance(payload, dict) or not set(parts) <= set(payload):
         raise Damaged(f"{path}: holds no whole checkpoint")
@@ -55,9 +55,9 @@ def read(path: Path, parts: Sequence[str] = NET_KEYS) -> dict[str, Any]:
 
 
 def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that can be read, None if none was written yet, and what was wrong with the others.
+    """Returns the newest readable checkpoint, or None if none was written yet, and the errors of the others.
 
-    Errors: Damaged if there are some, but none can be read.
+    Raises Damaged if there are some, but none can be read.
     """
     problems: list[str] = []
     for name in (LAST, PREVIOUS):

@@ -1,4 +1,4 @@
-"""Which code a run was made by: what its result hangs on besides config, data and seed."""
+"""Identifies the code of a run: what its result depends on besides config, data and seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dltips import __version__, paths
 
 
 def versions() -> dict[str, str]:
-    """What the bits of a run may depend on."""
+    """Returns the versions that the bits of a run may depend on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -24,9 +24,9 @@ def versions() -> dict[str, str]:
     }
 
 
-@functools.cache  # as it was when the process began: who commits while a run trains changes nothing in it
+@functools.cache  # at the start of the process: a commit during a run changes nothing in it
 def code_version() -> str:
-    """The package's version, and its commit in a checkout."""
+    """Returns the package's version, and its commit in a checkout."""
     git = paths.CHECKOUT / ".git"
     try:
         commit = (git / "HEAD").read_text().strip()
@@ -38,7 +38,7 @@ def code_version() -> str:
 
 
 def _commit(git: Path, reference: str) -> str:
-    """The commit of a branch, from its own file or from that of the packed ones; "" if neither has it."""
+    """Returns the commit of a branch, from its own file or the packed refs; "" if neither has it."""
     loose, packed = git / reference, git / "packed-refs"
     if loose.is_file() or not packed.is_file():
         return loose.read_text().strip()
@@ -47,9 +47,9 @@ def _commit(git: Path, reference: str) -> str:
 
 
 def code_hash() -> str:
-    """Of the code that runs: the package as it lies here, the user's tips, torch and numpy.
+    """Returns the hash of the running code: the package's files, the user's tips, torch and numpy.
 
-    The files are read once in a process, early: what is edited later is not what runs.
+    The files are read once per process, early: later edits are not what runs.
     """
     return _code_hash(tuple(paths.user_modules()))
 
@@ -66,6 +66,6 @@ def _code_hash(user_modules: tuple[str, ...]) -> str:
 
 
 def _with_what_it_imports(module: Path) -> list[Path]:
-    """A file of the user's tips, and the modules from its folder that are loaded by now."""
+    """Returns a file of the user's tips, and the loaded modules of its folder."""
     loaded = {Path(file) for each in list(sys.modules.values()) if (file := getattr(each, "__file__", None))}
     return sorted({module, *(file for file in loaded if file.suffix == ".py" and module.parent in file.parents)})

@@ -1,4 +1,4 @@
-"""TensorBoard events without torch: scalars, HParams and the config of a run, and the layout of the custom charts."""
+"""Writes TensorBoard events without torch: scalars, HParams and the config of a run, and the custom charts' layout."""
 
 # mypy: disable-error-code="import-untyped"
 # (TensorBoard ships no types.)
@@ -32,9 +32,9 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 CHARTS = {"loss": ("train/loss", "val/loss"), "accuracy": ("train/accuracy", "val/accuracy"), "learning rate": ("lr",)}
-# TensorBoard reads whatever has "tfevents" in its name, in the order of the names
+# TensorBoard reads every file with "tfevents" in its name, in the order of the names
 FILE_PATTERN = "events.out.tfevents.*"
-HPARAMS_PREFIX = "_hparams_/"  # how the tags begin that TensorBoard looks for
+HPARAMS_PREFIX = "_hparams_/"  # the prefix of the tags that TensorBoard looks for
 FIELD_TYPES = {
     "bool_value": api_pb2.DATA_TYPE_BOOL,
     "number_value": api_pb2.DATA_TYPE_FLOAT64,
@@ -45,10 +45,10 @@ Setting = bool | int | float | str
 
 
 class EventFile:
-    """One event file in a folder; what a call has written is there for others to read when it returns.
+    """One event file in a folder; each call flushes what it writes.
 
-    `name` ends the file's name, which is the time if none is given; `trial` is what the HParams tab calls the run,
-    `started` when the run began, in seconds since 1970.
+    `name` ends the file's name, by default the time; `trial` is the run's name in the HParams tab, `started` the run's
+    start in seconds since 1970.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class EventFile:
         self.write(Event(wall_time=self._started, file_version="brain.Event:2"))
 
     def write(self, event: Event) -> None:
-        # 20 microseconds, a few times per epoch; so there is nothing to close when a run breaks off
+        # 20 microseconds, a few times per epoch; so nothing has to be closed when a run is cut off
         with self._path.open("ab") as file:
             file.write(record(event.SerializeToString()))
 
@@ -75,8 +75,8 @@ class EventFile:
         *,
         varied: Collection[str] = (),
     ) -> None:
-        """The run as one line of the HParams tab, its config as text, and the charts of the Custom Scalars tab."""
-        # indented, not fenced: nothing that a config holds ends the block
+        """Writes the run's line of the HParams tab, its config as text, and the charts of the Custom Scalars tab."""
+        # indented, not fenced: no text of a config ends the block
         code = textwrap.indent(config_text, "    ", lambda line: True)
         charts = [_lines(title, tags) for title, tags in CHARTS.items()]
         self._write_values(
@@ -92,7 +92,7 @@ class EventFile:
         metrics: Sequence[str],
         varied: Collection[str] = (),
     ) -> None:
-        """The run as one line of the HParams tab.
+        """Writes the run as one line of the HParams tab.
 
         TensorBoard takes the columns of the HParams tab from one run for all of them: they have to be flat keys, and
         the same in every run, each with an example of its type; a run has values for some of them. Only five columns
@@ -127,29 +127,29 @@ class EventFile:
         self.write(Event(wall_time=self._started, summary=Summary(value=values)))
 
     def begin_anew(self) -> None:
-        """The next step replaces what a TensorBoard has seen from it on."""
+        """Makes the next step replace everything that a TensorBoard has read from that step on."""
         self._has_scalars = False
 
     def moved_to(self, folder: Path) -> None:
-        """Go on with the file where it lies now."""
+        """Continues with the file at its new path."""
         self._path = folder / self._path.name
 
     def scalars(self, step: int, values: Mapping[str, float], wall_time: float | None = None) -> None:
-        """The values by tag, e.g. train/loss, at a step; NaN and infinity are shown as such."""
+        """Writes the values by tag, e.g. train/loss, at a step; NaN and infinity are shown as such."""
         wall_time = time.time() if wall_time is None else wall_time
         if not self._has_scalars:
-            # a TensorBoard that has been open since before a resume drops what it has seen from this step on
+            # an open TensorBoard drops what it has read from this step on, before the resume
             self.write(Event(wall_time=wall_time, step=step, session_log=SessionLog(status=SessionLog.START)))
             self._has_scalars = True
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()])
         self.write(Event(wall_time=wall_time, step=step, summary=summary))
 
     def bands(self, title: str, charts: Mapping[str, tuple[str, str, str]]) -> None:
-        """Charts of the Custom Scalars tab: by title a curve's tag, and the tags of its band's lower and upper edge."""
+        """Writes charts for the Custom Scalars tab: by title a curve's tag, and those of its band's two edges."""
         self._write_values(_layout(title, [_band(name, *tags) for name, tags in charts.items()]))
 
     def finish(self, status: str) -> None:
-        """How the session ended, finished or otherwise, for the HParams tab."""
+        """Writes how the session ended, finished or otherwise, for the HParams tab."""
         outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
         end = SessionEndInfo(status=outcome, end_time_secs=time.time())
         summary = Summary(value=[_hparams("session_end_info", HParamsPluginData(session_end_info=end))])
@@ -157,14 +157,14 @@ class EventFile:
 
 
 def trial_name(name: str) -> str:
-    """What the HParams tab calls a run. Its table shows 15 characters of it, so the time in front goes to the end."""
+    """Returns a run's name in the HParams tab, whose table shows 15 characters: the time moves to the end."""
     timed = re.fullmatch(r"(\d{8}-\d{6}-\d{6})-(.+)", name)
     return f"{timed[2]} {timed[1]}" if timed else name
 
 
 def _field(value: bool | int | float | str) -> str:
-    """The field of a protobuf Value."""
-    if isinstance(value, bool):  # which is an int too
+    """Returns the field of a protobuf Value."""
+    if isinstance(value, bool):  # bool is a subclass of int
         return "bool_value"
     return "string_value" if isinstance(value, str) else "number_value"
 
@@ -210,7 +210,7 @@ def record(data: bytes) -> bytes:
 
 
 def records(content: bytes) -> Iterator[bytes]:
-    """The data of each record up to the first that is torn or damaged."""
+    """Yields the data of each record up to the first torn or damaged one."""
     start = 0
     while start + 16 <= len(content):
         length = content[start : start + 8]
@@ -234,7 +234,7 @@ CRC_TABLE = tuple(_crc_table())
 
 
 def _checksum(data: bytes) -> int:
-    """CRC-32C, masked the way of TFRecord files."""
+    """Returns the CRC-32C, masked as in TFRecord files."""
     crc, table = 0xFFFFFFFF, CRC_TABLE
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)

@@ -1,4 +1,4 @@
-"""The run folder: made once, with a name that cannot collide; readers never see half a file."""
+"""Makes run folders, each once, under a name that cannot collide; finds, locks and reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNFINISHED = ("interrupted", "failed")
 
 
 def check_writable() -> None:
-    """Before anything is loaded: can a run folder be made at all? Errors: ConfigError. Leaves nothing behind."""
+    """Checks, before anything is loaded, that a run folder can be made. Raises ConfigError. Leaves nothing behind."""
     folder = paths.OUTPUTS if paths.OUTPUTS.exists() else Path()
     try:
         handle, name = tempfile.mkstemp(dir=folder, prefix=".dltips-")
@@ -39,7 +39,7 @@ def check_writable() -> None:
 
 
 def make(name: str | None, chosen: Path | None = None) -> Path:
-    """A new run folder: the one that was chosen, or one under ./outputs with a name of its own. Errors: ConfigError."""
+    """Makes a new run folder: the chosen one, or one under ./outputs with a unique name. Raises ConfigError."""
     folder = chosen or paths.OUTPUTS / unique_name(name)
     try:
         paths.OUTPUTS.mkdir(exist_ok=True)
@@ -50,41 +50,41 @@ def make(name: str | None, chosen: Path | None = None) -> Path:
 
 
 def unique_name(name: str | None, short_hash: str | None = None) -> str:
-    """Time with microseconds, a short hash, a run's or a sweep's name."""
+    """Returns a name of the time with microseconds, a short hash, and the run's or sweep's name."""
     label = "".join(char if char.isalnum() or char in "-_." else "-" for char in redact(name or "")).strip("-.")[:60]
     stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{short_hash or secrets.token_hex(3)}"
     return f"{stamp}-{label}" if label else stamp
 
 
 def write_config(folder: Path, plain: Mapping[str, Any]) -> str:
-    """config.yaml: interpolations stay as they were written, secrets are redacted. Its text."""
+    """Writes config.yaml, interpolations unresolved, secrets redacted; returns its text."""
     text = OmegaConf.to_yaml(OmegaConf.create(redacted(plain)))
     write_text(folder / CONFIG, text)
     return text
 
 
 def cut_metrics(folder: Path, last_epoch: int) -> list[dict[str, Any]]:
-    """Keep the lines up to an epoch: what came after the checkpoint is about to happen again."""
+    """Keeps the lines up to an epoch: the ones after the checkpoint will be written again."""
     kept = [record for record in read_metrics(folder) if record["epoch"] <= last_epoch]
     write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 
 def test_reads(summary: Mapping[str, Any]) -> int:
-    """How often the test split was read."""
+    """Returns how often the test split was read."""
     reads = summary.get("test_reads")
     return reads if type(reads) is int else 0
 
 
 def find(chosen: str) -> Path:
-    """The folder that is named, of a grid or search that of its best run; `last` is the newest. Errors: ConfigError."""
+    """Returns the named folder, of a grid or search its best run's; `last` is the newest. Raises ConfigError."""
     _check_named(chosen, "run")
     folder = past_runs.locate(chosen)
     return _with_config(folder, chosen)
 
 
 def find_to_resume(chosen: str) -> Path:
-    """The folder that is named; `last` is the newest unfinished run. Errors: ConfigError, also for a grid or search."""
+    """Returns the named folder; `last` is the newest unfinished run. Raises ConfigError, also for a grid or search."""
     _check_named(chosen, "resume")
     if chosen == "last":
         found = [path.parent for name in (CONFIG, SWEEP) for path in paths.OUTPUTS.glob(f"*/{name}")]
@@ -119,7 +119,7 @@ def _with_config(folder: Path, chosen: str) -> Path:
 
 @contextlib.contextmanager
 def writing(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Within, this process alone on this machine writes the run. Raises ConfigError if another one does."""
+    """Locks the run for writing during the block. Raises ConfigError if another process here holds the lock."""
     try:
         with locked(folder / LOCK, wait):
             yield
@@ -128,10 +128,10 @@ def writing(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's own config, as plain data; keys that are newer than the run at their defaults. Errors: ConfigError."""
+    """Returns a run's own config as plain data; keys newer than the run at their defaults. Raises ConfigError."""
     try:
         plain = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)
-    except Exception as error:  # yaml and OmegaConf raise several kinds
+    except Exception as error:  # yaml and OmegaConf raise several types
         raise ConfigError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(plain, dict) or "seed" not in plain:
         raise ConfigError(f"{folder / CONFIG}: is not the config of a run; start a new run")

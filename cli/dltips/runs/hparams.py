@@ -17,7 +17,7 @@ Scalar = bool | float | str
 
 
 def hyperparameters(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
-    """For TensorBoard's HParams: the columns, the same in every run, each with an example; and this run's values.
+    """Returns HParams' columns, the same in every run, each with an example; and this run's values.
 
     `model` is the chosen option, `augmentation` the chosen ones in order; numbers stay numbers, the rest is text. A
     column without a value belongs to an option that is off.
@@ -31,9 +31,9 @@ def hyperparameters(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar
     return columns, {key: type(columns[key])(value) for key, value in values.items()}
 
 
-@functools.cache  # more than a hundred YAMLs take 0.1 s to read, and the runs of a sweep have the same ones
+@functools.cache  # reading more than a hundred YAMLs takes 0.1 s, and the runs of a sweep share them
 def _columns(folders: tuple[Path, ...]) -> Mapping[str, Scalar]:
-    """Every key that some run may have, with a value of its type: a number, a truth value, or else text."""
+    """Returns every possible key of a run, with a value of its type: a number, a boolean, or else text."""
     primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
     columns = dict(leaves({key: value for key, value in primary.items() if key not in ("defaults", "hydra", "resume")}))
     for family in FAMILIES:
@@ -43,7 +43,7 @@ def _columns(folders: tuple[Path, ...]) -> Mapping[str, Scalar]:
                 settings = leaves(_plain_yaml(file), f"{family}.")
                 for key, value in settings:
                     if not key.endswith(".name"):
-                        # one key may be a number in one option and text in another: text holds both
+                        # a key may be a number in one option and text in another: then it is text
                         columns[key] = value if type(_example(columns.get(key, value))) is type(_example(value)) else ""
     return {key: _example(value) for key, value in columns.items()}
 

@@ -1,4 +1,4 @@
-"""What lies in a run's folder, and in a sweep's: the names of the files, and their readers."""
+"""The names of the files in a run's and a sweep's folder, and their readers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from dltips.files import read_json
 
-CONFIG = "config.yaml"  # what a run writes first
+CONFIG = "config.yaml"  # the first file of a run
 METRICS = "metrics.jsonl"
-SUMMARY = "summary.json"  # what a run writes last
+SUMMARY = "summary.json"  # the last file of a run
 ENVIRONMENT = "environment.json"
 LOG = "run.log"
 CURVES = "curves.png"
@@ -19,7 +19,7 @@ SWEEP = "sweep.json"  # in the folder of a grid or a search
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl up to the first that is torn, as by a crash while it was written."""
+    """Returns the lines of metrics.jsonl up to the first torn one, as after a crash."""
     records = []
     path = folder / METRICS
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
@@ -35,5 +35,5 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json; None if the run has not ended, or the file cannot be read."""
+    """Returns summary.json; None if the run has not ended, or the file cannot be read."""
     return read_json(folder / SUMMARY)

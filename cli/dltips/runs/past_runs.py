@@ -1,4 +1,4 @@
-"""Runs that lie in folders: found, and read from summary.json, without torch. Nothing here is written or executed."""
+"""Finds runs in folders and reads them from summary.json, without torch. Writes and executes nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dltips.files import read_json
 from dltips.runs.layout import CONFIG, SUMMARY, SWEEP, read_metrics
 
 USED = "finished"  # the only runs that are averaged
-MAX_DEPTH = 4  # folders below the one that was given: outputs/SWEEP/RUN takes two
+MAX_DEPTH = 4  # levels below the given folder: outputs/SWEEP/RUN takes two
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run folder. `status` is `unfinished` where there is no whole summary.json: cut off, or still running.
+    """One run folder. `status` is `unfinished` without a complete summary.json: cut off, or still running.
 
-    `settings` are flat, {"init": "he", "optimizer.lr": 0.1}, and empty where neither summary.json nor config.yaml can
+    `settings` are flat, {"init": "he", "optimizer.lr": 0.1}, and empty if neither summary.json nor config.yaml can
     be read.
     """
 
@@ -33,9 +33,9 @@ class PastRun:
     seed: int | None
 
     def value(self, metric: str) -> float | None:
-        """A score or a layer's statistic of the best epoch, or a figure of the whole run (seconds, size_mb).
+        """Returns a score or a layer's statistic of the best epoch, or a figure of the run (seconds, size_mb).
 
-        None where there is no number, and for a goal (epochs_to:val/accuracy:0.95) that was not reached.
+        None if there is no number, and for a goal (epochs_to:val/accuracy:0.95) that was not reached.
         """
         if (goal := metrics.goal(metric)) is not None:
             better = self.better(goal.score)
@@ -50,16 +50,16 @@ class PastRun:
         return float(found) if found is not None and is_number(found) else None
 
     def better(self, metric: str) -> metrics.Better | None:
-        """Which way is better; None where neither is, or it is not known.
+        """Returns which way is better; None if neither is, or if it is unknown.
 
-        Of a metric of the user's own the run itself says it, so that nothing need be imported.
+        The run itself records this of a user's metric, so that nothing need be imported.
         """
         told = self.summary.get("better")
         found = told.get(metric) if isinstance(told, dict) else None
         return found if found in ("higher", "lower") else metrics.better(metric)
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl up to the first torn one; read anew with each call."""
+        """Returns the lines of metrics.jsonl up to the first torn one; reads them anew with each call."""
         try:
             return read_metrics(self.path)
         except OSError:
@@ -67,12 +67,12 @@ class PastRun:
 
 
 def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
-    """The runs of run folders, sweeps' folders, folders of both and glob patterns; none given: ./outputs.
+    """Returns the runs of run folders, sweep folders, folders of both and glob patterns; of ./outputs by default.
 
     `last` is the newest run, or all runs of the grid or search that it belongs to.
 
-    Sorted by path; a run that is reached twice is there once. Errors: ConfigError for a place that does not exist, a
-    pattern that matches nothing, and where there is no run at all.
+    Sorted by path, without duplicates. Raises ConfigError for a path that does not exist, a pattern that matches
+    nothing, and if there is no run at all.
     """
     found: dict[str, Path] = {}
     for place in places or [str(paths.OUTPUTS)]:
@@ -85,14 +85,14 @@ def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
 
 
 def find(chosen: str) -> PastRun:
-    """As `locate`, read."""
+    """Reads the run that `locate` finds."""
     return read(locate(chosen))
 
 
 def locate(chosen: str) -> Path:
-    """The run that is named, or the best one of a grid or search; `last` is the newest under ./outputs.
+    """Returns the named run's folder, or the best run's of a grid or search; `last` is the newest under ./outputs.
 
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     folder = _newest() if _is_last(chosen) else Path(os.path.expanduser(chosen))
     if chosen.strip() and is_sweep(folder):
@@ -108,7 +108,7 @@ def _is_last(chosen: str) -> bool:
 
 
 def _newest() -> Path:
-    """The folder of the newest run under ./outputs, or of the grid or search that it is in. Errors: ConfigError."""
+    """Returns the folder of the newest run under ./outputs, or of its grid or search. Raises ConfigError."""
     folders = list(_run_folders(paths.OUTPUTS))
     if not folders:
         raise ConfigError(f"last: there is no run under {paths.OUTPUTS.absolute()}; give a run folder")
@@ -117,7 +117,7 @@ def _newest() -> Path:
 
 
 def best_of(sweep: Path) -> Path:
-    """The run of a grid or search that is best in the metric that decides; the first of equals. Errors: ConfigError."""
+    """Returns a sweep's best run in the deciding metric, the first of equals. Raises ConfigError."""
     best: tuple[Path, float] | None = None
     for folder in sorted(_run_folders(sweep)):
         run = read(folder)
@@ -132,7 +132,7 @@ def best_of(sweep: Path) -> Path:
 
 
 def cut_off(sweep: Path) -> str | None:
-    """The command that goes on with a grid or search, if one of its trials is not over."""
+    """Returns the command that resumes a grid or search, if one of its trials is unfinished."""
     trials = (read_json(sweep / SWEEP) or {}).get("trials")
     names = [trial.get("folder") for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
     folders = {sweep / name for name in names if isinstance(name, str)} | {*_run_folders(sweep)}
@@ -141,22 +141,22 @@ def cut_off(sweep: Path) -> str | None:
 
 
 def command_of(sweep: Path) -> str:
-    """As it was typed; the same one goes on with what is left."""
+    """Returns the command as it was typed; typing it again resumes the sweep."""
     return str((read_json(sweep / SWEEP) or {}).get("command", "the one that began it"))
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a folder is a grid's or a search's."""
+    """Returns whether a folder is a grid's or a search's."""
     return os.path.isfile(f"{folder}/{SWEEP}")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's. config.yaml is what a run writes first."""
+    """Returns whether a folder is a run's: config.yaml is a run's first file."""
     return any(os.path.isfile(f"{folder}/{name}") for name in (CONFIG, SUMMARY))
 
 
 def read(folder: Path) -> PastRun:
-    """One run folder; whatever is missing or damaged in it is left out."""
+    """Reads one run folder; leaves out what is missing or damaged."""
     summary = read_json(folder / SUMMARY) or {}
     status = summary.get("status")
     settings = summary.get("settings")
@@ -169,7 +169,7 @@ def read(folder: Path) -> PastRun:
 
 
 def _matching_folders(pattern: str) -> list[Path]:
-    """The folders that a place names: itself, or what it matches as a pattern. Errors: ConfigError."""
+    """Returns the folders of an argument: itself, or the matches of a pattern. Raises ConfigError."""
     if not pattern.strip():
         raise ConfigError(f"'' is no folder; give one of those under {paths.OUTPUTS}, or none for all of them")
     start = _newest() if _is_last(pattern) else Path(os.path.expanduser(pattern))
@@ -187,7 +187,7 @@ def _matching_folders(pattern: str) -> list[Path]:
 
 
 def _run_folders(start: Path) -> Iterator[Path]:
-    """The run folders in a folder or below it, by breadth, symbolic links followed, each folder once."""
+    """Yields the run folders in a folder or below it, breadth first, following symbolic links, each folder once."""
     seen: set[str] = set()
     level = [start]
     for _ in range(MAX_DEPTH + 1):
@@ -205,13 +205,13 @@ def _run_folders(start: Path) -> Iterator[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The folders in a folder, and those of finished runs elsewhere that a sweep has taken over."""
+    """Returns the sub-folders, and the folders of finished runs elsewhere that a sweep has taken over."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.path for entry in entries if entry.name[0] != ".")
     except OSError:
         return []
-    inside = [Path(name) for name in names if os.path.isdir(name)]  # a link to itself is none, and no error
+    inside = [Path(name) for name in names if os.path.isdir(name)]  # a link to itself is not a folder, and not an error
     trials = (read_json(folder / SWEEP) or {}).get("trials")
     for trial in trials if isinstance(trials, list) else []:
         name = trial.get("folder") if isinstance(trial, dict) else None
@@ -223,7 +223,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _settings_of_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run that was cut off or is older than summary.json's `settings`, from its config.yaml."""
+    """Returns the settings from config.yaml: of a run that was cut off or predates summary.json's `settings`."""
     import yaml
 
     from dltips.config.plain import flat  # late: it imports Hydra, 0.15 s
@@ -237,5 +237,5 @@ def _settings_of_config(folder: Path) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it can be calculated with: no truth value, no NaN, nothing that overflows when it is squared."""
+    """Returns whether it is a number, not a boolean or NaN, whose square does not overflow."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e100 < value < 1e100

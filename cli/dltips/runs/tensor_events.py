@@ -1,4 +1,4 @@
-"""TensorBoard events of a run that trains: what insight/events.py writes, and pictures and histograms of tensors."""
+"""Writes a training's TensorBoard events: those of runs/events.py, and pictures and histograms of tensors."""
 
 # mypy: disable-error-code="import-untyped"
 # (TensorBoard ships no types.)
@@ -21,15 +21,15 @@ from torch import Tensor
 from dltips.files import replacing
 from dltips.runs.events import FILE_PATTERN, HPARAMS_PREFIX, EventFile, metadata, record, records, shape
 
-READABLE_PIXELS = 64  # pixels that the longer side of a picture in a grid has at the least
-HISTOGRAM_BINS = 30  # of a histogram: as many as TensorBoard itself makes
+READABLE_PIXELS = 64  # minimum pixels of the longer side of a picture in a grid
+HISTOGRAM_BINS = 30  # bins of a histogram, as TensorBoard itself makes them
 
 
 class Events(EventFile):
-    """One event file in a run folder; what a call has written is there for others to read when it returns."""
+    """One event file in a run folder; each call flushes what it writes."""
 
     def images(self, tag: str, images: Tensor) -> None:
-        """Pictures (N, C, H, W) in [0, 1] as one grid, at step 0; each magnified until it is 64 pixels long."""
+        """Writes pictures (N, C, H, W) in [0, 1] as one grid, at step 0; each magnified to at least 64 pixels."""
         from PIL import Image
 
         pixels = _grid(images)
@@ -44,16 +44,16 @@ class Events(EventFile):
         self.write(Event(wall_time=time.time(), summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     def histograms(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """The distribution of each tensor's finite values at a step."""
+        """Writes the distribution of each tensor's finite values at a step."""
         summary = Summary(value=[_histogram(tag, tensor) for tag, tensor in tensors.items()])
         self.write(Event(wall_time=time.time(), step=step, summary=summary))
 
 
 def cut(folder: Path, last_step: int) -> None:
-    """Before a run is resumed: forget the events after a step, and what start, images and finish write anew each time.
+    """Drops the events after a step, before a run is resumed, and those that start, images and finish write anew.
 
-    (TensorBoard would show the first session's HParams, and how that one ended.) Each file is replaced whole or not
-    at all; one of which nothing is left goes.
+    (TensorBoard would show the first session's HParams, and how that one ended.) Each file is replaced atomically; one
+    that becomes empty is removed.
     """
     for path in folder.glob(FILE_PATTERN):
         kept = [data for data in records(path.read_bytes()) if _stays(Event.FromString(data), last_step)]
@@ -70,7 +70,7 @@ def _stays(event: Event, last_step: int) -> bool:
 
 
 def _histogram(tag: str, tensor: Tensor) -> Summary.Value:
-    """Rows of left edge, right edge, count."""
+    """Returns rows of left edge, right edge, count."""
     values = tensor.detach().cpu().double().flatten()  # on a GPU, histc is not deterministic
     values = values[values.isfinite()]
     rows: list[float] = []
@@ -86,7 +86,7 @@ def _histogram(tag: str, tensor: Tensor) -> Summary.Value:
 
 
 def _grid(images: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> (height, width, 3) or, where C is not 3, the mean as grey (height, width); uint8."""
+    """Returns a grid of pictures (N, C, H, W) in [0, 1]: (height, width, 3), or the mean as grey; uint8."""
     images = images.detach().float().cpu().nan_to_num().clamp(0, 1)
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True)
@@ -95,7 +95,7 @@ def _grid(images: Tensor) -> Tensor:
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     images = torch.nn.functional.pad(images, (0, 2, 0, 2), value=0.5)  # a grey line, which shows on black and on white
     side = math.ceil(math.sqrt(count))
-    columns = min(range(side, 2 * side), key=lambda columns: -count % columns)  # about square, few places left over
+    columns = min(range(side, 2 * side), key=lambda columns: -count % columns)  # about square, with few empty cells
     rows = math.ceil(count / columns)
     blank = torch.full((rows * columns - count, *images.shape[1:]), 0.5)
     cells = torch.cat([images, blank]).reshape(rows, columns, *images.shape[1:])

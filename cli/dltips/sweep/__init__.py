@@ -1,1 +1,1 @@
-"""Many runs: grids and searches, frozen before they start, resumable, in one process or in many."""
+"""Runs many trials: grids and searches, frozen before they start, resumable, in one process or in many."""

@@ -1,4 +1,4 @@
-"""`dltips train finetune=auto --compare`: the four strategies under one time budget, and which was right."""
+"""`dltips train finetune=auto --compare`: trains four strategies under one time budget and judges auto's choice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
 
 @dataclass(frozen=True)
 class StrategyOutcome:
-    """How one strategy did within its time."""
+    """The outcome of one strategy within its time."""
 
     strategy: str
     folder: str
@@ -42,9 +42,9 @@ class StrategyOutcome:
 
 
 def compare(composed: DictConfig, overrides: list[str], notes: list[str], seconds: float) -> int:
-    """Ask auto, run all four, print the table; the exit code. Errors: ConfigError.
+    """Asks auto, runs all four, prints the table; returns the exit code. Raises ConfigError.
 
-    No epoch begins after so many seconds of a strategy's own; features and fits, which come first, are not cut short.
+    A strategy starts no epoch after so many seconds; features and fits, which come first, are not cut short.
     """
     config = validate(composed)
     if config.tip("finetune").name != "auto":
@@ -77,7 +77,7 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
             code, path = run_once(trial, None, context)
         except OutputError:
             raise
-        except ConfigError as error:  # what goes with the others need not go with this one
+        except ConfigError as error:  # this strategy may not fit the settings of the others
             refused.append(f"{strategy} is left out: {error}")
             continue
         codes.append(code)
@@ -95,19 +95,19 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
 
 
 def until(deadline: float) -> Callable[[Mapping[str, Any]], bool]:
-    """A watcher that lets no epoch begin after the deadline, of time.perf_counter()."""
+    """Returns a watcher that ends a run at the first epoch after the deadline, of time.perf_counter()."""
     return lambda record: time.perf_counter() > deadline
 
 
 def _folded(text: str) -> str:
-    """For a terminal, at words."""
+    """Wraps a text at words, for a terminal."""
     if not sys.stdout.isatty():
         return text
     return textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _with(config: Config, strategy: str, stages: float) -> DictConfig:
-    """The config with another strategy, whose knobs are those of auto where it has them, within the net's stages."""
+    """Returns the config with another strategy, which keeps auto's knobs if it has them, within the net's stages."""
     section = dict(config.plain["finetune"])
     own = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / f"{strategy}.yaml"))
     shared = to_plain(OmegaConf.load(paths.shipped("configs") / "finetune" / "_common.yaml"))
@@ -115,7 +115,7 @@ def _with(config: Config, strategy: str, stages: float) -> DictConfig:
     for key in {"n", "freeze_first"} & set(knobs):
         knobs[key] = min(knobs[key], stages)
     plain = dict(config.plain)
-    if strategy == "earlier_stage_svm":  # which is fitted once, to the samples as they are
+    if strategy == "earlier_stage_svm":  # which is fitted once, to samples without augmentation
         plain["augmentation"] = {"none": {"name": "none"}}
         plain["data"] = {**config.plain["data"], "balance": "none"}
     plain["finetune"] = {"name": strategy} | {key: section[key] for key in shared} | knobs
@@ -124,7 +124,7 @@ def _with(config: Config, strategy: str, stages: float) -> DictConfig:
 
 
 def table(outcomes: Sequence[StrategyOutcome], chosen: str, metric: str, seconds: float, count: int) -> list[str]:
-    """The strategies, best first, and the verdict on auto's choice."""
+    """Returns the table of strategies, best first, and the verdict on auto's choice."""
 
     def score(outcome: StrategyOutcome) -> float | None:
         best = outcome.summary.get("best")

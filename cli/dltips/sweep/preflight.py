@@ -1,4 +1,4 @@
-"""What can be found wrong with a run before it starts, for little: of a sweep's trials all are looked at first."""
+"""Cheap checks that run on every trial of a sweep before the first one starts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dltips.train.summary import content_hash
 
 
 class Checker:
-    """Looks at runs one by one; what decides alike is looked at once."""
+    """Checks runs one by one; those with the same deciding settings are checked once."""
 
     def __init__(self, store: DatasetCache) -> None:
         self._store = store
         self._hashes: dict[str, tuple[torch.device, str, str | None]] = {}
 
     def content_hash(self, config: Config) -> str:
-        """Of all that the run's result hangs on. Errors: ConfigError for what would be refused when it starts."""
-        apart = ("seed", "name", "log", "init", "optimizer", "schedule", "checkpoint")  # nothing below hangs on them
+        """Returns the hash of all that the run's result depends on. Raises ConfigError if the run could not start."""
+        apart = ("seed", "name", "log", "init", "optimizer", "schedule", "checkpoint")  # no check depends on them
         same = {key: value for key, value in config.resolved.items() if key not in apart}
         key = repr(sorted(same.items()))
         if key not in self._hashes:
@@ -33,7 +33,7 @@ class Checker:
 
 
 def _hashes(config: Config, store: DatasetCache) -> tuple[torch.device, str, str | None]:
-    """The device, and hashes of the data and of the weights it begins with. Errors: ConfigError."""
+    """Returns the device, and hashes of the data and of the initial weights. Raises ConfigError."""
     refuse_devices(config, SINGLE_PROCESS)
     device = devices.choose(config.settings.device)
     devices.autocast(config.settings.precision, device)

@@ -1,4 +1,4 @@
-"""A sweep's folder under outputs: found again by what it holds, one process at a time, described by sweep.json."""
+"""Manages a sweep's folder under outputs: found by its trials, locked, described by sweep.json."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dltips.runs.layout import LOCK, SUMMARY, read_summary
 
 SWEEP = "sweep.json"
 FORMAT = 1
-PATIENCE = 5.0  # seconds that another command has to end in
+PATIENCE = 5.0  # seconds to wait for the end of another command
 
 
 def read(place: Path) -> dict[str, Any] | None:
-    """sweep.json; None where there is none that can be read."""
+    """Returns sweep.json; None if it cannot be read."""
     try:
         content = json.loads((place / SWEEP).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -33,7 +33,7 @@ def read(place: Path) -> dict[str, Any] | None:
 
 
 def find(identity: str) -> Path | None:
-    """The folder of the sweep that holds just these trials, if it was begun before."""
+    """Returns the folder of an earlier sweep with exactly these trials."""
     for file in sorted(paths.OUTPUTS.glob(f"*/{SWEEP}"), reverse=True):
         if (read(file.parent) or {}).get("identity") == identity:
             return file.parent
@@ -41,12 +41,12 @@ def find(identity: str) -> Path | None:
 
 
 def make(identity: str, name: str | None) -> Path:
-    """Errors: ConfigError."""
+    """Makes the folder. Raises ConfigError."""
     return folder.make(None, paths.OUTPUTS / folder.unique_name(name, identity[:6]))
 
 
 def write(place: Path, content: Mapping[str, Any]) -> None:
-    """Errors: ConfigError."""
+    """Writes sweep.json. Raises ConfigError."""
     try:
         write_json(place / SWEEP, {"format": FORMAT, **redacted(content)})
     except OSError as error:
@@ -54,13 +54,13 @@ def write(place: Path, content: Mapping[str, Any]) -> None:
 
 
 def command() -> str:
-    """As it was typed, for a person to type again."""
+    """Returns the command as it was typed."""
     return redact(shlex.join(["dltips", *sys.argv[1:]]))
 
 
 @contextlib.contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """Within, no other command of this machine runs this sweep's trials. Raises ConfigError if one does already."""
+    """Locks the sweep against other commands of this machine during the block. Raises ConfigError if it is locked."""
     try:
         with locked(place / LOCK, PATIENCE):
             yield
@@ -71,7 +71,7 @@ def alone(place: Path) -> Iterator[None]:
 
 
 def finished_elsewhere() -> dict[str, Path]:
-    """Every finished run under outputs by its content hash, in a sweep or by itself."""
+    """Returns every finished run under outputs by its content hash, in a sweep or on its own."""
     found: dict[str, Path] = {}
     for pattern in (f"*/{SUMMARY}", f"*/*/{SUMMARY}"):
         for file in sorted(paths.OUTPUTS.glob(pattern)):
@@ -86,5 +86,5 @@ def relative(path: Path, place: Path) -> str:
 
 
 def as_listed(trials: Sequence[tuple[int, str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The entries of sweep.json: (number, folder, varied)."""
+    """Returns the entries of sweep.json: (number, folder, varied)."""
     return [{"number": number, "folder": path, "varied": dict(varied)} for number, path, varied in trials]

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a frozen config, run or gone on with in its folder, and how it ended."""
+"""Runs or resumes one trial of a sweep, a frozen config, in its folder."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from dltips.train.resume import reopen
 from dltips.train.run import reason, run_once
 from dltips.train.summary import failed_early
 
-PATIENCE = 5.0  # seconds that another process has to end in
-ENDED = ("finished", "pruned")  # well, that is: there is nothing left to do
+PATIENCE = 5.0  # seconds to wait for the end of another process
+ENDED = ("finished", "pruned")  # completed statuses; nothing left to run
 FAILED = ("diverged", "failed")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is to be run, as plain data: it travels to other processes and machines."""
+    """A trial to run, as plain data, so that it can be sent to other processes and machines."""
 
     number: int
     plain: Mapping[str, Any]  # the frozen config
-    varied: Mapping[str, Any]  # what sets it apart from the others, as typed
+    varied: Mapping[str, Any]  # the values that distinguish it, as typed
     folder: str  # within the sweep's
     hash: str  # of its config
     code: str = ""  # the hash of the code that it was frozen with; "": any
@@ -46,24 +46,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended."""
+    """The outcome of a trial."""
 
     number: int
     status: str  # finished, pruned, interrupted, diverged, failed
     path: Path
     error: str | None = None
-    score: float | None = None  # the best epoch's, in the metric that decides
+    score: float | None = None  # the best epoch's, in the deciding metric
     epoch: int | None = None  # the best one
     seconds: float = 0.0  # of training, those before a resume included
 
 
 def folder_name(number: int, config_hash: str) -> str:
-    """007-3fa9c2d1."""
+    """Returns 007-3fa9c2d1."""
     return f"{number:03}-{config_hash[:8]}"
 
 
 def outcome_of(number: int, path: Path) -> TrialOutcome | None:
-    """How the run of a folder ended; None if it was cut off, or never began."""
+    """Returns the outcome of a folder's run; None if it was cut off, or never began."""
     summary = read_summary(path)
     if summary is None or not isinstance(summary.get("status"), str):
         return None
@@ -87,9 +87,9 @@ def _divergence(summary: Mapping[str, Any]) -> str | None:
 
 
 def run_trial(trial: Trial, place: Path, context: RunContext) -> TrialOutcome:
-    """Run a trial in its folder, or go on where it was cut off. What goes wrong inside is its outcome.
+    """Runs a trial in its folder, or resumes it. Its errors become its outcome.
 
-    Errors: ConfigError if the sweep's folder cannot be written; KeyboardInterrupt.
+    Raises ConfigError if the sweep's folder cannot be written; KeyboardInterrupt.
     """
     config, path = trial.config, place / trial.folder
     try:
@@ -104,8 +104,8 @@ def run_trial(trial: Trial, place: Path, context: RunContext) -> TrialOutcome:
                 raise
             return TrialOutcome(trial.number, "failed", path, str(problem))
     else:
-        if code == EXIT_INTERNAL:  # the disk is full, or gone
-            with contextlib.suppress(OSError):  # what was cut off goes on next time, what failed does not
+        if code == EXIT_INTERNAL:  # the disk is full or gone
+            with contextlib.suppress(OSError):  # a trial that was cut off is resumed next time, a failed one is not
                 (path / SUMMARY).unlink(missing_ok=True)
             raise OutputError(f"outputs: {path} cannot be written; make room, then the same command goes on")
         if code == EXIT_INTERRUPTED and outcome_of(trial.number, path) is None:
@@ -115,7 +115,7 @@ def run_trial(trial: Trial, place: Path, context: RunContext) -> TrialOutcome:
 
 
 def _is_writable(place: Path) -> bool:
-    """Whether what is wrong is wrong with one trial's folder alone."""
+    """Returns whether the error affects only one trial's folder."""
     try:
         with tempfile.TemporaryFile(dir=place):
             return True
@@ -125,12 +125,12 @@ def _is_writable(place: Path) -> bool:
 
 def _run(config: Config, path: Path, context: RunContext) -> int:
     if (path / CONFIG).is_file():
-        # the worker of a command that was killed may still be saving it
+        # the worker of a killed command may still be saving it
         with contextlib.suppress(checkpoint.Damaged), folder.writing(path, wait=PATIENCE):
             resumed = reopen(path, config)
             code, _ = run_once(resumed.config, resumed, replace(context, path=path, quiet=True, notes=resumed.notes))
             return code
-    if path.is_dir():  # made, and cut off before anything was in it; what else lies there is not ours
+    if path.is_dir():  # made, and cut off before it held anything; other content is not ours
         for left in path.glob(".*.tmp"):
             left.unlink()
         try:
@@ -142,7 +142,7 @@ def _run(config: Config, path: Path, context: RunContext) -> int:
 
 
 def _record(config: Config, path: Path, error: Exception) -> None:
-    """A failure in the run's own folder: its summary and, for what is no one's mistake, the traceback in its log."""
+    """Records a failure in the run's own folder: its summary and, for an internal error, the traceback in its log."""
     if isinstance(error, OutputError):
         raise error
     try:

@@ -1,4 +1,4 @@
-"""What a process becomes that runs trials for another one: its cores, its GPU, its signals."""
+"""Sets up a process that runs trials for another one: its cores, its GPU, its signals."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 def init_worker(slot: int, count: int, parent: int) -> None:
-    """Make this process one of several workers: its share of the cores, signals by way of its parent alone."""
-    os.setpgid(0, 0)  # a terminal's ctrl-C reaches the parent, which passes it on once
+    """Sets up this process as a worker: its share of the cores, signals only from its parent."""
+    os.setpgid(0, 0)  # the terminal's ctrl-C reaches only the parent, which passes it on once
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != parent:  # the parent died before
             os._exit(1)
     install(signal.SIG_IGN, (signal.SIGINT,))
-    install(lambda *_: os._exit(0), STOPPING[1:])  # between two trials; within one, it is saved first
+    install(lambda *_: os._exit(0), STOPPING[1:])  # between two trials; during one, it is saved first
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
 
 
 def on_own_device(trial: Trial, slot: int) -> Trial:
-    """The trial on the worker's own GPU, where there are some and the config leaves the choice."""
+    """Returns the trial on the worker's own GPU, if there are GPUs and the config leaves the choice open."""
     if trial.plain.get("device") != "auto" or not torch.cuda.is_available():
         return trial
     return replace(trial, plain={**trial.plain, "device": f"cuda:{slot % torch.cuda.device_count()}"})

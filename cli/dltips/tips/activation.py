@@ -13,7 +13,7 @@ from dltips.errors import ConfigError
 
 activation = family("activation")
 
-Pieces = Annotated[int, Bounds(least=2)]  # the largest of one is that one: no activation at all
+Pieces = Annotated[int, Bounds(least=2)]  # the maximum of a single piece is no activation at all
 
 
 @activation
@@ -220,6 +220,6 @@ def maxout(*, pieces: Pieces) -> nn.Module:
 
     Goodfellow's groups are separate, so that a layer of pieces * C units has C outputs. An activation must keep the
     width, hence the groups overlap here: each unit is a piece of `pieces` neighbouring maxima, and nothing is added to
-    the layer's parameters. A max pool commutes with it. Errors: ConfigError for layers narrower than `pieces`.
+    the layer's parameters. A max pool commutes with it. Raises ConfigError for layers narrower than `pieces`.
     """
     return Maxout(pieces)

@@ -1,4 +1,4 @@
-"""Schedules: `(steps, *, knobs) -> Schedule`: the share of optimizer.lr at each step; plateau also hears metrics."""
+"""Schedules: `(steps, *, knobs) -> Schedule`: the share of optimizer.lr at each step; plateau also gets metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ schedule = family("schedule")
 
 @dataclass(frozen=True)
 class Steps:
-    """How long the run is."""
+    """The length of the run."""
 
     total: int
     per_epoch: int
@@ -25,17 +25,17 @@ class Steps:
 
 @dataclass
 class Schedule:
-    """The share of the learning rate, from the step; what it remembers is saved with the checkpoint."""
+    """The share of the learning rate at each step; its memory is saved with the checkpoint."""
 
     factor: Callable[[int], float]
-    needs_length: bool = False  # a run cannot be made longer without changing its past
+    needs_length: bool = False  # a longer run would change the past
     hear: Callable[[Mapping[str, float]], None] = lambda metrics: None
     state: dict[str, float] = field(default_factory=dict)
 
 
 @schedule.common
 def warm_up(chosen: Schedule, steps: Steps, *, warmup: NonNegative) -> Schedule:
-    """Any schedule, behind `warmup` epochs in which the rate rises linearly from 0 (Goyal et al. 2017)."""
+    """Returns any schedule after `warmup` epochs in which the rate rises linearly from 0 (Goyal et al. 2017)."""
     length = round(warmup * steps.per_epoch)
     if length == 0:
         return chosen
@@ -117,7 +117,7 @@ def one_cycle(
 
 
 def _anneal(shape: Literal["cosine", "linear"], first: float, last: float, share: float) -> float:
-    """Where a curve from `first` to `last` is after that share of its way."""
+    """Returns the value of a curve from `first` to `last` at that share of its way."""
     return last + (first - last) * (0.5 * (1 + math.cos(math.pi * share)) if shape == "cosine" else 1 - share)
 
 

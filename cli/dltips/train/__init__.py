@@ -1,1 +1,1 @@
-"""One run: the loop, the run folder, checkpoints, curves, devices and seeds."""
+"""Trains one run: the loop, checkpoints, curves, devices and seeds."""

@@ -1,4 +1,4 @@
-"""From a config to a training that is ready to go: data, net, rules and hooks. Writes nothing."""
+"""Builds a training from a config: data, net, tips and hooks. Writes nothing."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from dltips.train.snapshot import Best, Weights
 if TYPE_CHECKING:
     from dltips.weights.source import Pretrained
 
-PROBE_SAMPLES = 64  # samples of the fixed batch on which layers are watched
+PROBE_SAMPLES = 64  # samples in the fixed batch for layer statistics
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is built from a config: a training that is ready to start, and what a run's folder tells of it."""
+    """A training ready to start, and the facts that its run folder records."""
 
     config: Config
     training: Training
@@ -58,8 +58,8 @@ class Run:
     threads: devices.Threads
     plan: FinetunePlan
     freezing: FreezeSchedule
-    feature_seconds: float  # that fine-tuning took before the first epoch
-    weights_hash: str | None  # of the weights that fine-tuning started from
+    feature_seconds: float  # seconds spent on features before the first epoch
+    weights_hash: str | None  # hash of the weights that fine-tuning started from
     notes: Sequence[str] = ()  # for the user, before the run starts
 
     @property
@@ -67,7 +67,7 @@ class Run:
         return tuple(self.splits.train.inputs.shape[1:])
 
     def unfreeze(self, epoch: int, best: Best | None) -> Best | None:
-        """Apply this epoch's freezing phase; returns the best weights, re-laid out for the new flat buffers."""
+        """Applies this epoch's freezing phase; returns the best weights, re-laid out for the new flat buffers."""
         if not self.freezing.begins_phase(epoch):
             return best
         net = self.training.net
@@ -80,12 +80,12 @@ class Run:
 
 
 def build_run(config: Config, resumed: Resumed | None = None, datasets: DatasetCache | None = None) -> Run:
-    """Load the data, build the net, bind the tips. Raises ConfigError.
+    """Loads the data, builds the net, binds the tips. Raises ConfigError.
 
-    A resumed run keeps what its checkpoint has settled, and the number of threads: its bits depend on them. Runs that
-    are given the same datasets load their data once.
+    A resumed run keeps the decisions stored in its checkpoint, and the number of threads: its bits depend on them. Runs
+    that share `datasets` load their data once.
     """
-    # statistics and first weights depend on the order of sums; and waking a second thread costs tiny runs 24 ms
+    # statistics and first weights depend on the order of sums; and starting a second thread costs tiny runs 24 ms
     with devices.one_thread():
         return _build(config, resumed, datasets or DatasetCache())
 
@@ -95,7 +95,7 @@ def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> R
     settled = resumed if resumed is not None and resumed.is_settled else None
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    with current_group().in_turn():  # what one process has downloaded the others find
+    with current_group().in_turn():  # the other processes find what one has downloaded
         source = None if settled else pretrained.find(config)
         given_preprocess = settled.preprocess if settled else source.preprocess if source else None
         data = prepare_data(config, device, given_preprocess, pretrained.wanted(config, source, settled), datasets)
@@ -151,7 +151,7 @@ def _initialized(
     model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), regularizations)
     check_sample_rate(model, data.source.reader.get("sample_rate"))
     notes = model_contract.notes(model, config)
-    if hasattr(model, "fit"):  # a simpler model, which is fitted before the epochs begin
+    if hasattr(model, "fit"):  # a simpler model, fitted before the epochs begin
         model_contract.fit(model, config, data.preprocess, data.train)
     initialize(model, config, probe.cpu())
     missing: Sequence[str] = ()
@@ -164,7 +164,7 @@ def _initialized(
 
 @dataclass(frozen=True)
 class _Tuned:
-    """A net as its fine-tuning strategy wants it, and what passes through which part of it."""
+    """A net prepared by its fine-tuning strategy, and the inputs of each of its parts."""
 
     model: nn.Module
     data: Data
@@ -184,7 +184,7 @@ def _tune(
     threads: devices.Threads | None,
     settled: Resumed | None,
 ) -> _Tuned:
-    """Run the fine-tuning strategy and precompute the features that it caches. Raises ConfigError."""
+    """Runs the fine-tuning strategy and precomputes the features that it caches. Raises ConfigError."""
     settings, input_shape = config.settings, tuple(data.train.inputs.shape[1:])
     size = measure(model, input_shape, data.device)
     feature_threads = (
@@ -203,14 +203,14 @@ def _tune(
         seconds = time.perf_counter() - started if plan.phases else 0.0
     if plan.top is not None:
         size = measure(model, input_shape, data.device)
-        plan = replace(plan, top=replace(plan.top, features=None))  # the inputs have them
+        plan = replace(plan, top=replace(plan.top, features=None))  # they are part of the inputs
     trained = size if inputs.model is model else measure(inputs.model, inputs.probe.shape[1:], data.device)
     count = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
     return _Tuned(model, data, plan, inputs, size, threads or devices.Threads(count, feature_threads), seconds)
 
 
 def optimizer_for(config: Config, net: FlatModel, freezing: FreezeSchedule, epoch: int) -> Optimizer:
-    """The optimizer of what trains in this epoch. Raises ConfigError."""
+    """Returns the optimizer of this epoch's trainable parameters. Raises ConfigError."""
     knobs: OptimizerKnobs = config.common["optimizer"]()
     optimizer: Optimizer = config.tip("optimizer")(net)
     return with_rates(optimizer, net, knobs.rates, freezing.rates(epoch), freezing.trained_later(epoch))
@@ -254,7 +254,7 @@ def _training(
 
 
 def _to_device(device: torch.device, model: nn.Module, split: Split) -> nn.Module:
-    """The net on the device, for images in channels_last."""
+    """Moves the net to the device, in channels_last for images."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if split.inputs.dim() == 4 else model
 
@@ -272,9 +272,9 @@ def _model(config: Config, *arguments: Any) -> nn.Module:
 def build_model(
     config: Config, input_shape: tuple[int, ...], num_classes: int, regularizations: Sequence[Regularization]
 ) -> nn.Module:
-    """The net with what regularizations place in it, not initialized yet. Errors: ConfigError."""
+    """Returns the uninitialized net, with the layers that regularizations add. Raises ConfigError."""
     with torch.random.fork_rng(devices=[]):
-        # what an init scheme leaves alone keeps these draws
+        # parameters that the init scheme leaves alone keep these draws
         torch.manual_seed(seeds.derive(config.settings.seed, "model"))
         model = _model(config, input_shape, num_classes)
     for prepare_model in _hooks(regularizations, "prepare"):
@@ -283,12 +283,12 @@ def build_model(
 
 
 def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
-    """The init scheme, unless the model keeps its own weights; inputs are one preprocessed batch, on the CPU."""
+    """Applies the init scheme, unless the model keeps its own weights; inputs are one preprocessed CPU batch."""
     if "init" not in model_contract.kept_families(model):
         seed = config.settings.seed
         config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
     init_from_data = getattr(model, "init_from_data", None)
-    if callable(init_from_data):  # a layer is set from data
+    if callable(init_from_data):  # one layer is initialized from data
         init_from_data(inputs)
 
 
@@ -297,7 +297,7 @@ def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
 
 
 def _schedule_hook(schedule: Schedule) -> Callable[[Mapping[str, float]], bool]:
-    """The schedule gets each epoch's metrics, as plateau wants, and never stops the run."""
+    """Returns a hook that passes each epoch's metrics to the schedule, for plateau, and never stops the run."""
 
     def adjust(metrics: Mapping[str, float]) -> bool:
         schedule.hear(metrics)

@@ -1,4 +1,4 @@
-"""What surrounds a run: what was typed and reported, where it lies, what it shares with others, what may end it."""
+"""The context of a run: what was typed and reported, its folder, what it shares with others, what may end it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ending = Literal["finished", "pruned", "interrupted"]
 
 
 def finished() -> Ending:
-    """How a run ends that no watcher has ended."""
+    """Returns how a run ends if no watcher ends it."""
     return "finished"
 
 
@@ -30,16 +30,16 @@ class RunContext:
 
     typed: Sequence[str] = ()  # keys that were set on the command line
     notes: Sequence[str] = ()  # for the user, before the run starts
-    reported: set[str] = field(default_factory=set)  # notes that were printed before: they go to run.log alone
-    path: Path | None = None  # the run's folder, yet to be made; None: one of its own under outputs
-    quiet: bool = False  # one of many: its epochs go to run.log alone, its pictures wait until it is the best
+    reported: set[str] = field(default_factory=set)  # notes printed by earlier runs; repeated only in run.log
+    path: Path | None = None  # the run's folder, not made yet; None: a new one under outputs
+    quiet: bool = False  # one of many runs: epochs go to run.log only, pictures wait until it is the best
     prints_report: bool = True  # at the end, on stdout
     datasets: DatasetCache = field(default_factory=DatasetCache)
     stop: Stop = field(default_factory=Stop)
-    # each gets an epoch's line of metrics.jsonl, and ends the run by returning True; `ended_as` then says how
+    # each gets an epoch's line of metrics.jsonl and may end the run by returning True; `ended_as` then names the reason
     watchers: Sequence[Callable[[Mapping[str, Any]], bool]] = ()
     ended_as: Callable[[], Ending] = finished
 
     def draws(self, pictures: str) -> bool:
-        """Whether pictures are made, by the setting log.pictures."""
+        """Returns whether to draw pictures, by the setting log.pictures."""
         return pictures == "all" or (pictures == "best" and not self.quiet)

@@ -1,4 +1,4 @@
-"""A run's samples, from its config: loaded, split, and with all that is learned from the training split."""
+"""Loads and splits a run's samples, and fits preprocessing and augmentations on the training split."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from dltips.train import seeds
 
 @dataclass(frozen=True)
 class Data:
-    """A run's samples, and what is done to them on their way to the net."""
+    """A run's samples, and the steps between them and the net."""
 
     common: DataKnobs
     source: Source
     splits: Splits
-    train: Split  # its samples copied out, or frozen augmented copies of them
+    train: Split  # copied samples, or frozen augmented copies of them
     augmentations: Augmentations
     preprocess: nn.Module
     device: torch.device
 
     def feed(self, part: Split, *, augmented: bool = False, once: bool = False) -> Feed:
-        """The split as the net sees it; `once`: for one pass, so that nothing is kept."""
+        """Returns the split as the net takes it; with `once`, for a single pass, nothing is cached."""
         augmentations = self.augmentations if augmented else Augmentations((), (), ())
         batches = place_split(part, self.common.placement, self.device)
         return Feed(batches, len(part), self.preprocess, augmentations.before, augmentations.after, once=once)
@@ -49,9 +49,9 @@ def prepare_data(
     wanted: RequiredInputs | None,
     datasets: DatasetCache,
 ) -> Data:
-    """Load, split, fit what learns from the training split. Errors: ConfigError.
+    """Loads, splits, and fits on the training split. Raises ConfigError.
 
-    A preprocessing that is fitted already, and the form that a net wants its inputs in, come with its weights.
+    Trained weights may come with a fitted preprocessing and the required form of the inputs.
     """
     seed, common = config.settings.seed, config.common["data"]()
     balance.check(common.balance, common.shuffle)
@@ -68,27 +68,27 @@ def prepare_data(
 
 
 def lacks_values(source: Source) -> bool:
-    """Whether a number is missing (NaN) anywhere: one sample for validation is enough."""
+    """Returns whether any number is missing (NaN); one such validation sample is enough."""
     parts = (source.inputs, source.val_inputs, source.test_inputs)
     return any(part is not None and part.is_floating_point() and bool(part.isnan().any()) for part in parts)
 
 
 def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Module:
-    """The preprocessing, fitted; in front of it, where values are missing, their features' means over training.
+    """Returns the fitted preprocessing; missing values are first replaced by their features' training means.
 
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     fill = None
     if missing:
         fill = Fill(value=train_inputs.nanmean(0).nan_to_num(0.0))
         train_inputs = fill(train_inputs)
     fitted: nn.Module = tip(train_inputs)
-    save(fitted)  # says now what no checkpoint could hold
+    save(fitted)  # fails now if it cannot be stored in a checkpoint
     return fitted if fill is None else nn.Sequential(fill, *(fitted if isinstance(fitted, nn.Sequential) else [fitted]))
 
 
 def epoch_order(common: DataKnobs, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
-    """The order of an epoch's samples, from the epoch."""
+    """Returns the order of an epoch's samples."""
     count, targets = len(train_split), train_split.targets
     if common.balance == "sampling":
         return lambda epoch: balance.balanced_order(targets, classes, seeds.generator(seed, "order", epoch=epoch))

@@ -1,4 +1,4 @@
-"""The device, its precision, and the number of threads: chosen by rules, never by timing."""
+"""Chooses the device, the precision, and the number of threads: by rules, never by timing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from dltips.errors import ConfigError
 from dltips.train.parallel.group import current_group
 
-# Below this many multiply-adds per step a second thread costs more than it brings.
+# Below this many multiply-adds per step a second thread costs more than it gains.
 SINGLE_THREAD_FLOPS = 100_000_000
 
 
 def choose(name: str) -> torch.device:
-    """auto, cpu, cuda, cuda:N or mps. Errors: ConfigError if this machine has no such device."""
+    """Returns the device of auto, cpu, cuda, cuda:N or mps. Raises ConfigError if this machine does not have it."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -39,7 +39,7 @@ def choose(name: str) -> torch.device:
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    """The context of each forward pass. Errors: ConfigError if the device lacks the precision."""
+    """Returns the context of each forward pass. Raises ConfigError if the device lacks the precision."""
     has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
     if precision == "bfloat16" and not has_bfloat16:
         raise ConfigError(f"precision: bfloat16 is not supported on {device}; write precision=float32")
@@ -49,12 +49,12 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
 
 
 def threads(flops_per_step: float) -> int:
-    """One thread for tiny nets, else OMP_NUM_THREADS or all cores; of several processes each has its share of both."""
+    """Returns 1 for tiny nets, else OMP_NUM_THREADS or all cores, divided among the processes."""
     processes = current_group()
     if flops_per_step / processes.size < SINGLE_THREAD_FLOPS:
         return 1
     if processes.size > 1:
-        # torchrun sets OMP_NUM_THREADS to 1 where nobody has chosen
+        # torchrun sets OMP_NUM_THREADS to 1 if it is unset
         return max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]))
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     return int(chosen) if chosen.isdigit() and int(chosen) > 0 else (os.cpu_count() or 1)
@@ -62,7 +62,7 @@ def threads(flops_per_step: float) -> int:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, sums are added up in one order, however many cores there are and whoever else wants them."""
+    """Uses one thread during the block, so that sums have one order, whatever the number of cores."""
     previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -73,7 +73,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Threads:
-    """How many compute: in the training, and before it, where features are computed once."""
+    """Numbers of threads: in the training, and before it, where features are computed once."""
 
     training: int
     features: int
@@ -81,9 +81,9 @@ class Threads:
 
 @contextlib.contextmanager
 def conditions(device: torch.device, *, thread_count: int, deterministic: bool) -> Iterator[None]:
-    """Threads, deterministic kernels and the global random state as the run wants them; restored afterwards."""
+    """Sets threads, deterministic kernels and the global random state for the block; restores them afterwards."""
     previous = torch.get_num_threads()
-    # called only where it changes something: use_deterministic_algorithms imports the compiler, a second and 200 MB
+    # called only if it changes something: use_deterministic_algorithms imports the compiler, a second and 200 MB
     switches = deterministic and not torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
@@ -103,9 +103,9 @@ def describe(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, for the whole process; elsewhere nothing happens.
+    """Makes glibc keep freed memory for the next step, in the whole process; no effect elsewhere.
 
-    By default it hands large blocks back to the kernel, which maps and clears them anew: 20 to 30 ms of a step of the
+    By default it returns large blocks to the kernel, which maps and clears them anew: 20 to 30 ms of a step of the
     Fashion-MNIST cnn, which takes 80 ms without.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None

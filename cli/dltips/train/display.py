@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line in a terminal, plain lines elsewhere. All of it on stderr."""
+"""Displays a run's progress on stderr: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dltips.train.loop import Training
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int, seconds_left: float) -> str:
-    """One epoch in one line, of at most 100 columns; the rate is in samples per second."""
+    """Returns one epoch in one line, of at most 100 columns; the rate is in samples per second."""
     parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"]
     for split in ("train", "val"):
         if f"{split}/loss" in record:
@@ -29,7 +29,7 @@ def epoch_line(record: Mapping[str, Any], epochs: int, seconds_left: float) -> s
 
 
 class Display:
-    """Epochs as plain lines on stderr, and in run.log."""
+    """Prints epochs as plain lines on stderr and in run.log."""
 
     def __init__(self, log: Path, epochs: int) -> None:
         self.log = log.open("a", encoding="utf-8", buffering=1)
@@ -38,17 +38,17 @@ class Display:
         self.first_epoch: int | None = None
 
     def say(self, text: str, *, reported: bool = False) -> None:
-        """A line for the person, unless heard before, and for run.log."""
+        """Prints a line, unless it was printed before, and writes it to run.log."""
         if not reported:
             self.write(text)
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def note(self, text: str, *, reported: bool) -> None:
-        """What the person should know of a run before it starts, once."""
+        """Prints a note before the run starts, once."""
         self.say(text, reported=reported)
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it; the run goes on
+        with contextlib.suppress(OSError):  # stderr is closed; the run goes on
             print(text, file=sys.stderr, flush=True)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -59,15 +59,15 @@ class Display:
         self.say(epoch_line(record, self.epochs, left))
 
     def stop_live(self) -> None:
-        """Nothing is live any more; what is said from now on is plain."""
+        """Ends the live display; later lines are plain."""
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, which was heard of when the line was written
+        with contextlib.suppress(OSError):  # of a full disk; writing the line has reported it already
             self.log.close()
 
 
 class LiveDisplay(Display):
-    """The same with a bar below, which a thread of rich's draws: the loop does nothing for it."""
+    """The same, with a progress bar that a thread of rich's draws: the loop does no work for it."""
 
     def __init__(self, log: Path, epochs: int, training: Training) -> None:
         super().__init__(log, epochs)
@@ -111,7 +111,7 @@ class LiveDisplay(Display):
 
 
 class QuietDisplay(Display):
-    """One run of many: its epochs go to run.log alone, notes are still said."""
+    """For one run of many: epochs go to run.log only, notes are still printed."""
 
     def note(self, text: str, *, reported: bool) -> None:
         if not reported:
@@ -119,18 +119,18 @@ class QuietDisplay(Display):
         self.say(text)
 
     def write(self, text: str) -> None:
-        """Who runs many says how each ended."""
+        """Writes to run.log only; the caller reports how each run ended."""
 
 
 def display_for(log: Path, epochs: int, training: Training, *, quiet: bool = False) -> Display:
-    """Live in a terminal, plain elsewhere, nothing at all for one run of many."""
+    """Returns the live display in a terminal, the plain one elsewhere, the quiet one for one run of many."""
     if quiet:
         return QuietDisplay(log, epochs)
     return LiveDisplay(log, epochs, training) if sys.stderr.isatty() else Display(log, epochs)
 
 
 def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
-    """The batches as they come; in a terminal, after a second, a line says how many samples are done, and goes."""
+    """Yields the batches; in a terminal, after one second, a temporary line shows the number of samples done."""
     started, done, shown = time.perf_counter(), 0, False
     for inputs, targets in batches:
         yield inputs, targets

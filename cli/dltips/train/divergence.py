@@ -1,4 +1,4 @@
-"""Where a loss stopped being finite: replay the epoch from its start, look at every step, and name the layer."""
+"""Locates where a loss stopped being finite: replays the epoch step by step and names the layer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dltips.train.snapshot import Snapshot
 
 
 def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
-    """(epoch, step, where), counted from 1; the training is left where the snapshot was taken.
+    """Returns (epoch, step, where), counted from 1; the training is left in the snapshot's state.
 
-    Where several processes share the run all of them replay it, and the first that saw a layer fail names it.
+    With several processes all of them replay the epoch, and the first one with a failing layer names it.
     """
     training, group = run.training, run.training.group
     snapshot.put_back(training, run.regularizations)

@@ -1,4 +1,4 @@
-"""fit: one training from its first epoch to its last, with the best weights kept; plain, without global state."""
+"""fit: trains from the first epoch to the last and keeps the best weights; has no global state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Watcher = Callable[[Mapping[str, Any]], bool]  # gets an epoch's record; True en
 
 
 class Recorder(Protocol):
-    """Who hears of each epoch: a run folder with its curves, or nobody."""
+    """Receives each epoch's record and snapshot."""
 
     def epoch(self, record: Record, snapshot: Snapshot) -> None: ...
 
@@ -28,16 +28,16 @@ class NoRecorder:
     """Records nothing."""
 
     def epoch(self, record: Record, snapshot: Snapshot) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 @dataclass
 class Result:
-    """How a training ended."""
+    """The outcome of a training."""
 
     status: Status
     records: list[Record]
-    snapshot: Snapshot  # the state after the last whole epoch
+    snapshot: Snapshot  # the state after the last completed epoch
     stopped_early: bool = False
     diverged_at: tuple[int, int, str] | None = None  # epoch, step, where
 
@@ -48,7 +48,7 @@ class Result:
 
 @dataclass
 class _Clock:
-    """Seconds of training, those before a resume included."""
+    """Counts seconds of training, those before a resume included."""
 
     before: float
     started: float = field(default_factory=time.perf_counter)
@@ -65,7 +65,7 @@ def fit(
     records: Sequence[Record] = (),
     watchers: Sequence[Watcher] = (),
 ) -> Result:
-    """Train until the last epoch, early stopping, an interruption, or a loss that is not finite."""
+    """Trains until the last epoch, early stopping, an interruption, or a loss that is not finite."""
     recorder = recorder or NoRecorder()
     with devices.conditions(
         run.training.device, thread_count=run.threads.training, deterministic=run.config.settings.deterministic
@@ -91,7 +91,7 @@ def _fit(
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
         recorder.epoch(record, snapshot)
         return Result("finished", [record], snapshot)
-    # a run that was killed after its last epoch has only its end to catch up on
+    # a run killed after its last epoch only has to write its end
     for epoch in range(snapshot.epoch, snapshot.epoch if snapshot.stopped else settings.epochs):
         started = time.perf_counter()
         try:
@@ -104,15 +104,15 @@ def _fit(
 
             return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
         records.append(record)
-        stops = [hook(record) for hook in training.hooks.on_metrics]  # all are called, also after a first one stops
+        stops = [hook(record) for hook in training.hooks.on_metrics]  # all are called, even after a first one stops
         best = run.unfreeze(epoch + 1, best)
         stopped = training.group.from_first(any(stops))
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
-        # who only watches stops this session, not the training: a checkpoint knows nothing of it
+        # a watcher stops this session, not the training: the checkpoint does not record it
         watched = time.perf_counter()
         enough = [watch(record) for watch in watchers]
-        clock.before -= time.perf_counter() - watched  # a search's database may be waited for
+        clock.before -= time.perf_counter() - watched  # time spent waiting for a search's database does not count
         if training.group.from_first(any(enough)) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
@@ -121,7 +121,7 @@ def _fit(
 def _score_and_keep_best(
     run: Run, epoch: int, clock: _Clock, means: tuple[float, float] | None, seconds: float, best: Best | None
 ) -> tuple[Record, Best | None]:
-    """Validate, measure the layers, keep the weights if they are the best so far: one line of metrics.jsonl."""
+    """Validates, measures the layers, keeps the weights if they are the best so far; returns the epoch's record."""
     training, metric = run.training, run.config.settings.metric
     scores = {f"val/{name}": value for name, value in validate(training).items()}
     record: Record = {"epoch": epoch, "step": epoch * training.steps_per_epoch}

@@ -1,4 +1,4 @@
-"""Statistics per layer and epoch on one fixed probe batch: what later says which layer is dead, saturated or still."""
+"""Measures each layer per epoch on one fixed probe batch, to recognize dead, saturated or stalled layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dltips.nets.flat import FlatModel, weighted_layers
 
 FLOAT32_NORM_NUMBERS = 2**16  # numbers whose norm is right to five digits in float32; of ten million it is off by 0.4 %
 SATURATED = 0.01  # a bounded activation within 1 % of its range from a bound
-# A weight or an activation up to 1 % of the root mean square of its layer's: 0.8 % of normally distributed numbers. Of
-# the layer's own scale, since a factor may be moved between two layers of ReLUs and the net stays the same.
+# A weight or an activation up to 1 % of its layer's root mean square: 0.8 % of normally distributed numbers. Relative
+# to the layer's scale, since a factor may be moved between two layers of ReLUs without changing the net.
 NEAR_ZERO = 0.01
-TINY = 1e-30  # tells 0 from what is above, for weights of any scale
+TINY = 1e-30  # distinguishes 0 from what is above, for weights of any scale
 
 
 class LayerStatistics:
-    """Watches a net, or the part of it that trains, in eval mode; it leaves gradients zero and changes no bit of them.
+    """Measures a net, or its trainable part, in eval mode; leaves gradients zero and changes no bit of them.
 
     layers/<layer>/mean and variance of the output; for activations dead (share of units that are 0 for every sample),
     sparsity (share of outputs that are 0, or NEAR_ZERO) and, where the activation is bounded, saturated (share of
@@ -47,16 +47,16 @@ class LayerStatistics:
         self.before: Tensor | None = None
 
     def before_last_step(self, net: FlatModel) -> None:
-        """Keep the weights, to see how far the epoch's last step moves them."""
+        """Copies the weights, to measure the epoch's last update."""
         self.before = net.parameters.clone()
 
     def measure(self, net: FlatModel) -> dict[str, float]:
-        """All statistics of the net as it is now."""
+        """Returns all statistics of the net's current state."""
         readings = _Readings()
         handles = [module.register_forward_hook(self._watch(name, readings)) for name, module in self._watched()]
         was_training = self.model.training
         try:
-            if was_training:  # else a validation came before, and going through all modules again takes a while
+            if was_training:  # else a validation came before, and traversing all modules again takes time
                 self.model.eval()
             with self.autocast():
                 outputs = self.model(self.inputs)
@@ -81,7 +81,7 @@ class LayerStatistics:
             readings.add(name, "mean", total, lambda total: total / count)
             if count > FLOAT32_NORM_NUMBERS:
                 readings.add(name, "variance", output.var(correction=0))
-            else:  # takes half as long as var
+            else:  # half as slow as var
                 deviation = torch.linalg.vector_norm(output.sub(total, alpha=1 / count))
                 readings.add(name, "variance", deviation, lambda norm: norm * norm / count)
             if is_activation:
@@ -99,7 +99,7 @@ class LayerStatistics:
         return hook
 
     def _weights(self, net: FlatModel, loss: Tensor, readings: _Readings) -> None:
-        """Norms of the loss's gradients and of the last update, weight by weight."""
+        """Records the norms of the gradients and of the last update, weight by weight."""
         weights = [
             (self.names[id(segment.parameter)], segment)
             for segment in net.segments
@@ -120,7 +120,7 @@ class LayerStatistics:
             self._weight_shares(name, weight, norm, readings)
 
     def _weight_shares(self, name: str, weight: Tensor, norm: Tensor, readings: _Readings) -> None:
-        """What the weights are like: how many are near 0, how many positive, how even the norms of the units."""
+        """Records the shares of weights near 0 and of positive ones, and the spread of the units' norms."""
         count = weight.numel()
         readings.add(name, "near_zero", _far_from_0(weight.abs(), norm), lambda signs: (count - signs) / (2 * count))
         # the sum of the signs, where 0 counts as negative
@@ -132,7 +132,7 @@ class LayerStatistics:
 
 
 class _Readings:
-    """Numbers that lie on the device until all are there: one transfer, and the rest of the arithmetic in Python."""
+    """Collects numbers on the device: one transfer at the end, the remaining arithmetic in Python."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -154,7 +154,7 @@ class _Readings:
 
 
 def _far_from_0(magnitudes: Tensor, norm: Tensor) -> Tensor:
-    """How many of the magnitudes, whose norm it is, are not NEAR_ZERO, minus how many are. The magnitudes are lost.
+    """Returns how many magnitudes are not NEAR_ZERO minus how many are, given their norm; overwrites the magnitudes.
 
     A comparison and its count take 10 us for 16,384 weights on a CPU, signs and their sum 5.
     """

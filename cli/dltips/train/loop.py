@@ -1,4 +1,4 @@
-"""The loop: what a training step, an epoch and a validation are. Whoever calls it has decided everything else."""
+"""The loop: a training step, an epoch and a validation. Its caller has made all decisions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 from dltips.train.parallel.group import SINGLE_PROCESS, ProcessGroup
 
-EVALUATION_SAMPLES = 256  # samples at a time, at the least; twice as many slow a cnn down on a CPU, per image
-EVALUATION_VALUES = 2**22  # but no more than this many numbers: mobilenet_v2 on 256 images of 224x224 would take 5 GB
-FOLD_STEPS = 256  # steps between looks at the losses: each look waits for the device
+EVALUATION_SAMPLES = 256  # minimum batch of an evaluation; 512 is slower per image on a CPU (cnn)
+EVALUATION_VALUES = 2**22  # maximum number of values: mobilenet_v2 on 256 images of 224x224 would take 5 GB
+FOLD_STEPS = 256  # steps between checks of the losses: each check waits for the device
 
 Criterion = Callable[..., Tensor]
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -34,36 +34,36 @@ class NotFinite(Exception):
 
 
 class Interrupted(Exception):
-    """Someone asked the run to stop."""
+    """The run was asked to stop."""
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What is passed to which part of the net, and in which order."""
+    """The inputs of each part of the net, and their order."""
 
-    model: nn.Module  # the net, or its head where the features in front of it are computed once
+    model: nn.Module  # the net, or its head if the features before it are cached
     train: Feed
     val: Feed
     order: Callable[[int], Tensor]  # of an epoch's samples
     augmentation_names: Sequence[str]
-    probe: Tensor  # the fixed batch on which layers are watched, as the model takes it
+    probe: Tensor  # the fixed batch for layer statistics, as the model takes it
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called where in the loop: built once, mostly empty, instead of questions in the loop."""
+    """The functions called at each point of the loop: built once, mostly empty, so that the loop has no conditions."""
 
     on_gradient: Sequence[Callable[[FlatModel], None]] = ()
     after_step: Sequence[Callable[[FlatModel], None]] = ()
     end_epoch: Sequence[Callable[[FlatModel], None]] = ()
-    swaps: Sequence[Callable[[FlatModel], None]] = ()  # in front of a validation, and in reverse behind it
-    # each epoch's metrics go to early stopping, which may return True to stop, and to the schedule
+    swaps: Sequence[Callable[[FlatModel], None]] = ()  # before a validation, and in reverse order after it
+    # early stopping and the schedule get each epoch's metrics; early stopping may return True to stop
     on_metrics: Sequence[Callable[[Mapping[str, float]], bool]] = ()
 
 
 @dataclass
 class Progress:
-    """How far a training has come; a display reads it, and a signal handler writes to it, at any time."""
+    """The progress of a training; a display may read it, and a signal handler write to it, at any time."""
 
     step: int = 0  # steps done since the run began
     stop_requested: bool = False
@@ -71,7 +71,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """All that a step touches. Only the optimizer changes, when stages are unfrozen, and the progress."""
+    """Everything that a step uses. Only the optimizer changes, when stages are unfrozen, and the progress."""
 
     net: FlatModel
     optimizer: Optimizer
@@ -80,31 +80,31 @@ class Training:
     criterion: Criterion
     autocast: Autocast
     microbatches: Microbatches
-    forward: Callable[[Tensor], Tensor]  # of inputs.model, perhaps compiled
+    forward: Callable[[Tensor], Tensor]  # inputs.model, perhaps compiled
     device: torch.device
     seed: int
     batch_size: int
     steps_per_epoch: int
     hooks: Hooks = field(default_factory=Hooks)
     group: ProcessGroup = SINGLE_PROCESS  # the processes that share the run
-    check: Callable[[Training, Meter], None] = field(default_factory=lambda: check)  # between two steps
+    check: Callable[[Training, Meter], None] = field(default_factory=lambda: check)  # called between two steps
     progress: Progress = field(default_factory=Progress)
 
     def use_optimizer(self, optimizer: Optimizer) -> None:
-        """Go on with another optimizer: other parameters train from now on."""
+        """Switches to another optimizer, for other trainable parameters."""
         self.optimizer = optimizer
 
 
 def whole_batch(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
-    """The batch in one part."""
+    """Returns the batch in one part."""
     return ((inputs, targets, 1.0),)
 
 
 def split_batch(count: int) -> Microbatches:
-    """The batch in `count` parts, each with its share of the samples, so that the gradients add up to the whole's."""
+    """Returns the batch in `count` parts, each with its share of the samples, so that the gradients add up."""
 
     def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
-        # a smaller last batch makes fewer parts: batch norm cannot take one sample
+        # a smaller last batch has fewer parts: batch norm cannot take one sample
         count_of_parts = max(1, min(count, len(targets) // 2))
         split = zip(inputs.tensor_split(count_of_parts), targets.tensor_split(count_of_parts), strict=True)
         return [(part, labels, len(labels) / len(targets)) for part, labels in split]
@@ -113,7 +113,7 @@ def split_batch(count: int) -> Microbatches:
 
 
 def microbatches_for(accumulate: int, reduction: str) -> Microbatches:
-    """How a batch is split, and how much the mean gradient of each part weighs: its share, or for a sum its samples."""
+    """Returns the splitter of a batch; a part's weight is its share for a mean, its number of samples for a sum."""
     parts = whole_batch if accumulate == 1 else split_batch(accumulate)
     if reduction == "mean":
         return parts
@@ -121,12 +121,12 @@ def microbatches_for(accumulate: int, reduction: str) -> Microbatches:
 
 
 class Meter:
-    """Sums of loss and hits over samples. Losses and outputs stay on the device until they are folded."""
+    """Sums loss and hits over samples. Losses and outputs stay on the device until they are folded."""
 
     def __init__(self, group: ProcessGroup = SINGLE_PROCESS, *, per_class: bool = False) -> None:
         self.group = group
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        # what a backward pass leaves of it: a node per parameter, whose making anew takes 1 % of a digits mlp's step
+        # keeps the graph's leaf nodes: making a node per parameter anew takes 1 % of a digits mlp's step
         self.graph: Tensor | None = None
         self.loss = 0.0
         self.hits = 0
@@ -141,7 +141,7 @@ class Meter:
             self.fold()
 
     def fold(self) -> None:
-        """Add up what is on the device."""
+        """Adds up the values on the device."""
         if not self.pending:
             return
         losses, outputs, targets = zip(*self.pending, strict=True)
@@ -162,38 +162,38 @@ class Meter:
 
     @property
     def is_finite(self) -> bool:
-        """Of the losses that were folded."""
+        """Returns whether the folded losses are finite."""
         return self.loss - self.loss == 0
 
     def totals(self) -> tuple[float, float]:
-        """(loss, accuracy) per sample, over all processes; the loss may be infinite or NaN."""
+        """Returns (loss, accuracy) per sample, over all processes; the loss may be infinite or NaN."""
         self.fold()
         loss, hits, count = self.group.total(self.loss, self.hits, self.count)
         return loss / count, hits / count
 
     def means(self) -> tuple[float, float]:
-        """(loss, accuracy) per sample, over all processes. Errors: NotFinite."""
+        """Returns (loss, accuracy) per sample, over all processes. Raises NotFinite."""
         loss, accuracy = self.totals()
         if not math.isfinite(loss):
             raise NotFinite
         return loss, accuracy
 
     def scores(self) -> dict[str, float]:
-        """The loss and every score of the table, the user's own too, of a meter that counts per class.
+        """Returns the loss and every score of the table, the user's included, of a meter that counts per class.
 
-        The loss is NaN where it is not finite. Raises ConfigError for a metric of the user's that fails.
+        The loss is NaN if it is not finite. Raises ConfigError if a metric of the user's fails.
         """
         loss, _ = self.totals()
         loss = loss if math.isfinite(loss) else math.nan
         cells = int(self.group.maxima(len(self.confusion))[0])
-        # of fewer samples than processes some process has none
+        # with fewer samples than processes, some process has none
         confusion = self.confusion.clone() if len(self.confusion) else torch.zeros(cells, dtype=torch.int64)
         self.group.all_reduce(confusion)
         return {"loss": loss} | of_confusion(confusion.reshape(math.isqrt(cells), -1).numpy())
 
 
 def batches(training: Training, epoch: int) -> Iterator[Batch]:
-    """The epoch's training batches, from streams of randomness of their own."""
+    """Yields the epoch's training batches, from random streams of their own."""
     feed = training.inputs.train
     generators = [
         seeds.generator(training.seed, "augmentation", name, epoch, str(training.device))
@@ -205,14 +205,14 @@ def batches(training: Training, epoch: int) -> Iterator[Batch]:
 def train_epoch(
     training: Training, epoch: int, before_last: Callable[[FlatModel], None] | None = None
 ) -> tuple[float, float]:
-    """One pass over the training split; its loss and accuracy. Errors: NotFinite, Interrupted."""
+    """Runs one pass over the training split; returns its loss and accuracy. Raises NotFinite, Interrupted."""
     net, meter, progress = training.net, Meter(training.group), training.progress
     net.train()
-    # dropout and its like draw from torch's global stream
+    # dropout and similar layers draw from torch's global stream
     seeds.seed_global_stream(training.seed, epoch, training.device)
     progress.step = epoch * training.steps_per_epoch
     last = progress.step + training.steps_per_epoch - 1
-    gc.disable()  # a collection in mid-epoch costs more than an epoch's garbage
+    gc.disable()  # a collection during an epoch costs more than an epoch's garbage
     try:
         for inputs, targets in batches(training, epoch):
             if before_last is not None and progress.step == last:
@@ -233,7 +233,7 @@ def train_epoch(
 
 
 def check(training: Training, meter: Meter) -> None:
-    """Whether there is a reason not to go on. Errors: NotFinite, Interrupted."""
+    """Raises NotFinite or Interrupted if the epoch must not go on."""
     if training.progress.stop_requested:
         raise Interrupted
     if not meter.is_finite:
@@ -260,7 +260,7 @@ def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter
 
 
 def validate(training: Training) -> dict[str, float]:
-    """The scores on the validation split, with averaged weights where there are some."""
+    """Returns the scores on the validation split, with averaged weights if there are some."""
     for swap in training.hooks.swaps:
         swap(training.net)
     try:
@@ -271,7 +271,7 @@ def validate(training: Training) -> dict[str, float]:
 
 
 def score(training: Training, feed: Feed) -> dict[str, float]:
-    """Loss (plain cross-entropy) and scores of the net as it is; the loss is NaN where it is not finite."""
+    """Returns loss (plain cross-entropy) and scores of the net as it is; the loss is NaN if it is not finite."""
     meter = Meter(training.group, per_class=True)
     order = training.group.shard(torch.arange(feed.count))
     for outputs, targets in predictions(training.inputs.model, feed, training.batch_size, training.autocast, order):
@@ -280,7 +280,7 @@ def score(training: Training, feed: Feed) -> dict[str, float]:
 
 
 def evaluation_batch(feed: Feed, batch_size: int) -> int:
-    """How many samples are passed through a net at a time where no gradient is wanted."""
+    """Returns the number of samples that pass a net at a time without gradients."""
     return max(batch_size, min(EVALUATION_SAMPLES, EVALUATION_VALUES // feed.batches.values), 2)
 
 
@@ -291,7 +291,7 @@ def predictions(
     autocast: Autocast,
     order: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """(outputs, targets) over a feed in its own order, or the given one, in large batches, in eval mode."""
+    """Returns (outputs, targets) over a feed in its own order, or the given one, in large batches, in eval mode."""
     order = torch.arange(feed.count) if order is None else order
     model.eval()
     with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""Models that bring something of their own: weights and activations of a library, or a fit that needs no epochs.
+"""Lets models bring something of their own: weights and activations of a library, or a fit without epochs.
 
-Such a model says so by `keeps`, the families (`init`, `activation`) that it does not take, and `remedy`, how to have
-them all the same; one that is fitted has `fit(inputs, targets)`.
+Such a model declares `keeps`, the families (`init`, `activation`) that it does not take, and `remedy`, the way to use
+them anyway; a fitted one has `fit(inputs, targets)`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PREPROCESS_CHUNK = 1024  # samples preprocessed at a time
 
 
 def kept_families(model: nn.Module) -> Sequence[str]:
-    """The families that the model does not take."""
+    """Returns the families that the model does not take."""
     families: Sequence[str] = getattr(model, "keeps", ())
     return families
 
 
 def notes(model: nn.Module, config: Config) -> list[str]:
-    """One line if the model leaves families out. Errors: ConfigError if something else than the default was chosen."""
+    """Returns one line if the model ignores families. Raises ConfigError if a non-default option was chosen for one."""
     families, name = kept_families(model), config.tip("model").name
     if not families:
         return []
@@ -40,7 +40,7 @@ def notes(model: nn.Module, config: Config) -> list[str]:
 
 
 def refuse(config: Config, family: str, beside: str) -> None:
-    """Errors: ConfigError if something else than the family's default was chosen, which is not to be had `beside`."""
+    """Raises ConfigError if a non-default option was chosen, which does not work `beside` the named one."""
     chosen, (default, knobs) = config.tip(family), _default(family)
     if chosen.name != default:
         raise ConfigError(f"{family}: {chosen.name} cannot be had with {beside}")
@@ -50,7 +50,7 @@ def refuse(config: Config, family: str, beside: str) -> None:
 
 
 def _default(family: str) -> tuple[str, Mapping[str, Any]]:
-    """The option that a run has if nobody chooses, and its knobs."""
+    """Returns the family's default option and its knobs."""
     from omegaconf import OmegaConf
 
     folder = paths.shipped("configs")
@@ -60,7 +60,7 @@ def _default(family: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def fit(model: nn.Module, config: Config, preprocess: nn.Module, split: Split) -> None:
-    """Hand the preprocessed training split to a model that is fitted. Errors: ConfigError."""
+    """Passes the preprocessed training split to a model that is fitted. Raises ConfigError."""
     name, common = config.tip("model").name, config.common["data"]()
     augmentations = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
     if augmentations and not common.expand:

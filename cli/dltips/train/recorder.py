@@ -1,4 +1,4 @@
-"""What a run writes while it trains: a line per epoch, checkpoints now and then, TensorBoard events."""
+"""Writes a training to its run folder: a line per epoch, periodic checkpoints, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dltips.train.snapshot import FORMAT, Snapshot
 if TYPE_CHECKING:
     from dltips.runs.tensor_events import Events
 
-# The columns of HParams take 0.1 s to collect: a run shorter than this gets its events when it is over, the same ones
+# HParams' columns take 0.1 s to collect: a run shorter than this gets the same events at its end
 EVENTS_AFTER = 3.0  # seconds
 
 
 class FolderRecorder:
-    """Writes into one run folder. Errors: OSError, with the last good checkpoint left whole."""
+    """Writes into one run folder. Raises OSError; the last good checkpoint stays complete."""
 
     def __init__(
         self, path: Path, run: Run, display: Display, config_text: str, typed: Sequence[str], *, pictures: bool
@@ -54,16 +54,16 @@ class FolderRecorder:
             self.write_checkpoint(snapshot)
         if self.run.config.log.tensorboard:
             self.waiting_records.append((record, time.time()))
-            # histograms are of the weights as they are now, so they cannot wait
+            # histograms show the current weights, so they cannot wait
             if now - self.started > EVENTS_AFTER or self.run.config.log.histograms:
                 self.write_events()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, which was heard of when the line was written
+        with contextlib.suppress(OSError):  # of a full disk; writing the line has reported it already
             self.metrics.close()
 
     def write_checkpoint(self, snapshot: Snapshot) -> None:
-        """last.pt, unless it holds this epoch already."""
+        """Writes last.pt, unless it holds this epoch already."""
         if self.checkpointed != snapshot.epoch:
             checkpoint.write(self.path, self._payload(snapshot))
             self.checkpointed = snapshot.epoch
@@ -83,7 +83,7 @@ class FolderRecorder:
         }
 
     def write_best(self, snapshot: Snapshot) -> None:
-        """best.pt: the weights of the best epoch alone, for those who use the net."""
+        """Writes best.pt: the weights of the best epoch only, for later use of the net."""
         if snapshot.best is not None:
             payload = {
                 "format": FORMAT,
@@ -94,7 +94,7 @@ class FolderRecorder:
             checkpoint.write(self.path, payload | self._description(), checkpoint.BEST)
 
     def write_events(self) -> None:
-        """Hand the waiting epochs to TensorBoard, opened at the first of them."""
+        """Writes the waiting epochs to TensorBoard; opens it at the first of them."""
         if self.events is None:
             from dltips.runs.tensor_events import Events
 
@@ -115,7 +115,7 @@ class FolderRecorder:
             self.events.histograms(self.run.training.progress.step // self.run.training.steps_per_epoch, weights)
 
     def finish(self, status: str) -> None:
-        """Pictures and the end of the TensorBoard session: after the last epoch, so that they cost no training time."""
+        """Draws the pictures and ends the TensorBoard session after the last epoch, outside the training time."""
         if self.run.config.log.tensorboard:
             self.write_events()
             assert self.events is not None
@@ -125,7 +125,7 @@ class FolderRecorder:
 
 
 def augmented_examples(run: Run, count: int = 32) -> Any:
-    """The first images of the training split as the first epoch's augmentations leave them: (N, C, H, W) in [0, 1]."""
+    """Returns the first training images as the first epoch's augmentations change them: (N, C, H, W) in [0, 1]."""
     from dltips.feed.batches import to_float
     from dltips.train import seeds
 
@@ -142,7 +142,7 @@ def augmented_examples(run: Run, count: int = 32) -> Any:
 
 
 def without_nan(record: Record) -> Record:
-    """JSON has no NaN: null stands for it."""
+    """Replaces NaN by None, since JSON has no NaN."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
     }

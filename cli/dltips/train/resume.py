@@ -1,4 +1,4 @@
-"""Going on with a run: its own config, its newest whole checkpoint, its metrics up to there."""
+"""Resumes a run: its own config, its newest complete checkpoint, its metrics up to that one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from dltips.train.snapshot import Snapshot
 
 
 def restore(resumed: Resumed, run: Run) -> tuple[Snapshot | None, list[Record]]:
-    """The snapshot, and the metrics up to it; what came later is cut. Errors: ConfigError."""
+    """Returns the snapshot, and the metrics up to it; later ones are cut. Raises ConfigError."""
     if resumed.data_hash is not None and resumed.data_hash != run.splits.hash:
         raise ConfigError(f"resume: the data are not those of {resumed.path} any more; start a new run")
     snapshot = Snapshot.from_payload(resumed.payload, run.training) if resumed.payload is not None else None
     done = snapshot.epoch if snapshot is not None else 0
     finished = (read_summary(resumed.path) or {}).get("status") == "finished"
     if snapshot is not None and finished:
-        snapshot.stopped = False  # whoever makes a finished run longer wants to go on
+        snapshot.stopped = False  # a finished run that is extended goes on
     if done and run.config.settings.epochs < done + finished:
         raise ConfigError(f"resume: {resumed.path} has its {done} epochs; write epochs=N with more of them to go on")
     records = folder.cut_metrics(resumed.path, done)
@@ -46,17 +46,17 @@ def restore(resumed: Resumed, run: Run) -> tuple[Snapshot | None, list[Record]]:
 
 
 def resumed_from(path: Path, composed: DictConfig, overrides: list[str]) -> Resumed:
-    """The run folder that `resume=` names, with what may differ taken from the command line. Errors: ConfigError."""
+    """Returns the run folder of `resume=`, with the permitted changes of the command line. Raises ConfigError."""
     stored = folder.read_config(path)
     typed = to_plain(composed)
     _refuse_differences(path, stored, typed, overrides)
     merged = OmegaConf.create(stored)
     for key in typed_keys(overrides):
         if key.split(".")[0] in RESUMABLE:
-            # only what was typed: the rest of a section stays as the run has it
+            # only typed keys: the rest of a section stays as in the run
             OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
     merged["resume"] = None
-    if current_group().size > 1:  # as many as were started
+    if current_group().size > 1:  # as many processes as were started
         merged["devices"] = current_group().size
     config = validate(merged)
     _refuse_longer_schedule(stored, config, path)
@@ -67,7 +67,7 @@ def resumed_from(path: Path, composed: DictConfig, overrides: list[str]) -> Resu
 
 
 def reopen(path: Path, config: Config) -> Resumed:
-    """A run folder's last checkpoint, to go on with under its config. Errors: checkpoint.Damaged."""
+    """Returns a run folder's last checkpoint under the run's config. Raises checkpoint.Damaged."""
     payload, problems = checkpoint.read_latest(path)
     recorded = _environment(path)
     test_reads = folder.test_reads(read_summary(path) or {})
@@ -94,17 +94,17 @@ def reopen(path: Path, config: Config) -> Resumed:
 
 
 def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any], overrides: list[str]) -> None:
-    """A continued run keeps its config: whatever else was typed must agree with it."""
+    """Raises ConfigError for a typed value that differs from the run's config."""
     keys = [key for key in typed_keys(overrides) if key.split(".")[0] not in RESUMABLE]
     heads = set(FAMILIES) | set(stored) if "recipe" in keys else {key.split(".")[0] for key in keys}
     was = dict(leaves({key: value for key, value in stored.items() if key in heads - set(RESUMABLE)}))
     now = dict(leaves(redacted({key: value for key, value in typed.items() if key in heads - set(RESUMABLE)})))
     if "recipe" not in keys:
-        # only what was typed counts: the rest of a section stands in the run's own config
+        # only typed keys count: the rest of a section is in the run's own config
         now = {key: value for key, value in now.items() if any(_is_of(key, typed_key) for typed_key in keys)}
         was = {key: value for key, value in was.items() if any(_is_of(key, typed_key) for typed_key in keys)}
     for family in {*keys, *(STACKABLE if "recipe" in keys else ())} & set(STACKABLE):
-        # their options lie nested, and for augmentations the order counts
+        # their options are nested, and the order of augmentations counts
         was[family], now[family] = ",".join(stored.get(family, {})), ",".join(typed.get(family, {}))
     differ = [
         f"{key}={was.get(key)} (not {now.get(key)})" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
@@ -117,7 +117,7 @@ def _refuse_differences(path: Path, stored: dict[str, Any], typed: dict[str, Any
 
 
 def _is_of(key: str, typed_key: str) -> bool:
-    """Whether a value was set by what was typed: the key itself, or the option of a family."""
+    """Returns whether a typed key sets the value: the key itself, or its family's option."""
     return key == typed_key or (typed_key in FAMILIES and key == f"{typed_key}.name")
 
 
@@ -134,7 +134,7 @@ def _refuse_longer_schedule(stored: dict[str, Any], config: Config, path: Path) 
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """versions, threads and hashes as the run recorded them; empty where the file is damaged or missing."""
+    """Returns the recorded versions, threads and hashes; empty if the file is damaged or missing."""
     try:
         recorded = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

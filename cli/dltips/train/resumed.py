@@ -1,4 +1,4 @@
-"""A run that goes on: its folder, its own config, and what its last checkpoint has settled."""
+"""A resumed run: its folder, its own config, and the decisions stored in its last checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dltips.train.snapshot import FORMAT
 
 @dataclass
 class Resumed:
-    """A run folder and what its next part needs. Before its first checkpoint a run starts again."""
+    """A run folder and what its continuation needs. Without a checkpoint the run starts again."""
 
     path: Path
     config: Config
@@ -26,12 +26,12 @@ class Resumed:
     threads: Threads | None
     data_hash: str | None
     weights_hash: str | None  # of the weights that fine-tuning started from
-    test_reads: int  # how often the test split has been read so far
+    test_reads: int  # the number of reads of the test split so far
     notes: list[str] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is a checkpoint in the format that this version reads."""
+        """Whether there is a checkpoint in this version's format."""
         return self.payload is not None and self.payload.get("format") == FORMAT
 
     @property
@@ -41,7 +41,7 @@ class Resumed:
 
     @cached_property
     def preprocess(self) -> nn.Module:
-        """The fitted preprocessing. Raises ConfigError if the checkpoint holds none."""
+        """The fitted preprocessing. Raises ConfigError if the checkpoint has none."""
         return preprocessing.restore(self.checkpoint["preprocessing"])
 
     @property
@@ -50,7 +50,7 @@ class Resumed:
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Completed epochs."""
         epoch: int = self.checkpoint["epoch"]
         return epoch
 
@@ -62,5 +62,5 @@ class Resumed:
 
     @property
     def plan(self) -> str | None:
-        """The fine-tuning's plan as `write_plan` wrote it; None for a run without fine-tuning."""
+        """The fine-tuning plan as `write_plan` wrote it; None for a run without fine-tuning."""
         return self.checkpoint.get("plan")

@@ -1,4 +1,4 @@
-"""What `dltips train` does with a composed config: make or find the run folder, fit, sum up."""
+"""Runs `dltips train` for a composed config: makes or finds the run folder, fits, writes the summary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from dltips.train.summary import environment, parameters, report, summarize
 
 
 def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
-    """One run from its composed config; returns the exit code. Raises ConfigError, with nothing left behind."""
+    """Runs once from a composed config; returns the exit code. Raises ConfigError and leaves nothing behind."""
     folder.check_writable()
     typed = typed_keys(overrides)
     if composed.get("resume") is None:
@@ -55,14 +55,14 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
 
 
 def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tuple[int, Path]:
-    """One run, new or resumed; returns its exit code and folder. Raises ConfigError, with nothing left behind.
+    """Runs once, new or resumed; returns the exit code and the folder. Raises ConfigError and leaves nothing behind.
 
     The folder of a resumed run is locked by the caller (folder.writing).
     """
     group = current_group()
     refuse_devices(config, group)
     run = build_run(config, resumed, context.datasets)
-    code_hash()  # of the files as they are now, not as they will be when the run is over
+    code_hash()  # of the files as they are now, not as they will be at the end of the run
     if group.size > 1:
         from dltips.train.parallel.sharing import follow, shard_run
 
@@ -108,7 +108,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
 
 
 def _recorder(run: Run, path: Path, context: RunContext, *, is_new: bool) -> FolderRecorder:
-    """The recorder of a run folder that holds the run's config and environment from now on. Raises OutputError."""
+    """Returns the recorder of a run folder, after writing config and environment. Raises OutputError."""
     config = run.config
     try:
         config_text = folder.write_config(path, config.plain)
@@ -123,7 +123,7 @@ def _recorder(run: Run, path: Path, context: RunContext, *, is_new: bool) -> Fol
 
 
 def _record_failure(run: Run, path: Path, error: BaseException, test_reads: int) -> None:
-    """The reason in summary.json; a run that was refused before its first epoch leaves no folder behind."""
+    """Writes the reason to summary.json; a run refused before its first epoch leaves no folder."""
     if isinstance(error, ConfigError) and not read_metrics(path):
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -134,13 +134,13 @@ def _record_failure(run: Run, path: Path, error: BaseException, test_reads: int)
         write_json(path / SUMMARY, summary)
 
 
-@functools.cache  # once in a process; asking gc.get_freeze_count() counts one by one, which takes 16 ms
+@functools.cache  # once per process; asking gc.get_freeze_count() counts objects one by one, which takes 16 ms
 def _freeze_garbage() -> None:
-    gc.freeze()  # what was made so far stays: looking through it once would take 0.1 s
+    gc.freeze()  # later collections skip what exists by now: traversing it once would take 0.1 s
 
 
 def reason(error: BaseException) -> str:
-    """Why a run failed, in one line."""
+    """Returns the reason for a run's failure, in one line."""
     if isinstance(error, (ConfigError, ProcessLost)):
         return redact(str(error))
     text = " ".join(str(error).split())
@@ -164,7 +164,7 @@ def _headline(run: Run) -> str:
 def _write_results(
     run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int
 ) -> int:
-    """Checkpoints, pictures, the summary, and what is printed at the end; returns the exit code."""
+    """Writes checkpoints, pictures and the summary, prints the report; returns the exit code."""
     display = recorder.display
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
         recorder.write_checkpoint(result.snapshot)
@@ -194,13 +194,13 @@ def _write_results(
         saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
         display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
     if context.prints_report and not context.quiet:
-        with contextlib.suppress(OSError):  # nobody reads it; the run is whole all the same
+        with contextlib.suppress(OSError):  # stdout is closed; the run is complete anyway
             print(report(run, path, summary, records), flush=True)
     return {"diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}.get(status, EXIT_OK)
 
 
 def _failed_to_write(run: Run, path: Path, error: OSError, test_reads: int) -> int:
-    """The disk is full, or gone: the last good checkpoint is whole, and the person learns how to go on."""
+    """Reports a full or missing disk and how to resume; the last good checkpoint is complete."""
     with contextlib.suppress(OSError):
         why = f"cannot be written ({error.strerror})"
         summary = summarize(run, "failed", read_metrics(path), None, why, test_reads=test_reads)
@@ -211,15 +211,15 @@ def _failed_to_write(run: Run, path: Path, error: OSError, test_reads: int) -> i
     return EXIT_INTERNAL
 
 
-# of several processes each may hear it from the scheduler, and then from whoever started them
-SAME_SIGNAL_SECONDS = 3.0  # seconds in which a second signal is the first one again
+# with several processes, each may get a signal from the scheduler, and again from its parent
+SAME_SIGNAL_SECONDS = 3.0  # seconds within which a second signal counts as the first one
 
 
 @contextlib.contextmanager
 def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 stop the run after the step at hand; a second one at once.
+    """Stops the run after the current step on ctrl-C, SIGTERM or SIGUSR1; at once on a second signal.
 
-    Processes that dltips has started leave the second one to it.
+    Processes started by dltips leave the second signal to their parent.
     """
     first_at, ignored_for = -math.inf, SAME_SIGNAL_SECONDS if group.size > 1 else 0.0
     if group.size > 1 and MESSAGES_VARIABLE in os.environ:

@@ -1,4 +1,4 @@
-"""A training's whole state between two epochs: taken in microseconds, written as a checkpoint, put back bit by bit."""
+"""Snapshots a training's complete state between two epochs; saved as a checkpoint and restored bit by bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 2
 
 @dataclass
 class Weights:
-    """A copy of a net's parameters (flat) and of whatever else in its state dict may change."""
+    """A copy of a net's parameters (flat) and of everything else in its state dict that may change."""
 
     flat: Tensor
     others: dict[str, Tensor]
@@ -38,7 +38,7 @@ class Weights:
 
     @classmethod
     def from_named(cls, named: Mapping[str, Tensor], net: FlatModel) -> Weights:
-        """From a state dict with all that may change."""
+        """Makes a copy from a state dict with everything that may change."""
         weights = cls.of(net)
         weights.flat.zero_()
         for segment, view in net.views(weights.flat):
@@ -48,7 +48,7 @@ class Weights:
         return weights
 
     def named(self, net: FlatModel) -> dict[str, Tensor]:
-        """As a state dict of tensors of their own: a view of the flat buffer would be saved with all of it."""
+        """Returns a state dict of separate tensors: a view of the flat buffer would be saved with all of it."""
         trained = {segment.name: view.clone() for segment, view in net.views(self.flat)}
         return {name: trained.get(name, self.others.get(name, value)) for name, value in _state(net.module).items()}
 
@@ -60,7 +60,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class Best:
-    """The best epoch so far, by the metric that decides."""
+    """The best epoch so far, by the deciding metric."""
 
     metrics: dict[str, float]
     weights: Weights
@@ -68,16 +68,16 @@ class Best:
 
 @dataclass
 class Snapshot:
-    """Everything that the next epoch depends on, and the best so far."""
+    """Everything that the next epoch depends on, and the best epoch so far."""
 
-    epoch: int  # epochs done
+    epoch: int  # completed epochs
     seconds: float
     weights: Weights
     optimizer: dict[str, Tensor]
     schedule: dict[str, float]
     regularizations: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
-    stopped: bool = False  # someone has said that this epoch is the last
+    stopped: bool = False  # a hook has declared this epoch the last
 
     @classmethod
     def take(
@@ -102,7 +102,7 @@ class Snapshot:
         )
 
     def put_back(self, training: Training, regularizations: Sequence[Regularization]) -> None:
-        """The training is where it was when the snapshot was taken."""
+        """Restores the training to the state of the snapshot."""
         self.weights.put_back(training.net)
         for name, value in self.optimizer.items():
             training.optimizer.state[name].copy_(value)
@@ -112,7 +112,7 @@ class Snapshot:
             part.state.update(_copied(state))
 
     def payload(self, training: Training) -> dict[str, Any]:
-        """Plain tensors, numbers and texts: torch.load reads it with weights_only=True."""
+        """Returns plain tensors, numbers and texts, which torch.load reads with weights_only=True."""
         net = training.net
         return {
             "format": FORMAT,
@@ -133,7 +133,7 @@ class Snapshot:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any], training: Training) -> Snapshot:
-        """Errors: ConfigError if the checkpoint is of another net or another version's format."""
+        """Raises ConfigError if the checkpoint belongs to another net or another version's format."""
         if payload.get("format") != FORMAT:
             raise ConfigError(
                 f"resume: the checkpoint has format {payload.get('format')!r}, this dltips reads {FORMAT}"

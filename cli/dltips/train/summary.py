@@ -1,4 +1,4 @@
-"""What a run was: environment.json, summary.json, and the report at its end."""
+"""Writes environment.json and summary.json, and formats the report at a run's end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dltips.train.fit import Record, Result
 
 
 def content_hash(config: Config, device: torch.device, data_hash: str, weights_hash: str | None) -> str:
-    """Of all that a run's result hangs on: its config, its data, the weights it began with, the code, the device."""
+    """Returns the hash of everything a run's result depends on: config, data, initial weights, code, device."""
     parts = [config.hash, data_hash, weights_hash or "", code_hash(), device.type]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
@@ -54,9 +54,9 @@ def summarize(
     *,
     test_reads: int = 0,
 ) -> dict[str, Any]:
-    """summary.json. `best` and `last` are the metrics of those epochs, `error` says why a run failed.
+    """Returns summary.json's content. `best` and `last` are those epochs' metrics, `error` the reason of a failure.
 
-    `better` holds the direction of the user's own metrics: who reads the run need not import them.
+    `better` holds the direction of the user's own metrics, so that readers need not import them.
     """
     best = result.best.metrics if result is not None and result.best is not None else None
     last = {name: value for name, value in records[-1].items() if not name.startswith("layers/")} if records else None
@@ -99,7 +99,7 @@ def summarize(
 
 
 def failed_early(config: Config, error: str) -> dict[str, Any]:
-    """summary.json of a run that could not be prepared."""
+    """Returns summary.json's content for a run that could not be prepared."""
     return {
         "status": "failed",
         "error": error,
@@ -126,7 +126,7 @@ def parameters(count: int) -> str:
 
 
 def _receptive_field(run: Run) -> str:
-    """How much of a sample a unit of the last feature map sees; "" for nets without one."""
+    """Returns the receptive field of the last feature map; "" for nets without one."""
     field, sides = run.size.receptive_field, run.input_shape[1:]
     if field is None:
         return ""
@@ -145,7 +145,7 @@ def _divergence(result: Result | None) -> dict[str, Any] | None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Bytes: of the device's allocator on a GPU, of the process elsewhere."""
+    """Returns the peak in bytes: of the device's allocator on a GPU, of the process elsewhere."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     # kilobytes on Linux, bytes on macOS
@@ -153,7 +153,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[Record]) -> str:
-    """The end of a run, for a person: the curves, the best score, the net, and what to type next."""
+    """Returns the report: the curves, the best score, the net, and the commands to type next."""
     lines = []
     if len(records) > 1:
         from dltips.plots.text_chart import chart

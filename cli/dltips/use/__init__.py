@@ -1,1 +1,1 @@
-"""What a trained net is for: load it, evaluate it on the test split, predict new files; pictures of samples."""
+"""Uses a trained net: loads it, evaluates it on the test split, predicts new files, draws samples."""

@@ -1,4 +1,4 @@
-"""The test split of a run: scores per class and the confusion matrix; each read is counted in the run's summary."""
+"""Evaluates a run on its test split: scores per class and the confusion matrix; counts each read in the summary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dltips.use import inference
 
 
 def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
-    """Loss, accuracy, per class and confusion matrix on the test split. Errors: ConfigError."""
+    """Returns loss, accuracy, scores per class and the confusion matrix of the test split. Raises ConfigError."""
     path = folder.find(run)
     summary = read_summary(path)
     if summary is None:
@@ -30,7 +30,7 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     net = inference.load(config, payload, device_name)
     common = config.common["data"]()
     wanted = None
-    if config.tip("finetune").name != "none":  # the weights may have decided what comes in
+    if config.tip("finetune").name != "none":  # the weights may decide the inputs' form
         wanted = RequiredInputs(None, None, tuple(payload["input_shape"]))
     source = load(config.tip("data"), common, wanted)
     classes = [str(name) for name in payload["classes"]]
@@ -44,7 +44,7 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: has no test split (data.test_fraction=0); the validation scores are in summary.json"
         )
-    # counted before anyone sees a number
+    # counted before any score is shown
     summary["test_reads"] = folder.test_reads(summary) + 1
     try:
         write_json(path / SUMMARY, summary)
@@ -63,9 +63,9 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
 
 
 def scores(predicted: Tensor, targets: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Every score of the metrics' table, per-class precision, recall and F1, and the confusion matrix.
+    """Returns every score of the metrics' table, per-class precision, recall and F1, and the confusion matrix.
 
-    The rows of the matrix are the true classes. A score that is not defined is None.
+    The rows of the matrix are the true classes. An undefined score is None.
     """
     count = len(classes)
     matrix = torch.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)

@@ -1,4 +1,4 @@
-"""A trained net from its run folder, for whoever uses it; what lies there is data, and nothing of it runs."""
+"""Loads a trained net from its run folder, as data only: nothing in the folder is executed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainedNet:
     device: torch.device
 
     def outputs(self, split: Split) -> Batch:
-        """(outputs, targets) of raw samples, in their order: for the validation split the bits that validation saw."""
+        """Returns (outputs, targets) of raw samples in order: for the validation split the same bits as in training."""
         settings, common = self.config.settings, self.config.common["data"]()
         autocast = devices.autocast(settings.precision, self.device)
         flops = measure(self.model, self.input_shape, self.device).flops_per_sample
@@ -47,7 +47,7 @@ class TrainedNet:
 
 
 def load(config: Config, payload: dict[str, Any], device_name: str) -> TrainedNet:
-    """What `read` has read, ready for use on a device. Errors: ConfigError."""
+    """Loads what `read` returns, ready for use on a device. Raises ConfigError."""
     device = devices.choose(device_name)
     input_shape = tuple(payload["input_shape"])
     model, preprocess = load_net(config, payload)
@@ -58,7 +58,7 @@ def load(config: Config, payload: dict[str, Any], device_name: str) -> TrainedNe
 
 
 def read(path: Path, name: str) -> tuple[Config, dict[str, Any]]:
-    """The config of a run, and one of its checkpoints: checkpoint.BEST or LAST. Errors: ConfigError."""
+    """Reads a run's config, and one of its checkpoints: checkpoint.BEST or LAST. Raises ConfigError."""
     config = validate(OmegaConf.create(folder.read_config(path)))
     file, other = path / name, checkpoint.LAST if name == checkpoint.BEST else checkpoint.BEST
     remedy = f"; try --checkpoint {other.removesuffix('.pt')}"
@@ -72,11 +72,11 @@ def read(path: Path, name: str) -> tuple[Config, dict[str, Any]]:
 
 
 def load_net(config: Config, payload: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """The net and the fitted preprocessing from a checkpoint. Errors: ConfigError if it is another net's."""
+    """Returns the net and the fitted preprocessing of a checkpoint. Raises ConfigError if it belongs to another net."""
     regularizations = [tip() for tip in config.tips["regularization"]]
     model = build_model(config, tuple(payload["input_shape"]), len(payload["classes"]), regularizations)
     preprocess = restore(payload["preprocessing"])
-    if payload.get("plan") is not None:  # what fine-tuning has made of the net
+    if payload.get("plan") is not None:  # the net as fine-tuning has changed it
         plan = plans.read_plan(payload["plan"], payload["model"], len(payload["classes"]))
         model = plans.with_replaced_head(model, plan.top)
     try:

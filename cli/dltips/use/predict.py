@@ -1,4 +1,4 @@
-"""The likeliest classes of new files, by a net from a run folder; the data it was trained on need not be there."""
+"""Predicts the likeliest classes of new files with a run folder's net; the training data are not needed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dltips.runs import checkpoint, folder
 from dltips.tips.data.reading import read_samples
 from dltips.use import inference
 
-TOP = 3  # classes, if no number is given
+TOP = 3  # the default number of classes
 
 
 def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_name: str) -> dict[str, Any]:
-    """The likeliest classes of each sample in the files, with their probabilities. Errors: ConfigError."""
+    """Returns the likeliest classes of each sample in the files, with their probabilities. Raises ConfigError."""
     files = [Path(path).expanduser() for path in paths]
     for file in files:
         if not file.exists():
@@ -58,7 +58,7 @@ def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_
 
 
 def _reader(payload: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """How the run's data source reads a new file, as its checkpoint says. Errors: ConfigError."""
+    """Returns the function by which the run's data source reads a new file, from its checkpoint. Raises ConfigError."""
     try:
         reader = json.loads(payload["reader"])
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What `dltips show` does: the first training batch before and after its augmentations, as a picture."""
+"""Draws the first training batch before and after its augmentations, for `dltips show`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dltips.train.finetuning import pretrained as pretrained_nets
 
 COLUMNS = 8
 
-Streams = Callable[[str, int], Generator]  # of an augmentation's name and a draw
+Streams = Callable[[str, int], Generator]  # by an augmentation's name and a draw
 Named = Sequence[tuple[str, Augment]]
 
 
 def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tuple[str, list[str]]:
-    """Write the picture; what it shows in words, and what the user should hear of. Errors: ConfigError.
+    """Writes the picture; returns its description and notes for the user. Raises ConfigError.
 
     A row of originals; one for each augmentation alone; and as many as there are draws for all of them, in their order.
     The first draw is what the net gets in the first step of training, unless the preprocessing changes it.
@@ -69,7 +69,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
     if common.expand:
         draws = min(draws, common.expand)
         first = Split(train_split.inputs[:AUGMENT_CHUNK], train_split.targets[:AUGMENT_CHUNK])
-        augmentations.frozen(first, 1, streams)  # says what cannot be frozen
+        augmentations.frozen(first, 1, streams)  # raises for augmentations that cannot be frozen
         device = torch.device("cpu")
     else:
         size = batch_sizes(len(train_split), min(settings.batch_size, len(train_split)))[0]
@@ -103,7 +103,7 @@ def show(composed: DictConfig, count: int | None, draws: int, file: Path) -> tup
 def augmented(
     augmentations: Augmentations, knobs: Mapping[str, Sequence[str]], batch: Batch, streams: Streams, draws: int
 ) -> Iterator[tuple[str, Sequence[str], Batch]]:
-    """Each row's label, the notes below it, and its batch."""
+    """Yields each row's label, the notes below it, and its batch."""
     count = len(augmentations.before)
     early = list(zip(augmentations.names[:count], augmentations.before, strict=True))
     late = list(zip(augmentations.names[count:], augmentations.after, strict=True))
@@ -118,7 +118,7 @@ def augmented(
 
 
 def _applied(early: Named, late: Named, batch: Batch, streams: Streams, draw: int) -> Batch:
-    """As the feed does it, save for the preprocessing, which comes between the two."""
+    """Applies augmentations as the feed does, without the preprocessing between them."""
     inputs, targets = batch
     for name, augment in early:
         inputs, targets = augment(inputs, targets, streams(name, draw))
@@ -130,7 +130,7 @@ def _applied(early: Named, late: Named, batch: Batch, streams: Streams, draw: in
 
 
 def _upright(inputs: Tensor, source: Source) -> Tensor:
-    """Images as they are; spectrograms, whose first row is the lowest tone, with it at the bottom."""
+    """Turns spectrograms, whose first row is the lowest tone, upside down; returns images unchanged."""
     return inputs.flip(2) if source.reader.get("features") == "log_mel" else inputs
 
 
@@ -139,7 +139,7 @@ def _knobs(tip: Tip) -> list[str]:
 
 
 def captions(label: str, targets: Tensor, classes: Sequence[str]) -> list[list[str]]:
-    """The class below an original; below a mixed sample its classes with their shares, the larger one first."""
+    """Returns the class below an original; below a mixed sample its classes with their shares, the largest first."""
     if targets.dim() == 2:
         shares = targets.cpu()
         order = shares.argsort(dim=1, descending=True)[:, :2].tolist()

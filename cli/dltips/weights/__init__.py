@@ -1,1 +1,1 @@
-"""Weights of trained nets: where they come from, how a file names them, and how they come into a net of ours."""
+"""Loads trained weights: their source, the names in a file, and the transfer into a net of ours."""

@@ -1,4 +1,4 @@
-"""Files of weights, read as data: what is in them is told by their bytes, and nothing of it ever runs."""
+"""Reads files of weights as data: recognizes the content by its bytes, and never runs any of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dltips.errors import ConfigError, suggest
 KEY = "finetune.source"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".safetensors", ".ckpt")
 DOWNLOAD_AGAIN = "download it again"
-# where training scripts put the weights; an average over the steps comes first, as the one that was evaluated
+# keys under which training scripts store the weights; an average over steps comes first, as the evaluated one
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "params_ema", "state_dict", "model_state_dict", "model_state", "model", "net"),
     *("network", "params", "weights", "module"),
 )
-# the first bytes of what people have in the place of weights
+# the first bytes of files that are mistaken for weights
 FOREIGN_STARTS = (
     (b"\x89PNG", "is a picture (PNG)"),
     (b"\xff\xd8\xff", "is a picture (JPEG)"),
@@ -40,23 +40,23 @@ FOREIGN_STARTS = (
 )
 REMEDY = "give a .pth or .safetensors file of weights"
 ZIP_START = b"PK\x03\x04"
-# what torch allows beside its own names
+# types that torch allows besides its own
 HARMLESS_NAMES = {"_codecs.encode", "__builtin__.set", "builtins.set", "__builtin__.bytearray", "builtins.bytearray"}
 HTML_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def read(path: Path | str, key: str = KEY) -> dict[str, Tensor]:
-    """The tensors of a .pth (zip or legacy) or .safetensors file, on the CPU, floating ones as float32.
+    """Returns the tensors of a .pth (zip or legacy) or .safetensors file, on the CPU, floating ones as float32.
 
     Taken out of what a training script has wrapped around them (`state_dict`, `model`, ..., an average of the weights
-    before the weights themselves), without `module.` in front of the names. Errors: ConfigError, one line that begins
-    with `key`: for what is no file of weights, is cut short or damaged, or could be read only by running it.
+    before the weights themselves), without `module.` in front of the names. Raises ConfigError, one line that begins
+    with `key`: for a file without weights, a damaged one, or one that could be read only by running it.
     """
     return tensors(contents(path, key), path, key)
 
 
 def contents(path: Path | str, key: str = KEY) -> Any:
-    """What the file holds, of plain data and tensors alone. Errors: ConfigError."""
+    """Returns the file's content: plain data and tensors only. Raises ConfigError."""
     file = _existing_file(Path(path).expanduser(), path, key)
     try:
         with file.open("rb") as stream:
@@ -80,7 +80,7 @@ def contents(path: Path | str, key: str = KEY) -> Any:
 
 
 def tensors(held: Any, path: Path | str, key: str = KEY) -> dict[str, Tensor]:
-    """The named tensors in what a file holds, as `read` gives them. Errors: ConfigError for none, or several sets."""
+    """Returns the named tensors of a file's content, as `read` does. Raises ConfigError for none, or several sets."""
     state = _unwrapped(held, path, key)
     found = {}
     for name, tensor in state.items():
@@ -111,7 +111,7 @@ def _existing_file(file: Path, path: Path | str, key: str) -> Path:
 
 
 def _weights_in(folder: Path) -> list[str]:
-    """What may be meant: files that look like weights, and run folders."""
+    """Returns suggestions: files that look like weights, and run folders."""
     try:
         found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         return sorted(
@@ -122,7 +122,7 @@ def _weights_in(folder: Path) -> list[str]:
 
 
 def _refuse_foreign(start: bytes, path: Path | str, key: str) -> None:
-    """Errors: ConfigError for what its first bytes betray."""
+    """Raises ConfigError for a foreign type, recognized by the first bytes."""
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(HTML_STARTS):
         raise ConfigError(f"{key}: {path} is a web page, not weights; download the file itself")
     if start.startswith(b"version https://git-lfs"):
@@ -143,9 +143,9 @@ def _is_text(start: bytes) -> bool:
 
 
 def _check_archive(file: Path, path: Path | str, key: str) -> None:
-    """Whether a zip archive is whole, and torch.save's. Errors: ConfigError."""
+    """Raises ConfigError unless the zip archive is complete and torch.save's."""
     try:
-        # torch.load does not compare the checksums that a zip archive carries
+        # torch.load does not verify the checksums of the zip archive
         with zipfile.ZipFile(file) as archive:
             names = [Path(name).name for name in archive.namelist()]
             inner = {name.split("/")[1] for name in archive.namelist() if "/" in name}
@@ -166,13 +166,13 @@ def _check_archive(file: Path, path: Path | str, key: str) -> None:
 
 def _unpickled(file: Path, path: Path | str, key: str) -> Any:
     try:
-        # opened here: by its name alone torch.load would take a file for .safetensors
+        # opened here: torch.load would decide by the file's name whether it is .safetensors
         with file.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             warnings.simplefilter("ignore")  # of an unusual pickle protocol
             return torch.load(stream, map_location="cpu", weights_only=True)
     except MemoryError as error:
         raise ConfigError(f"{key}: {path} does not fit into this machine's memory; give a smaller file") from error
-    except Exception as error:  # torch and pickle raise a dozen kinds
+    except Exception as error:  # torch and pickle raise a dozen types
         calls = sorted(set(_unknown_imports(file)))
         if calls:
             raise ConfigError(
@@ -198,7 +198,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _harmless() -> list[Any]:
-    """What checkpoints of training scripts often have beside the weights: arguments, and scores as numpy's numbers."""
+    """Returns types that training scripts often save beside the weights: arguments, and scores as numpy's numbers."""
     import numpy
 
     multiarray = getattr(numpy, "_core", None) or numpy.core
@@ -209,7 +209,7 @@ def _harmless() -> list[Any]:
 
 
 def _unknown_imports(file: Path) -> Iterator[str]:
-    """What a pickle, or that of a zip archive, would import and call, but for torch's and Python's containers.
+    """Returns what a pickle, or that of a zip archive, would import and call, except torch's and Python's containers.
 
     Found by reading its opcodes; nothing is imported.
     """
@@ -228,12 +228,12 @@ def _unknown_imports(file: Path) -> Iterator[str]:
                     plain = name.startswith(("torch.", "collections.")) and not name.startswith("torch.nn.modules")
                     if not plain and name not in harmless:
                         yield name
-        except Exception:  # the end, or bytes that are no opcodes
+        except Exception:  # the end, or bytes that are not opcodes
             return
 
 
 def _imported_names(stream: IO[bytes]) -> Iterator[str]:
-    """The globals of one pickle: its opcodes GLOBAL, INST and STACK_GLOBAL."""
+    """Yields the globals of one pickle: its opcodes GLOBAL, INST and STACK_GLOBAL."""
     strings: list[str] = []
     memo: dict[int, str] = {}
     last = ""
@@ -256,7 +256,7 @@ def _unwrapped(held: Any, path: Path | str, key: str) -> Mapping[str, Any]:
         if not isinstance(held, Mapping):
             what = "one tensor without a name" if isinstance(held, Tensor) else f"a {type(held).__name__}"
             raise ConfigError(f"{key}: {path} holds {what}, no state dict; save model.state_dict()")
-        # a wrapper's neighbours may be tensors too: swa_utils counts its averages in one
+        # keys beside a wrapped state dict may be tensors too: swa_utils counts its averages in one
         inside = [name for name in held if isinstance(held[name], Mapping) and _is_state(held[name])]
         if _is_state(held) and not any(name in WRAPPERS for name in inside):
             return held
@@ -277,14 +277,14 @@ def _is_state(held: Mapping[Any, Any]) -> bool:
 
 
 def _wraps(held: Any) -> bool:
-    """Whether it has a state dict in it, under one of the known names."""
+    """Returns whether it contains a state dict under one of the known names."""
     return isinstance(held, Mapping) and any(
         isinstance(held.get(name), Mapping) and _is_state(held[name]) for name in WRAPPERS
     )
 
 
 def _plain_name(name: str) -> str:
-    """Without what torch.compile and DataParallel put in front, the former before any part."""
+    """Removes the prefixes of torch.compile and DataParallel; the former occurs before any part."""
     name = name.replace("_orig_mod.", "")
     while name.startswith("module."):
         name = name.removeprefix("module.")

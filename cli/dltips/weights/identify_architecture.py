@@ -1,4 +1,4 @@
-"""Which architecture a file's tensors belong to: dltips' own nets and timm's are built without memory and compared."""
+"""Identifies the architecture of a file's tensors: builds dltips' and timm's nets without memory and compares."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 # of the elements of either side: resnet18 in resnet34 has 0.53, a net with another stem or head 0.9
 MIN_AGREEMENT = 0.6
-TIMM_SECONDS = 2.0  # for timm's nets, of which some take 0.3 s to build
+TIMM_SECONDS = 2.0  # for timm's nets, some of which take 0.3 s to build
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 ANY_CLASSES = 10
-# names that tell a family of timm's -> its nets that most files are of
+# characteristic tensor names of a timm family -> its most common nets
 TIMM_FAMILIES = (
     (r"^layer1\.0\.conv3\.", "resnet50 resnet101 resnet152 resnext50_32x4d wide_resnet50_2 resnext101_32x8d resnet50d"
      " resnet26 wide_resnet101_2 resnet50c seresnet50 resnetv2_50 ecaresnet50d res2net50_26w_4s resnest50d"),
@@ -50,7 +50,7 @@ TIMM_FAMILIES = (
 
 @dataclass(frozen=True)
 class ArchitectureMatch:
-    """A net that a file's tensors fit."""
+    """A net that fits a file's tensors."""
 
     name: str  # "a resnet", "timm's resnext50_32x4d"
     typed: str  # "model=resnet model.depth=34 model.stem=imagenet"
@@ -64,10 +64,10 @@ class Candidate:
     model: str
     knobs: Mapping[str, Any]
     layout: KeyMap | None = None
-    others: Mapping[str, Any] = field(default_factory=dict)  # settings that are not the model's: `activation`
+    others: Mapping[str, Any] = field(default_factory=dict)  # settings outside the model: `activation`
 
     def typed(self, defaults: Mapping[str, Any], now: Tip | None) -> str:
-        """What to write for it: its depth, and what neither the option nor this run has anyway."""
+        """Returns the overrides: its depth, and the knobs that differ from the defaults and from this run's."""
         overrides = [f"model={self.model}"]
         known = now.knobs if now is not None and now.name == self.model else defaults
         for key, value in self.knobs.items():
@@ -77,9 +77,9 @@ class Candidate:
 
 
 def nearest(state: Mapping[str, Tensor], now: Tip | None = None) -> ArchitectureMatch | None:
-    """The architecture that has most of these tensors, by name and shape, or None if none has MIN_AGREEMENT of them.
+    """Returns the architecture with most of these tensors, by name and shape, or None below MIN_AGREEMENT.
 
-    `now` is the run's model: what to type changes it.
+    `now` is the run's model, which the overrides change.
     """
     best = max(_our_matches(state, now), key=lambda near: near.agreement, default=None)
     if best is None or best.agreement < 0.95:
@@ -93,9 +93,9 @@ HEAD_TENSORS = ("head.weight", "head.bias")
 
 
 def agreement(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD_TENSORS) -> float:
-    """Elements of the parameters that both have by name and shape, of those that either has: 0 to 1.
+    """Returns the shared elements, by parameters' names and shapes, over those of either side: 0 to 1.
 
-    The classifier aside, whose classes differ.
+    Without the classifier, whose classes differ.
     """
     inner, given, both = _compared(state, net, classifier)
     either = inner + given - both
@@ -103,13 +103,13 @@ def agreement(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str
 
 
 def coverage(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD_TENSORS) -> float:
-    """The share of the net's parameters that the file has by name and shape, the classifier aside: 0 to 1."""
+    """Returns the share of the net's parameters in the file by name and shape, without the classifier: 0 to 1."""
     inner, _, both = _compared(state, net, classifier)
     return both / inner if inner else 0.0
 
 
 def _compared(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str]) -> tuple[int, int, int]:
-    """Elements of the net's parameters, of the file's, and of those that they share."""
+    """Returns the elements of the net's parameters, of the file's, and of the shared ones."""
     inner, given = (
         {name: shape for name, shape in side.items() if name not in classifier and not name.endswith(BUFFERS)}
         for side in (net, {name: tuple(tensor.shape) for name, tensor in state.items()})
@@ -119,7 +119,7 @@ def _compared(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str
 
 
 def shapes_of(model: str, knobs: Mapping[str, Any], input_shape: tuple[int, ...]) -> Shapes | None:
-    """The tensors of one of our models, built without memory for them; None if it cannot be."""
+    """Returns the tensors of one of our models, built without memory; None if it cannot be built so."""
     try:
         with torch.device("meta"):
             net: nn.Module = load()["model"].tips[model](input_shape, ANY_CLASSES, nn.ReLU, **knobs)
@@ -129,7 +129,7 @@ def shapes_of(model: str, knobs: Mapping[str, Any], input_shape: tuple[int, ...]
 
 
 def defaults_of(option: str, family: str = "model") -> dict[str, Any]:
-    """The knobs of an option's YAML."""
+    """Returns the knobs of an option's YAML."""
     for folder in paths.configs():
         file = folder / family / f"{option}.yaml"
         if file.is_file():
@@ -140,7 +140,7 @@ def defaults_of(option: str, family: str = "model") -> dict[str, Any]:
 
 
 def channels_of(state: Mapping[str, Tensor]) -> int | None:
-    """Of the images that the first convolution takes; None without one."""
+    """Returns the input channels of the first convolution; None without one."""
     return next((tensor.shape[1] for tensor in state.values() if tensor.dim() == 4), None)
 
 
@@ -167,7 +167,7 @@ def _our_matches(state: Mapping[str, Tensor], now: Tip | None) -> Iterator[Archi
 
 
 def _candidates(state: Mapping[str, Tensor]) -> Iterator[Candidate]:
-    """Our models in their usual variants, as far as the file's names and widths do not rule them out."""
+    """Yields our models in their usual variants, except those that the file's names and widths rule out."""
     filters = [tensor for tensor in state.values() if tensor.dim() == 4]
     norm = "batch" if any(name.endswith("running_mean") for name in state) else "none"
     if not filters:
@@ -198,7 +198,7 @@ RESNET_STEMS: tuple[dict[str, Any], ...] = (
 
 
 def _variants(model: str, knobs: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
-    """A model with each set of choices under its own names, and by each layout that says nothing else of the knobs."""
+    """Yields a model with each set of choices, under its own names and by each key map that leaves the knobs open."""
     for choice in choices:
         yield Candidate(model, {**knobs, **choice})
     for layout in key_maps_of(load()["model"].tips.get(model, object)):
@@ -209,7 +209,7 @@ def _variants(model: str, knobs: Mapping[str, Any], choices: Sequence[Mapping[st
 
 
 def _vgg_head(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The dense layers of the original, if the file has them."""
+    """Returns the original's dense layers, if the file has them."""
     rows = [tensor.shape[0] for tensor in state.values() if tensor.dim() == 2]
     return {"head": "dense", "head_widths": rows[:-1]} if len(rows) > 1 else {}
 
@@ -222,7 +222,7 @@ def _dense(state: Mapping[str, Tensor], norm: str) -> Iterator[Candidate]:
 
 
 def _plain_cnn(state: Mapping[str, Tensor], norm: str) -> Iterator[Candidate]:
-    """cnn has its knobs in its names: stage2.conv1.layer.weight."""
+    """Yields the cnn whose knobs the names tell: stage2.conv1.layer.weight."""
     found = [(re.fullmatch(r"stage(\d+)\.conv(\d+)\.layer\.weight", name), state[name]) for name in state]
     layers = [(int(match[1]), int(match[2]), tensor) for match, tensor in found if match]
     if not layers:
@@ -247,7 +247,7 @@ def _timm_net(name: str, channels: int) -> Any:
 
 
 def _timm_matches(state: Mapping[str, Tensor]) -> Iterator[ArchitectureMatch]:
-    """timm's nets of the family that the names tell of, as many as there is time for."""
+    """Yields timm's nets of the family that the names indicate, within the time limit."""
     candidates = [
         name
         for pattern, names in TIMM_FAMILIES

@@ -1,4 +1,4 @@
-"""Whose names a file's tensors have, and how they come into a net of ours: all but the head, which is new."""
+"""Detects a file's naming scheme and loads all tensors but the head's into our model."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from dltips.weights.identify_architecture import nearest
 if TYPE_CHECKING:
     from dltips.weights.source import Pretrained
 
-# in front of all names, where a net was a part of another
+# prefixes of a net that was part of another one
 PREFIXES = ("backbone.", "encoder.", "net.", "network.", "model.", "body.", "base_model.", "student.", "teacher.")
-ANY_SIDE, ANY_CLASSES = 224, 10  # of a net that is built for the names of its tensors alone
-COUNTER = "num_batches_tracked"  # of batch norm: how often it has updated its statistics, which nothing reads
+ANY_SIDE, ANY_CLASSES = 224, 10  # of a net that is built only for the names of its tensors
+COUNTER = "num_batches_tracked"  # of batch norm: the number of updates, which nothing reads
 
 
 @dataclass(frozen=True)
 class Naming:
-    """A file's tensors under our names, as one way to read its own would have it."""
+    """A file's tensors under our names, by one way of reading its own names."""
 
-    key_map: KeyMap | None  # None: it has our names already
+    key_map: KeyMap | None  # None: the file has our names
     state: Mapping[str, Tensor]
     theirs: Mapping[str, str]  # our name -> the file's
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of it."""
+    """The outcome of loading."""
 
-    report: str  # one line: what matched, what is missing, what was left over
-    missing: Sequence[str]  # parameters and statistics before the head that are still as the init scheme left them
+    report: str  # one line: the matching, missing and unused tensors
+    missing: Sequence[str]  # parameters and statistics before the head that keep their initial values
 
 
 def load_into(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: FinetuneKnobs) -> Loaded:
-    """Set all of the net but its head to the file's values.
+    """Loads the file's values into all of the net but its head.
 
-    A tensor matches if name and shape agree, the name in whichever way of reading the file's names gives most.
-    Errors: ConfigError below common.min_match of the parameters, and for values that are not finite.
+    A tensor matches if name and shape agree; of all ways to read the file's names, the one with most matches is taken.
+    Raises ConfigError below common.min_match of the parameters, and for values that are not finite.
     """
     net = model.state_dict()
     head = set(stages.tensors_of(model, stages.stages_of(model)[-1]))
@@ -91,13 +91,13 @@ def load_into(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: 
 
 
 def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> None:
-    """Before any data are read: refuse a bare file that has hardly a name in common with the net.
+    """Refuses, before any data are read, a bare file that shares hardly a name with the net.
 
-    The net is built without memory for its weights, for images of no matter which size: names do not depend on it.
-    Errors: ConfigError, as `load_into` would say it.
+    The net is built without memory for its weights, for images of any size: names do not depend on it. Raises the same
+    ConfigError as `load_into`.
     """
     recognized = pretrained.shape is not None or pretrained.sides is not None
-    if recognized or model_tip.name == "timm":  # which takes its time to build, and runs once
+    if recognized or model_tip.name == "timm":  # slow to build, and then only once
         return
     try:
         with torch.device("meta"):
@@ -111,7 +111,7 @@ def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs
 
 
 def namings(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> Iterator[Naming]:
-    """Every way to read the file's names: as they are, by finetune.keys, by the model's layouts, without a prefix."""
+    """Yields every reading of the file's names: unchanged, by finetune.keys, by key maps, without a prefix."""
     theirs = _by_keys(pretrained, common)
     for names in (theirs, *_unprefixed(theirs)):
         state = {ours: pretrained.state[name] for ours, name in names.items()}
@@ -123,7 +123,7 @@ def namings(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> It
 
 
 def _by_keys(pretrained: Pretrained, common: FinetuneKnobs) -> dict[str, str]:
-    """The file's names after finetune.keys -> as they are. Errors: ConfigError for a pattern that is none, or idle."""
+    """Returns our names -> the file's, by finetune.keys. Raises ConfigError for an invalid or unused pattern."""
     renamed = {name: name for name in pretrained.state}
     for key in common.keys:
         pattern, arrow, replacement = key.partition("->")
@@ -150,7 +150,7 @@ def _by_keys(pretrained: Pretrained, common: FinetuneKnobs) -> dict[str, str]:
 
 
 def _unprefixed(theirs: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The tensors behind a prefix that at least half of the names have, one prefix after the other."""
+    """Yields the tensors without a prefix that at least half of the names have, one prefix after the other."""
     for _ in PREFIXES:
         for prefix in PREFIXES:
             inside = {name.removeprefix(prefix): file for name, file in theirs.items() if name.startswith(prefix)}
@@ -168,7 +168,7 @@ def _matches(state: Mapping[str, Tensor], net: Mapping[str, Tensor], name: str) 
 
 
 def _contradictions(key_map: KeyMap | None, model_tip: Tip) -> int:
-    """How many of the model's switches are others than those of the nets with these names."""
+    """Returns how many of the model's switches differ from those of the nets with these names."""
     settings = key_map.settings if key_map is not None else {}
     wanted = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
     return sum(model_tip.knobs.get(key) != value for key, value in wanted.items())
@@ -190,7 +190,7 @@ def _mismatch_message(
     count: int,
     total: int,
 ) -> str:
-    """How much matched, what did not, and what to type."""
+    """Returns the error: how much matched, what did not, and the remedy."""
     missing = [name for name in parameters if name not in naming.state]
     shapes = [
         f"{name} {_shape(naming.state[name])} for {_shape(net[name])}"

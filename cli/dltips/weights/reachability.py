@@ -1,4 +1,4 @@
-"""Whether weights can be fetched at all: seen within a second, and without importing torch or timm."""
+"""Checks within a second, without importing torch or timm, whether weights can be downloaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from dltips.errors import ConfigError
 
 TIMM = "timm:"
-CONNECT_SECONDS = 0.8  # seconds until a host that does not answer is taken for out of reach
+CONNECT_SECONDS = 0.8  # seconds after which a silent host counts as unreachable
 PORTS = {"http": 80, "https": 443}
 
 
 def refuse_early(source: object, file: object) -> None:
-    """What a composed config names, before anything heavy is imported. Errors: ConfigError."""
+    """Checks the weights that a composed config names, before any slow import. Raises ConfigError."""
     if isinstance(source, str) and source.startswith(TIMM) and source != TIMM and file is None:
         check_downloadable(source.removeprefix(TIMM).strip())
 
@@ -31,9 +31,9 @@ def endpoint() -> str:
 
 
 def check_downloadable(name: str) -> None:
-    """Errors: ConfigError if timm's weights of that name can be neither here nor fetched, long before timm is imported.
+    """Raises ConfigError if timm's weights of that name are neither cached nor downloadable, before timm is imported.
 
-    Says nothing where a file in the cache may be theirs, or where huggingface_hub is not installed.
+    Does nothing if a file in the cache may hold them, or if huggingface_hub is not installed.
     """
     if importlib.util.find_spec("huggingface_hub") is not None and not _may_be_cached(name.partition(".")[0]):
         here = f"finetune.source: timm:{name} is not in the cache"
@@ -41,7 +41,7 @@ def check_downloadable(name: str) -> None:
 
 
 def _may_be_cached(architecture: str) -> bool:
-    """Whether anything of this architecture was downloaded from the hub, or anything at all by torch.hub."""
+    """Returns whether any file of this architecture is cached from the hub, or any file at all by torch.hub."""
     from huggingface_hub import constants
 
     cache = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
@@ -53,7 +53,7 @@ def _may_be_cached(architecture: str) -> bool:
 
 
 def refuse_offline(url: str, here: str, remedy: str) -> None:
-    """Errors: ConfigError, within CONNECT_SECONDS, where nothing can be downloaded from the url."""
+    """Raises ConfigError, within the time limit, if nothing can be downloaded from the url."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -63,7 +63,7 @@ def refuse_offline(url: str, here: str, remedy: str) -> None:
 
 
 def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
-    """Whether the url's host, or the proxy that stands for it, takes a connection within so many seconds."""
+    """Returns whether the url's host, or its proxy, accepts a connection within so many seconds."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -79,7 +79,7 @@ def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
         except OSError:
             pass
 
-    # in a thread: looking up a name knows no time limit
+    # in a thread: a name lookup has no time limit
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)

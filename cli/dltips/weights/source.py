@@ -1,4 +1,4 @@
-"""Where a run's first weights come from: a run of dltips, timm by name, or a file; and what inputs they want."""
+"""Finds a run's initial weights: of a dltips run, of timm by name, or in a file; and the inputs they require."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from dltips.weights import files, timm_hub
 from dltips.weights.identify_architecture import agreement, channels_of, coverage, defaults_of, shapes_of
 from dltips.weights.reachability import TIMM
 
-# what may differ between a net and its weights: it changes no tensor, and nothing in eval mode
+# settings that may differ between a net and its weights: they change no tensor, and nothing in eval mode
 FREE_KNOBS = ("dropout", "drop_rate", "drop_path_rate")
-MIN_COVERAGE = 0.9  # of the parameters, by which a file is told to have a library's layout
+MIN_COVERAGE = 0.9  # share of the parameters by which a library's key map is recognized
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights, and what they were trained on."""
+    """Trained weights, and the form of the inputs that they were trained on."""
 
-    origin: str  # as people name it: the run folder, "timm:resnet18.a1_in1k", the file
-    state: Mapping[str, Tensor]  # float32, on the CPU, `module.` stripped, names as the file has them
+    origin: str  # as users write it: the run folder, "timm:resnet18.a1_in1k", the file
+    state: Mapping[str, Tensor]  # float32, on the CPU, `module.` removed, names as in the file
     hash: str  # of names, shapes and bytes
-    preprocess: nn.Module  # a Step, or a Sequential of them: what inputs in [0, 1] go through
-    channels: int | None  # of the images that the weights were made for; None for vectors and the like
-    sides: tuple[int, int] | None  # (H, W) that go with the weights; None: the data's own
+    preprocess: nn.Module  # a Step, or a Sequential of them, for inputs in [0, 1]
+    channels: int | None  # of the images that the weights were trained on; None for vectors and the like
+    sides: tuple[int, int] | None  # (H, W) that belong to the weights; None: the data's own
     shape: tuple[int, ...] | None  # a run's exact input shape; None for others
     notes: tuple[str, ...] = ()
 
 
 def find(config: Config) -> Pretrained:
-    """What finetune.source names. Errors: ConfigError."""
+    """Returns the weights that finetune.source names. Raises ConfigError."""
     common: FinetuneKnobs = config.common["finetune"]()
     source = common.source
     assert source is not None
@@ -63,7 +63,7 @@ def find(config: Config) -> Pretrained:
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """The first 16 hex digits of SHA-256 over names, shapes and bytes, in the order of the names."""
+    """Returns the first 16 hex digits of SHA-256 over names, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].contiguous()
@@ -76,7 +76,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def _run_checkpoint(path: Path, source: str) -> dict[str, Any]:
-    """The best checkpoint of a run, or else the last. Errors: ConfigError."""
+    """Returns a run's best checkpoint, or else its last. Raises ConfigError."""
     names = [name for name in (checkpoint.BEST, checkpoint.LAST) if (path / name).is_file()]
     if not names:
         raise ConfigError(
@@ -108,7 +108,7 @@ def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config:
 
 
 def _check_same_net(source: str, run: Path, config: Config) -> tuple[str, ...]:
-    """A note if the run had another activation. Errors: ConfigError if it had another net, with what to type."""
+    """Returns a note if the run had another activation. Raises ConfigError with the overrides if it had another net."""
     theirs = folder.read_config(run)
     stored: dict[str, list[str]] = {"model": [], "activation": []}
     wanted: dict[str, list[str]] = {"model": [], "activation": []}
@@ -116,7 +116,7 @@ def _check_same_net(source: str, run: Path, config: Config) -> tuple[str, ...]:
         past, now = theirs.get(family), config.resolved[family]
         if not isinstance(past, dict) or past == now:
             continue
-        # nothing of another run's config is resolved: what a variable stood for, the tensors' shapes have to tell
+        # another run's interpolations stay unresolved: the tensors' shapes decide
         past = {key: value for key, value in past.items() if not str(value).startswith("${")}
         if past.get("name") != now["name"]:
             base = defaults_of(str(past.get("name")), family)
@@ -138,12 +138,12 @@ def _check_same_net(source: str, run: Path, config: Config) -> tuple[str, ...]:
 
 
 def _trained_with(source: str, theirs: str, ours: str) -> str:
-    """Another activation changes no tensor, and may be what the person is after: said, not refused."""
+    """Returns the note: another activation changes no tensor and may be intended, so it is not refused."""
     return f"finetune.source: {source} was trained with {theirs}, this run has {ours}"
 
 
 def _typed(family: str, knobs: Mapping[str, Any]) -> list[str]:
-    """Overrides, as a shell takes them."""
+    """Returns overrides quoted for a shell."""
     texts = []
     for key, value in knobs.items():
         if isinstance(value, list | tuple):
@@ -169,7 +169,7 @@ def _from_timm(source: str, common: FinetuneKnobs, config: Config) -> Pretrained
         chosen = f"model={tip.name}"
         chosen += f" model.architecture={tip.knobs['architecture']}" if tip.name == "timm" else ""
         needed = f"model=timm model.architecture={architecture}"
-        timm_hub.record(name)  # a name that is none is what is wrong
+        timm_hub.record(name)  # reports an unknown name first
         raise ConfigError(f"finetune.source: {source} goes with {needed}, this run has {chosen}; write {needed}")
     record, state = timm_hub.state_of(name, common.file)
     channels, height, width = record.input_size
@@ -185,7 +185,7 @@ def _from_timm(source: str, common: FinetuneKnobs, config: Config) -> Pretrained
     )
 
 
-# A file by itself
+# A file
 
 
 def _from_file(source: str, state: Mapping[str, Tensor], common: FinetuneKnobs, config: Config) -> Pretrained:
@@ -216,10 +216,10 @@ def _from_file(source: str, state: Mapping[str, Tensor], common: FinetuneKnobs, 
 
 
 def _recognized(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[KeyMap | None, tuple[str, ...]]:
-    """The library whose net the file holds: of this run's model; and a note if its activation is another.
+    """Returns the key map of this run's model that the file matches, and a note if its activation differs.
 
-    Errors: ConfigError if this run has other switches than go with its names: they may change no tensor, and would not
-    be seen.
+    Raises ConfigError if this run has other switches than these names belong to: they may change no tensor, and would
+    go unnoticed.
     """
     tip = config.tip("model")
     channels = channels_of(state) or 3
@@ -231,7 +231,7 @@ def _recognized(source: str, state: Mapping[str, Tensor], config: Config) -> tup
             continue
         theirs = key_map.translated(state)
         share = agreement(theirs, net)
-        # a file may have more, as vgg's dense layers
+        # a file may have more, such as vgg's dense layers
         if share > most and coverage(theirs, net) >= MIN_COVERAGE:
             best, most = key_map, share
     if best is None:
@@ -258,7 +258,7 @@ def _setting(config: Config, key: str) -> Any:
 
 
 def _affine(mean: Sequence[float], std: Sequence[float], channels: int | None) -> nn.Module:
-    """(inputs - mean) / std, per channel; one value alone is for all."""
+    """Returns the step (inputs - mean) / std, per channel; a single value is for all channels."""
     shape = (channels, 1, 1) if channels is not None and len(mean) > 1 else ()
     scale = (channels, 1, 1) if channels is not None and len(std) > 1 else ()
     return Affine(shift=torch.tensor(mean).reshape(shape), scale=torch.tensor(std).reshape(scale))

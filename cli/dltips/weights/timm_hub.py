@@ -1,4 +1,4 @@
-"""Weights that timm knows by name: its record of them, and the file, from the cache, the network or the user."""
+"""Fetches weights that timm knows by name: its record, and the file from the cache, the network or the user."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dltips.errors import ConfigError, suggest
 from dltips.weights import files
 from dltips.weights.reachability import check_downloadable, endpoint, refuse_offline
 
-# in the order in which timm looks: the format without code first
+# in timm's order: the format without code first
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What timm says of pretrained weights."""
+    """timm's record of pretrained weights."""
 
     name: str  # with its tag: "resnet18.a1_in1k"
     mean: tuple[float, ...]
@@ -30,11 +30,11 @@ class Record:
     repository: str | None  # on the hub
     filename: str | None  # there, if it is not one of NAMES
     url: str | None
-    classifiers: tuple[str, ...]  # with what the names of the head's tensors begin
+    classifiers: tuple[str, ...]  # prefixes of the head's tensor names
 
 
 def record(name: str) -> Record:
-    """Errors: ConfigError for a name that timm does not have, or has no weights for."""
+    """Returns timm's record. Raises ConfigError for an unknown name, or one without weights."""
     timm = _import_timm()
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -65,9 +65,9 @@ def record(name: str) -> Record:
 
 
 def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
-    """timm's record, and the weights under the names of its net; from a local file if one is given.
+    """Returns timm's record, and the weights under its net's names; from a local file if one is given.
 
-    Errors: ConfigError; for weights that are neither here nor to be had, within a second.
+    Raises ConfigError, within a second if the weights are neither cached nor downloadable.
     """
     if file is None:
         check_downloadable(name)
@@ -77,7 +77,7 @@ def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
 
 
 def cached(weights: Record) -> Path | None:
-    """The file of an earlier download; no network."""
+    """Returns the file of an earlier download, without network."""
     if weights.repository is not None:
         from huggingface_hub import try_to_load_from_cache
 
@@ -92,7 +92,7 @@ def cached(weights: Record) -> Path | None:
 
 
 def download(weights: Record) -> Path:
-    """The file, by huggingface_hub, or from the url of weights that are not on the hub. Errors: ConfigError."""
+    """Returns the file, from the hub or from the record's url. Raises ConfigError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -121,7 +121,7 @@ def download(weights: Record) -> Path:
 
 
 def _as_timm_names(weights: Record, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as timm's own loading would name and shape them; as they are where it cannot read them."""
+    """Returns the weights as timm's own loading names and shapes them; unchanged if timm cannot read them."""
     timm = _import_timm()
     with torch.device("meta"):
         try:
@@ -132,11 +132,11 @@ def _as_timm_names(weights: Record, state: dict[str, Tensor]) -> dict[str, Tenso
     if body and all(name in state and tuple(state[name].shape) == shape for name, shape in body.items()):
         return state
     try:
-        # strict: it raises for what it does not know, and our own matching tells what that is
+        # strict: it raises for unknown tensors, which our own matching reports
         overlay = {"state_dict": dict(state), "custom_load": False}
         with torch.random.fork_rng(devices=[]):
             loaded = timm.create_model(weights.name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception:  # each architecture's filter raises its own kinds
+    except Exception:  # each architecture's filter raises types of its own
         return state
     return {name: tensor.detach() for name, tensor in loaded.state_dict().items()}
 

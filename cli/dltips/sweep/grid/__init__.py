@@ -1,1 +1,1 @@
-"""`dltips train -m`: a grid of trials, composed before the first one starts, run here, in workers or elsewhere."""
+"""`dltips train -m`: composes all trials of a grid before the first one starts; runs them here or elsewhere."""

@@ -1,4 +1,4 @@
-"""A grid's trials, composed by Hydra and frozen before the first one starts."""
+"""Composes and freezes a grid's trials before the first one starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dltips.errors import ConfigError, suggest
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the grid: its config, and the values that set it apart."""
+    """One trial of the grid: its config, and the values that distinguish it."""
 
     config: Config
     varied: Mapping[str, Any]
@@ -36,24 +36,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A grid as it was asked for; nothing that is edited from now on changes it."""
+    """A composed grid, which later edits of files do not change."""
 
     cells: Sequence[Cell]
     varied: Sequence[str]  # keys with several values
     typed: Sequence[str]  # all keys that were set
     notes: Sequence[str]
-    launcher: Mapping[str, Any]  # name, and its knobs
+    launcher: Mapping[str, Any]  # its name and knobs
 
 
 def freeze(overrides: list[str], zipped: Sequence[Sequence[str]] = ()) -> Frozen:
-    """Compose and validate every trial of a grid. Errors: ConfigError for the first that is wrong."""
+    """Composes and validates every trial of a grid. Raises ConfigError for the first wrong one."""
     parsed = parse(overrides)
     launcher = hydra_keys.launcher(parsed)
     for name in recipe_names(parsed):
-        list(recipes.with_includes(name))  # all of a grid over recipes, before the first trial is composed
+        list(recipes.with_includes(name))  # checks all recipes of the grid before the first trial is composed
     for override in parsed:
         check_form(override)
-    # given twice, the last one counts, as in a single run
+    # of a key given twice the last value counts, as in a single run
     tasks = list({each.key_or_group: each for each in parsed if not is_hydras(each.key_or_group)}.values())
     swept = {override.key_or_group: override for override in tasks if override.is_sweep_override()}
     _check_resume(tasks)
@@ -63,7 +63,7 @@ def freeze(overrides: list[str], zipped: Sequence[Sequence[str]] = ()) -> Frozen
 
 
 def jobs(tasks: Sequence[Override], zipped: Sequence[Sequence[str]] = ()) -> list[list[str]]:
-    """Every trial's overrides: the product of all lists, those that are zipped going in step. Errors: ConfigError."""
+    """Returns every trial's overrides: the product of all lists, zipped ones in step. Raises ConfigError."""
     choices = {override.get_key_element(): _lines(override) for override in tasks}
     lengths = {override.key_or_group: len(_lines(override)) for override in tasks if override.is_sweep_override()}
     elements = {override.key_or_group: override.get_key_element() for override in tasks}
@@ -91,7 +91,7 @@ def jobs(tasks: Sequence[Override], zipped: Sequence[Sequence[str]] = ()) -> lis
 
 
 def _lines(override: Override) -> list[str]:
-    """The override once for each of its values. Errors: ConfigError for a range without end."""
+    """Returns one override per value. Raises ConfigError for a range without end."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}"]
@@ -110,7 +110,7 @@ def _lines(override: Override) -> list[str]:
 
 
 def _texts(override: Override) -> Iterator[str]:
-    """Each value of a list as it would be typed alone. Raises ConfigError."""
+    """Yields each value of a list as it would be typed alone. Raises ConfigError."""
     value, key = override.value(), override.key_or_group
     if not isinstance(value, Glob):
         yield from override.sweep_string_iterator()
@@ -121,14 +121,14 @@ def _texts(override: Override) -> Iterator[str]:
 
 
 class _Composer:
-    """Hydra composes once for each set of options; trials that differ in values alone differ in those."""
+    """Composes once per set of options; trials that differ only in values are derived from that."""
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], tuple[Mapping[str, Any], dict[str, str]]] = {}
-        self.notes: dict[str, None] = {}  # what recipes set for options that are not chosen, each once
+        self.notes: dict[str, None] = {}  # recipe values left out because their option is not chosen, each once
 
     def __call__(self, job: list[str]) -> Mapping[str, Any]:
-        """The config of one trial, as plain data. Errors: ConfigError."""
+        """Returns the config of one trial, as plain data. Raises ConfigError."""
         parsed = parse(job)
         options = tuple(line for line, override in zip(job, parsed, strict=True) if _chooses(override))
         lines = {override.key_or_group: line for line, override in zip(job, parsed, strict=True)}
@@ -147,14 +147,14 @@ class _Composer:
 
 
 def with_value(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The tree with another value under a dotted key; the rest is shared."""
+    """Returns the tree with another value under a dotted key; shares the rest."""
     head, _, rest = key.partition(".")
     inner = tree.get(head)
     return {**tree, head: with_value(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
 def _chooses(override: Override) -> bool:
-    """Whether it brings other files, or a mapping that is merged: what Hydra alone should do."""
+    """Returns whether an override needs Hydra: it brings other files, or a mapping to merge."""
     return override.key_or_group in (*FAMILIES, GROUP) or isinstance(override.value(), dict)
 
 

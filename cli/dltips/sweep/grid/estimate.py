@@ -1,4 +1,4 @@
-"""`dltips train -m --dry-run`: the trials, and how long and how much memory they would take."""
+"""`dltips train -m --dry-run`: prints the trials and an estimate of their time and memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from dltips.train.loop import Meter, Training, batches, evaluation_batch, predic
 from dltips.train.run import reason
 from dltips.train.summary import peak_memory
 
-STEPS, SECONDS = 20, 1.0  # per kind of trial, at the most
-KINDS = 20  # that are measured; more of them are taken to be like their mean
-# what costs no other time: trials that differ in these alone are measured once
+STEPS, SECONDS = 20, 1.0  # at most, per kind of trial
+KINDS = 20  # kinds that are measured; further ones are assumed to be average
+# settings without effect on time: trials that differ only in these are measured once
 ALIKE = ("seed", "name", "init", "epochs", "log", "checkpoint", "schedule")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one kind of trial."""
+    """The cost of one kind of trial."""
 
     before: float  # seconds until its first epoch
     epoch: float  # seconds
-    memory: float  # bytes at the peak, of the whole process where it has no GPU
+    memory: float  # peak in bytes, of the whole process if there is no GPU
 
 
 def show(trials: Sequence[Trial], left: Collection[int], store: DatasetCache, workers: int) -> int:
-    """Print the trials and the estimate of those that are left, measured on a few steps of each kind; write nothing."""
+    """Prints the trials and the estimate for the rest, measured on a few steps of each kind; writes nothing."""
     costs: dict[str, Cost] = {}
     failed: dict[str, str] = {}
     for trial in (trial for trial in trials if trial.number in left):
@@ -45,7 +45,7 @@ def show(trials: Sequence[Trial], left: Collection[int], store: DatasetCache, wo
             continue
         try:
             costs[kind] = measure(config, store)
-        except Exception as error:  # as the trial itself would
+        except Exception as error:  # the trial itself would fail in the same way
             failed[kind] = reason(error)
     known = list(costs.values()) or [Cost(0.0, 0.0, 0.0)]
     mean = Cost(*(sum(values) / len(known) for values in zip(*map(astuple, known), strict=True)))
@@ -85,7 +85,7 @@ def _duration(seconds: float) -> str:
 
 
 def measure(config: Config, store: DatasetCache) -> Cost:
-    """Prepare a run, time some steps and a part of its validation, and throw it away. Errors: ConfigError."""
+    """Builds a run, times some steps and a part of its validation, and discards it. Raises ConfigError."""
     started = time.perf_counter()
     run = build_run(config, datasets=store)
     before = time.perf_counter() - started
@@ -99,20 +99,20 @@ def measure(config: Config, store: DatasetCache) -> Cost:
         outputs, _ = next(
             iter(predictions(training.inputs.model, training.inputs.val, training.batch_size, training.autocast))
         )
-        outputs.sum().item()  # a GPU is done when its result is there
+        outputs.sum().item()  # waits for the GPU
         validation = (time.perf_counter() - started) * max(1.0, training.inputs.val.count / size)
     return Cost(before, step * training.steps_per_epoch + validation, peak_memory(training.device))
 
 
 def _seconds_per_step(training: Training, net: FlatModel) -> float:
-    """The mean over some steps after the first, which is slower."""
+    """Returns the mean over some steps after the first, which is slower."""
     net.train()
     meter, times = Meter(), list[float]()
     begin = time.perf_counter()
     for inputs, targets in batches(training, 0):
         started = time.perf_counter()
         train_step(training, inputs, targets, meter)
-        torch.stack([loss for loss, _, _ in meter.pending]).sum().item()  # a GPU is done when its result is there
+        torch.stack([loss for loss, _, _ in meter.pending]).sum().item()  # waits for the GPU
         times.append(time.perf_counter() - started)
         if len(times) > STEPS or time.perf_counter() - begin > SECONDS:
             break

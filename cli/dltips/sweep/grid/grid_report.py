@@ -1,4 +1,4 @@
-"""What a person reads of a sweep's trials: a label for each, and at the end the table and the best one."""
+"""Reports a grid: a label for each trial, and at the end the table and the best one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dltips.formatting import columns, label, override_text
 from dltips.metrics import direction
 from dltips.sweep.trial import ENDED, Trial, TrialOutcome
 
-SHOWN = 30  # rows: who wants all of a larger grid asks dltips compare
+SHOWN = 30  # rows; dltips compare shows all of a larger grid
 
 
 def ranked(outcomes: Mapping[int, TrialOutcome], metric: str) -> list[int]:
-    """Numbers of trials, the best first; those without a score, and those that failed, last."""
+    """Returns the numbers of the trials, best first; failed ones and those without a score last."""
     sign = -1.0 if direction(metric) == "higher" else 1.0
 
     def rank(number: int) -> tuple[bool, float, int]:
@@ -29,7 +29,7 @@ def ranked(outcomes: Mapping[int, TrialOutcome], metric: str) -> list[int]:
 def report(
     trials: Sequence[Trial], outcomes: Mapping[int, TrialOutcome], metric: str, best: TrialOutcome | None, place: Path
 ) -> str:
-    """The trials, best first, what was not run, the best one, and what to type next."""
+    """Returns the report: the trials, best first, those not run, the best one, and the next commands."""
     varied = list(trials[0].varied)
     order = ranked(outcomes, metric)
     rows = [("trial", *varied, metric, "epoch", "seconds", "")]

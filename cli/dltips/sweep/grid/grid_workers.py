@@ -1,4 +1,4 @@
-"""Trials in several processes of this machine: forked after the data are loaded, or spawned beside a GPU."""
+"""Runs trials in several processes of this machine: forked after the data are loaded, or spawned beside a GPU."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class GridWorker:
         self, slot: int, count: int, place: Path, context: RunContext, others: Sequence[Connection] = ()
     ) -> None:
         beside_gpu = torch.cuda.is_available()
-        # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
+        # a process with CUDA cannot be forked; a spawned one loads the data itself
         processes: Any = multiprocessing.get_context("spawn" if beside_gpu else "fork")
         shared = RunContext(context.typed, reported=context.reported) if beside_gpu else context
         self.slot = slot
         self.trial: Trial | None = None
         self.connection, theirs = processes.Pipe()
-        # a fork inherits the parent's ends, and would keep itself and its like from hearing that the parent is gone
+        # a fork inherits the parent's ends of the pipes, and would keep all workers from noticing the parent's end
         inherited = [] if beside_gpu else [self.connection, *others]
         arguments = (theirs, inherited, slot, count, place, shared, os.getpid())
         self.process: Any = processes.Process(target=_serve, args=arguments)
@@ -46,7 +46,7 @@ class GridWorker:
 
     def give(self, trial: Trial) -> None:
         self.trial = trial
-        with contextlib.suppress(OSError):  # it is dead, which its sentinel says
+        with contextlib.suppress(OSError):  # it is dead; its sentinel reports that
             self.connection.send(trial)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ def close_all(workers: Sequence[GridWorker]) -> None:
 
 
 def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
-    """Outcomes as they come. A worker that is killed leaves its trial cut off, and another takes its place."""
+    """Yields outcomes as they come. A killed worker's trial counts as cut off, and a new worker takes its place."""
     pending = deque(trials)
     count = min(count, len(pending))
     workers: list[GridWorker] = []
@@ -75,7 +75,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunCon
 
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: close_all(workers))
-        stack.enter_context(handling(stop))  # before the first fork: what Python raises within one is lost
+        stack.enter_context(handling(stop))  # before the first fork: Python's exceptions within one are lost
         for slot in range(count):
             if not stopping:
                 workers.append(GridWorker(slot, count, place, context, [worker.connection for worker in workers]))
@@ -85,7 +85,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunCon
         if stopping:
             raise KeyboardInterrupt
         if trials[0].config.log.pictures == "best":
-            prepare_to_draw()  # at the end nobody else would be at work
+            prepare_to_draw()  # at the end all other processes would be idle
         while busy := [worker for worker in workers if worker.trial is not None]:
             ready = wait([part for worker in busy for part in (worker.connection, worker.process.sentinel)])
             for worker in busy:
@@ -93,7 +93,7 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunCon
                     continue
                 outcome = _outcome(worker, place)
                 if stopping and outcome.status == "interrupted":
-                    outcome = replace(outcome, error=None)  # it ended as it was told to
+                    outcome = replace(outcome, error=None)  # it ended because it was told to
                 worker.trial = None
                 if not worker.process.is_alive() and pending and not stopping:
                     worker.close()
@@ -102,12 +102,12 @@ def in_workers(count: int, trials: Sequence[Trial], place: Path, context: RunCon
                 if pending and not stopping:
                     worker.give(pending.popleft())
                 yield outcome
-        if stopping and pending:  # the trials at hand had finished all the same
+        if stopping and pending:  # the running trials have finished anyway
             raise KeyboardInterrupt
 
 
 def _outcome(worker: GridWorker, place: Path) -> TrialOutcome:
-    """What a worker says of its trial, or what its end says."""
+    """Returns the outcome that a worker sent, or the one that follows from its end."""
     assert worker.trial is not None
     try:
         outcome = worker.connection.recv()
@@ -131,11 +131,11 @@ def _serve(
     context: RunContext,
     parent: int,
 ) -> None:
-    """A worker's life. It ends with the connection, and with its parent."""
+    """Runs in the worker until the connection or the parent ends."""
     for end in inherited:
         end.close()
     init_worker(slot, count, parent)
-    unblock()  # what has come since the start is heard here
+    unblock()  # signals that came since the start are delivered here
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             trial = connection.recv()

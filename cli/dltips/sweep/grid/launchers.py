@@ -1,7 +1,7 @@
-"""Where a grid's trials run: here, in workers of this machine, or where hydra/launcher= says.
+"""Chooses where a grid's trials run: here, in workers of this machine, or by hydra/launcher=.
 
-hydra/launcher=NAME with its knobs (hydra.launcher.KNOB=VALUE) stands in configs/hydra/launcher/NAME.yaml, as plain
-data: a launcher is called with frozen trials and gives their outcomes as they come.
+hydra/launcher=NAME with its knobs (hydra.launcher.KNOB=VALUE) is plain data in configs/hydra/launcher/NAME.yaml: a
+launcher takes frozen trials and yields their outcomes as they come.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dltips.train.context import RunContext
 
 Launcher = Callable[[Sequence[Trial], Path, RunContext], Iterator[TrialOutcome]]
 
-# hydra/launcher=NAME: the module of launch/ that does it; its package, which is the extra's name too
+# hydra/launcher=NAME -> the module of launch/ for it, and its package, also the name of the extra
 LAUNCHERS = {
     "submitit_local": ("with_submitit", "submitit"),
     "submitit_slurm": ("with_slurm", "submitit"),
@@ -31,7 +31,7 @@ LAUNCHERS = {
 
 
 def here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
-    """In this process, one after another, until someone stops one. Errors: KeyboardInterrupt, where it had finished."""
+    """Runs trials in this process, one after another. Raises KeyboardInterrupt if a stopped one had finished."""
     for number, trial in enumerate(trials, 1):
         outcome = run_trial(trial, place, context)
         yield outcome
@@ -39,11 +39,11 @@ def here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[
             return
         if context.stop.requested and number < len(trials):
             raise KeyboardInterrupt
-        gc.collect()  # a net and its hooks hold one another; what was there before the first trial is frozen
+        gc.collect()  # a net and its hooks form reference cycles; objects from before the first trial are frozen
 
 
 def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
-    """The launcher that was asked for: its name, and its knobs. Raises ConfigError, also if its package is missing."""
+    """Returns the chosen launcher with its knobs. Raises ConfigError, also if its package is missing."""
     name = str(chosen["name"])
     if name == BASIC:
         if workers == 1:
@@ -59,7 +59,7 @@ def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
 
 
 def _elsewhere(name: str, knobs: Mapping[str, Any]) -> Launcher:
-    """A launcher of dltips.sweep.grid.launch, its knobs checked. Errors: ConfigError."""
+    """Returns a launcher of dltips.sweep.grid.launch, its knobs checked. Raises ConfigError."""
     module_name, package = LAUNCHERS[name]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(f"hydra/launcher={name}: needs {package}; pip install 'dltips[{package}]'")

@@ -1,4 +1,4 @@
-"""`dltips train -m`: a grid of trials, in this process or in others; what is finished is not run again."""
+"""`dltips train -m`: runs a grid of trials, in this process or in others; finished trials are not run again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dltips.train.context import RunContext
 
 @dataclass(frozen=True)
 class Options:
-    """What `dltips train -m` takes besides the grid itself."""
+    """The options of `dltips train -m` besides the grid itself."""
 
     zipped: Sequence[Sequence[str]] = ()  # keys whose lists go in step
     workers: int = 1
@@ -46,10 +46,10 @@ class Options:
 
 @dataclass
 class Grid:
-    """The trials of one command, and how each of them stands."""
+    """The trials of one command, and their states."""
 
     trials: Sequence[Trial]
-    contents: Sequence[str]  # of each trial: the hash of all that its result hangs on
+    contents: Sequence[str]  # of each trial: the hash of everything its result depends on
     metric: str
     name: str | None = None
     place: Path = field(default_factory=Path)
@@ -70,7 +70,7 @@ class Grid:
 
 
 def run(overrides: list[str], options: Options) -> int:
-    """Freeze, run what is left to run, print the table; the exit code. Errors: ConfigError, before the first trial."""
+    """Freezes the grid, runs what is left, prints the table; returns the exit code. Raises ConfigError first."""
     folder.check_writable()
     frozen = freeze(overrides, options.zipped)
     launcher = launcher_for(frozen.launcher, options.workers)
@@ -93,7 +93,7 @@ def run(overrides: list[str], options: Options) -> int:
 
 
 def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
-    """Numbered trials, each once. Errors: ConfigError for one that would be refused when it starts."""
+    """Returns the numbered trials, each once. Raises ConfigError for one that could not start."""
     if "metric" in frozen.varied:
         raise ConfigError("metric: decides which trial is the best, so that all have the same; give one")
     trials: list[Trial] = []
@@ -114,7 +114,7 @@ def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
 
 
 def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str:
-    """Errors: ConfigError, with the trial that it is about."""
+    """Raises ConfigError, prefixed with the trial."""
     try:
         return checker.content_hash(config)
     except ConfigError as error:
@@ -131,18 +131,18 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *,
     context.watchers = [progress.epoch] if progress.live else []
     interrupted = False
     try:
-        with handling(interrupt, STOPPING[1:]):  # a trial that runs handles them itself
+        with handling(interrupt, STOPPING[1:]):  # a running trial handles them itself
             for outcome in launcher(left, grid.place, context) if left else ():
                 grid.outcomes[outcome.number] = outcome
                 progress.ended(outcome)
-                # a worker that was killed says why; a person who stops a trial stops the grid
+                # a killed worker reports why; stopping a trial by hand stops the grid
                 interrupted = interrupted or (outcome.status == "interrupted" and outcome.error is None)
     except KeyboardInterrupt:
         interrupted = True
     best = grid.best
-    with handling(signal.SIG_IGN, STOPPING[1:]):  # it ends anyway, and the table is what it was for
+    with handling(signal.SIG_IGN, STOPPING[1:]):  # it ends anyway, and the table is still wanted
         _draw_best(grid, best)
-        with contextlib.suppress(OSError):  # nobody reads it
+        with contextlib.suppress(OSError):  # stdout is closed
             print(report(grid.trials, grid.outcomes, grid.metric, best, grid.place), flush=True)
     if interrupted:
         return EXIT_INTERRUPTED
@@ -151,7 +151,7 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *,
 
 
 def _left_to_run(grid: Grid, *, retry: bool) -> list[Trial]:
-    """What is not finished: new trials, those that were cut off and, to be retried, those that failed."""
+    """Returns the unfinished trials: new ones, those cut off and, with --retry, the failed ones."""
     finished = places.finished_elsewhere()
     left: list[Trial] = []
     trials: list[Trial] = []
@@ -164,7 +164,7 @@ def _left_to_run(grid: Grid, *, retry: bool) -> list[Trial]:
             trial = replace(trial, folder=places.relative(path, grid.place))
         trials.append(trial)
         if outcome is not None and retry and outcome.status in FAILED:
-            if outcome.status == "diverged":  # from its beginning, which a failure in mid-run need not go back to
+            if outcome.status == "diverged":  # from the beginning, unlike a failure, which resumes
                 shutil.rmtree(path)
             else:
                 (path / SUMMARY).unlink()
@@ -192,7 +192,7 @@ def _describe(grid: Grid, frozen: Frozen) -> None:
 
 
 def _draw_best(grid: Grid, best: TrialOutcome | None) -> None:
-    """curves.png of the best run: those of the others would take longer than many a run."""
+    """Draws curves.png of the best run only: for all runs it would take longer than many of the runs."""
     if best is None:
         return
     config = grid.trials[best.number].config
@@ -204,7 +204,7 @@ def _draw_best(grid: Grid, best: TrialOutcome | None) -> None:
 
 
 class GridProgress:
-    """A line on stderr for each trial, and in a terminal one below that says where the present one stands."""
+    """Prints a line to stderr for each trial, and in a terminal the current trial's progress below."""
 
     def __init__(self, grid: Grid, left: Sequence[Trial], *, live: bool) -> None:
         self.live = live
@@ -218,7 +218,7 @@ class GridProgress:
         self.show("")
 
     def show(self, state: str) -> None:
-        """The trial at hand, on a line that the next one overwrites."""
+        """Shows the current trial on a line that the next one overwrites."""
         if self.live and self.ended_count < len(self.order):
             number = self.order[self.ended_count]
             text = f"trial {number:>{self.width}}  {label(self.varied[number])}  {state}"
@@ -255,5 +255,5 @@ class GridProgress:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it; the trials go on
+    with contextlib.suppress(OSError):  # stderr is closed; the trials go on
         print(text, file=sys.stderr, flush=True)

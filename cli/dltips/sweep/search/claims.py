@@ -1,8 +1,8 @@
-"""Who holds which trial of a study: tables of our own beside Optuna's, in the same database.
+"""Records which worker holds which trial of a study, in tables of our own beside Optuna's, in the same database.
 
-A claim waits, runs (held by one worker, who is known by a token), is told (its result is in its row), and is closed
-(its result is in Optuna's tables too). Every change is one transaction whose UPDATE names the status and the token that
-it expects: it changes one row, or none if another worker was faster. Study says how Optuna's tables follow.
+A claim waits, runs (held by one worker, known by a token), is told (its result is in its row), and is closed
+(its result is in Optuna's tables too). Every change is one transaction whose UPDATE names the expected status and
+token: it changes one row, or none if another worker was faster. Study says how Optuna's tables follow.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ CLAIMS = Table(
     Column("study", String(512), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("status", String(8), nullable=False),
-    Column("token", String(64)),  # of the worker that holds the trial, or told its result
+    Column("token", String(64)),  # of the worker that holds the trial, or reported its result
     Column("worker", Text),
     Column("heartbeat", DateTime),  # by the database's clock, in UTC
     Column("deaths", Integer, nullable=False),
-    Column("deaths_in_vain", Integer, nullable=False),  # in a row, without a new epoch
+    Column("deaths_in_vain", Integer, nullable=False),  # consecutive ones, without a new epoch
     Column("epochs", Integer),  # at the last death
-    Column("params", Text),  # parameters that the trial is to have, whatever the sampler would draw
-    Column("outcome", String(8)),  # COMPLETE, PRUNED or FAIL, once it is told
+    Column("params", Text),  # parameters that the trial must have, whatever the sampler would draw
+    Column("outcome", String(8)),  # COMPLETE, PRUNED or FAIL, once it is reported
     Column("result", Text),  # values and attributes
     Index("dltips_claims_by_status", "study", "status", "number"),
 )
 WAITING, RUNNING, TOLD, CLOSED = "waiting", "running", "told", "closed"
-ERROR = "error"  # key of an attribute
-MOST_DEATHS = 10  # so many workers in a row that died of a trial without an epoch: it is likely to be what kills them
+ERROR = "error"  # an attribute's key
+MOST_DEATHS = 10  # consecutive workers that died in a trial without completing an epoch: the trial probably kills them
 
 
 class Claims:
@@ -74,12 +74,12 @@ class Claims:
         self.engine, self.study = engine, study
 
     def row(self) -> Any:
-        """The study's own row; None if it has none."""
+        """Returns the study's own row; None if it has none."""
         with self.engine.begin() as connection:
             return connection.execute(select(STUDIES).where(STUDIES.c.name == self.study)).one_or_none()
 
     def begin(self, directions: Sequence[str], content: Mapping[str, Any], count: int) -> None:
-        """Write the study's row and its waiting claims, all or nothing, in the place of any that are there."""
+        """Writes the study's row and its waiting claims in one transaction, replacing existing ones."""
         with self.engine.begin() as connection:
             connection.execute(delete(CLAIMS).where(CLAIMS.c.study == self.study))
             connection.execute(delete(STUDIES).where(STUDIES.c.name == self.study))
@@ -92,9 +92,9 @@ class Claims:
             connection.execute(update(STUDIES).where(STUDIES.c.name == self.study).values(study_id=study_id))
 
     def grow(self, count: int) -> int:
-        """Have at least so many claims. Returns how many there are now."""
+        """Adds claims up to this number; returns how many there are now."""
         with self.engine.begin() as connection:
-            # the study's row is the lock of those that grow it at the same time
+            # the study's row is the lock for concurrent calls
             connection.execute(select(STUDIES).where(STUDIES.c.name == self.study).with_for_update())
             query = select(func.count()).select_from(CLAIMS).where(CLAIMS.c.study == self.study)
             there = int(connection.execute(query).scalar_one())
@@ -102,15 +102,15 @@ class Claims:
             return max(there, count)
 
     def preset(self, values: Mapping[int, Mapping[str, Any]]) -> None:
-        """Give waiting trials, by number, the parameters that they are to have."""
+        """Gives waiting trials, by number, their preset parameters."""
         with self.engine.begin() as connection:
             for number, params in values.items():
                 connection.execute(self._update(number, WAITING).values(params=json.dumps(dict(params))))
 
     def take(self, worker: WorkerId, token: str) -> Any:
-        """The row of the first waiting claim, as it was before, now the worker's; None if none waits.
+        """Returns the row of the first waiting claim, as it was before, now the worker's; None if none waits.
 
-        Asked again with its token, it is the same row.
+        Called again with the same token, it returns the same row.
         """
         with self.engine.begin() as connection:
             held = select(CLAIMS).where(*self._where(RUNNING), CLAIMS.c.token == token)
@@ -134,7 +134,7 @@ class Claims:
     def tell(
         self, number: int, token: str, outcome: str, values: Sequence[float], attributes: Mapping[str, Any]
     ) -> Any:
-        """Write the result, once. Returns the row as it is now; None if the token no longer holds it."""
+        """Writes the result, once. Returns the row as it is now; None if the token no longer holds it."""
         with self._held(number, token) as (connection, held):
             connection.execute(held.values(status=TOLD, outcome=outcome, result=_result(values, attributes)))
             told = select(CLAIMS).where(*self._where(), CLAIMS.c.number == number, CLAIMS.c.token == token)
@@ -145,7 +145,7 @@ class Claims:
             connection.execute(self._update(number, TOLD).values(status=CLOSED))
 
     def of_dead_workers(self, status: str, me: WorkerId, grace: float | None) -> list[Any]:
-        """The rows whose workers died: seen at once on this machine, after `grace` seconds elsewhere."""
+        """Returns the rows whose workers died: recognized at once on this machine, after `grace` seconds elsewhere."""
         with self.engine.begin() as connection:
             now = _now(connection)
             rows = connection.execute(select(CLAIMS).where(*self._where(status)).order_by(CLAIMS.c.number)).all()
@@ -154,7 +154,7 @@ class Claims:
         ]
 
     def requeue(self, row: Any, epochs: int) -> bool | None:
-        """Take a dead worker's trial back. Returns whether it is given up; None if another worker was faster."""
+        """Takes a dead worker's trial back. Returns whether it is given up; None if another worker was faster."""
         in_vain = row.deaths_in_vain + 1 if row.epochs in (None, epochs) else 1
         given_up = bool(in_vain >= MOST_DEATHS)
         values = {"token": None, "deaths": row.deaths + 1, "deaths_in_vain": in_vain, "epochs": epochs}
@@ -164,19 +164,19 @@ class Claims:
         else:
             values |= {"status": WAITING, "worker": None}
         with self._held(row.number, row.token) as (connection, held):
-            # a worker that was only silent may have given a sign of life since the row was read
+            # a worker that was only silent may have sent a heartbeat since the row was read
             taken = connection.execute(held.where(CLAIMS.c.heartbeat == row.heartbeat).values(values)).rowcount
         return given_up if taken == 1 else None
 
     def counts(self) -> list[tuple[str, str | None, int]]:
-        """How many claims have each status and outcome."""
+        """Returns the number of claims by status and outcome."""
         query = select(CLAIMS.c.status, CLAIMS.c.outcome, func.count()).where(*self._where())
         with self.engine.begin() as connection:
             rows = connection.execute(query.group_by(CLAIMS.c.status, CLAIMS.c.outcome)).all()
         return [(row[0], row[1], int(row[2])) for row in rows]
 
     def statuses(self) -> dict[int, str]:
-        """By number."""
+        """Returns the status by number."""
         query = select(CLAIMS.c.number, CLAIMS.c.status).where(*self._where()).order_by(CLAIMS.c.number)
         with self.engine.begin() as connection:
             return {int(row[0]): row[1] for row in connection.execute(query)}
@@ -195,7 +195,7 @@ class Claims:
 
     @contextmanager
     def _held(self, number: int, token: str) -> Iterator[tuple[Connection, Update]]:
-        """A transaction, and the UPDATE of a row while it runs by this token."""
+        """Opens a transaction, and yields the UPDATE of a row that this token holds."""
         with self.engine.begin() as connection:
             yield connection, self._update(number, RUNNING).where(CLAIMS.c.token == token)
 
@@ -205,7 +205,7 @@ def _result(values: Sequence[float], attributes: Mapping[str, Any]) -> str:
 
 
 def _now(connection: Connection) -> datetime:
-    """By the database's clock, in UTC, without a time zone as the column."""
+    """Returns the database's time, in UTC, without a time zone, as in the column."""
     now = connection.execute(select(func.now())).scalar_one()
     assert isinstance(now, datetime)
     return now.replace(tzinfo=None)

@@ -1,4 +1,4 @@
-"""How much each parameter of a search decides: fANOVA (Hutter, Hoos, Leyton-Brown 2014), by Optuna."""
+"""Measures the importance of each parameter of a search: fANOVA (Hutter, Hoos, Leyton-Brown 2014), by Optuna."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 if TYPE_CHECKING:
     from dltips.sweep.search.plan import SearchPlan
 
-ENOUGH = 20  # complete trials: a forest over fewer says what the sampler did, not what the parameters do
+ENOUGH = 20  # complete trials: a forest over fewer reflects the sampler's draws, not the parameters
 BAR = 20  # characters
 
 
 def importances(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> dict[str, float] | None:
-    """Shares of 1, the greatest first; None where there are too few trials, one parameter alone, or nothing differs.
+    """Returns shares of 1, largest first; None for too few trials, a single parameter, or equal scores.
 
-    How much of the objective's variance a forest of regression trees attributes to each alone. PED-ANOVA, which is
-    Optuna's default and needs no scikit-learn, gave init 15 % where init=zeros made every such trial fail (25 trials
-    of the digits mlp, he, xavier and zeros; fANOVA 100 %): it tells the best tenth of the trials from the others.
+    The share of the objective's variance that a forest of regression trees attributes to each alone. PED-ANOVA, which
+    is Optuna's default and needs no scikit-learn, gave init 15 % where init=zeros made every such trial fail (25 trials
+    of the digits mlp, he, xavier and zeros; fANOVA 100 %): it compares the best tenth of the trials with the others.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -44,7 +44,7 @@ def importances(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> dict[str, fl
 
 
 def lines_of(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[str]:
-    """For the report; why not, where there are too few trials."""
+    """Returns the report's lines; the reason if there are too few trials."""
     if len(plan.space.dimensions) < 2:
         return []
     found = importances(plan, trials)

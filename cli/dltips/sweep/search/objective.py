@@ -1,4 +1,4 @@
-"""What a search maximizes or minimizes: real runs, one or several seeds of a trial's config, their mean told."""
+"""The objective of a search: real runs, one or several seeds of a trial's config, whose mean is reported."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SCORES, FOLDERS, SECONDS, RACED = "scores", "folders", "seconds", "raced"  # att
 
 @dataclass
 class Runs:
-    """The objective over a space: called with a trial, it trains, and says how that went.
+    """The objective over a space: called with a trial, it trains and returns the result.
 
-    `best` gives the scores by seed of the best trial so far, against which seeds are raced; None: there is none yet.
+    `best` returns the scores by seed of the best trial so far, against which seeds are raced; None: there is none yet.
     """
 
     space: Space
@@ -80,7 +80,7 @@ class Runs:
     def _run(self, trial: Trial, watch: _Watch) -> TrialOutcome:
         done = outcome_of(trial.number, self.place / trial.folder)
         if done is not None and done.status in ("finished", "pruned", "diverged"):
-            return done  # its worker died between the end of the run and telling it
+            return done  # its worker died between the end of the run and the report
         context = replace(self.context, watchers=[watch.epoch], ended_as=watch.ended_as)
         return run_trial(on_own_device(trial, self.slot), self.place, context)
 
@@ -91,7 +91,7 @@ class Runs:
         return [float(value) if isinstance(value, int | float) else math.nan for value in found]
 
     def _reported(self) -> str | None:
-        """The score that each epoch tells the pruner: none where there are several objectives, or none is a score."""
+        """Returns the score that the pruner gets each epoch: None for several objectives, or if it is not a score."""
         first = self.objectives[0]
         return first if len(self.objectives) == 1 and first not in FIGURES else None
 
@@ -103,7 +103,7 @@ class Runs:
 
 
 class _Watch:
-    """Looks on after each epoch of a run, and ends it where the pruner says so, or the worker has to stop."""
+    """Watches a run's epochs, and ends it if the pruner says so, or the worker has to stop."""
 
     def __init__(self, asked: TrialHandle, epochs: int, metric: str | None, prunes: bool) -> None:
         self.asked, self.epochs, self.metric, self.prunes = asked, epochs, metric, prunes
@@ -111,7 +111,7 @@ class _Watch:
         self.error: Exception | None = None
 
     def epoch(self, record: Mapping[str, Any]) -> bool:
-        """Whether to end. What goes wrong here, a database that is gone, is not the run's failure: it is saved."""
+        """Returns whether to end. An error here, such as a lost database, is saved: it is not the run's failure."""
         try:
             return self._ends(record)
         except Exception as error:
@@ -122,7 +122,7 @@ class _Watch:
         score = record.get(self.metric) if self.metric is not None else None
         if isinstance(score, int | float):
             ends = self.asked.report(int(record["epoch"]), float(score))
-            # a run that is through need not be pruned any more
+            # a finished run need not be pruned
             if ends and self.prunes and record["epoch"] < self.epochs:
                 self.end = "pruned"
                 return True

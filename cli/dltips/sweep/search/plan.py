@@ -1,4 +1,4 @@
-"""A search as it is frozen: plain data, the same for every worker of the study."""
+"""Defines a search as plain data, the same for every worker of the study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dltips.sweep.search.space import Space
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search as it is frozen: plain data, the same for every worker of the study."""
+    """A frozen search."""
 
     space: Space
     settings: SearchSettings
@@ -20,7 +20,7 @@ class SearchPlan:
     fixed: tuple[str, ...]  # the overrides that all trials share, as they were typed
     study: str  # its name in the database
     code: str = ""  # the hash of the code that it was made with; "": any
-    data: str = ""  # the hash of its data and of the weights that its runs begin with; "": any
+    data: str = ""  # the hash of its data and of its runs' initial weights; "": any
 
     @property
     def directions(self) -> list[str]:
@@ -32,7 +32,7 @@ class SearchPlan:
 
     @property
     def typed(self) -> list[str]:
-        """The keys that were set on the command line."""
+        """Returns the keys that were set on the command line."""
         return [*typed_keys(list(self.fixed)), *(dimension.key for dimension in self.space.dimensions)]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which trials of a search are done, and in which order they rank."""
+"""Ranks the completed trials of a search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def done(study: Study) -> int:
 
 
 def ranked(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The complete trials, the best first; of several objectives the Pareto front first, by the first objective."""
+    """Returns the complete trials, best first; of several objectives the Pareto front first, by the first objective."""
     signs = [-1.0 if side == "maximize" else 1.0 for side in plan.directions]
     whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     front = {trial.number for trial in pareto(plan, whole)}
@@ -29,7 +29,7 @@ def ranked(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
 
 
 def pareto(plan: SearchPlan, whole: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that no other beats in one objective without being worse in another."""
+    """Returns the trials that no other beats in one objective without being worse in another."""
     signs = [-1.0 if side == "maximize" else 1.0 for side in plan.directions]
     costs = [[s * v for s, v in zip(signs, trial.values, strict=True)] for trial in whole]
 
@@ -40,6 +40,6 @@ def pareto(plan: SearchPlan, whole: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def best_scores(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> Sequence[float] | None:
-    """By seed, of the best trial so far that ran all seeds."""
+    """Returns the scores by seed of the best trial so far that ran all seeds."""
     order = ranked(plan, trials)
     return order[0].user_attrs.get(SCORES) if order else None

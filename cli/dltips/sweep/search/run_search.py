@@ -1,4 +1,4 @@
-"""`dltips sweep`: a search, frozen before it starts, joined or gone on with by whoever gives the same command."""
+"""`dltips sweep`: runs a search, frozen before it starts; the same command joins or resumes it."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ from dltips.train.finetuning import pretrained as pretrained_nets
 Answer = TypeVar("Answer")
 
 KIND, BY_ITSELF = "search", "searched-"
-FOLDER = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}(-[\w.-]{1,60})?")  # as folder.unique_name makes them
+FOLDER = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{6}(-[\w.-]{1,60})?")  # names that folder.unique_name makes
 
 
 def run(arguments: list[str]) -> int:
-    """Search, report; the exit code. Errors: ConfigError."""
+    """Searches and reports; returns the exit code. Raises ConfigError."""
     own, overrides = split(arguments)
     settings = read(own)
     folder.check_writable()
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _planned(settings: SearchSettings, overrides: Sequence[str], store: DatasetCache) -> SearchPlan:
-    """What the command asks for, every choice and end looked at. Errors: ConfigError."""
+    """Returns the requested plan, every choice and end checked. Raises ConfigError."""
     space = spaces.resolve(overrides)
     names = objectives(settings)
     scores = [name for name in names if is_score(name)]
@@ -102,7 +102,7 @@ def _planned(settings: SearchSettings, overrides: Sequence[str], store: DatasetC
 
 
 def _identity(plan: SearchPlan) -> str:
-    """Of all that two commands of one study share."""
+    """Returns the hash of everything that two commands of one study share."""
     content = plan.to_json()
     base = {key: value for key, value in plan.space.base.items() if key not in spaces.IGNORED}
     content = {key: content[key] for key in ("settings", "objectives")} | {"base": base, "name": plan.settings.name}
@@ -111,14 +111,14 @@ def _identity(plan: SearchPlan) -> str:
 
 
 class Origin:
-    """Of the data and the weights that the runs begin with: a hash."""
+    """Computes the hash of the data and the initial weights of the runs."""
 
     def __init__(self, store: DatasetCache) -> None:
         self._store = store
         self._found: set[str] = set()
 
     def look(self, config: Config) -> None:
-        """Errors: ConfigError."""
+        """Checks one config. Raises ConfigError."""
         pretrained = pretrained_nets.find(config)
         wanted = pretrained_nets.wanted(config, pretrained, None)
         _, splits, _ = self._store.samples(config, config.common["data"](), wanted)
@@ -132,7 +132,7 @@ class Origin:
 def _reopened(
     settings: SearchSettings, own: Sequence[str], overrides: Sequence[str], store: DatasetCache
 ) -> tuple[Path, SearchPlan]:
-    """The search of a folder, with what may differ taken from the command line. Errors: ConfigError."""
+    """Returns a folder's search, with the permitted changes of the command line. Raises ConfigError."""
     keys = typed_keys(list(own))
     fixed = [key for key in keys if key not in FREE or key == "name"]
     if overrides or fixed:
@@ -154,7 +154,7 @@ def _reopened(
 
 
 def _refuse_another_storage(theirs: Any, given: str | None, place: Path) -> None:
-    """Errors: ConfigError if a search's study is looked for where it is not."""
+    """Raises ConfigError if a search's study is not in the given storage."""
     if theirs is None and given is not None:
         raise ConfigError(f"storage: the study of {place} is its {FILE}, not in a server; leave storage out")
     if theirs is None:
@@ -175,7 +175,7 @@ def _last() -> Path:
 
 
 def _from_json(content: Mapping[str, Any], settings: SearchSettings, where: str) -> SearchPlan:
-    """Errors: ConfigError for what no search has written."""
+    """Returns the plan of a search's file. Raises ConfigError for content that no search has written."""
     try:
         stored = content[KIND]
         own = {key: value for key, value in stored["settings"].items() if key in SearchSettings.__dataclass_fields__}
@@ -188,7 +188,7 @@ def _from_json(content: Mapping[str, Any], settings: SearchSettings, where: str)
 
 
 def _searched(plan: SearchPlan, place: Path | None, more: bool, store: DatasetCache) -> int:
-    """Make or join the study, run it, report it; the exit code. Errors: ConfigError, DatabaseGone."""
+    """Makes or joins the study, runs it, reports it; returns the exit code. Raises ConfigError, DatabaseGone."""
     settings = plan.settings
     with contextlib.ExitStack() as stack:
         if settings.storage is None:
@@ -218,14 +218,14 @@ def _searched(plan: SearchPlan, place: Path | None, more: bool, store: DatasetCa
 
 
 def _begun(plan: SearchPlan, url: URL, place: Path | None, more: bool) -> tuple[SearchPlan, Path, int]:
-    """The study, made or joined, as it agrees with ours; its folder; its number of trials. Says so."""
+    """Returns the study, made or joined, its folder, and its number of trials; prints which. Raises ConfigError."""
     settings = plan.settings
 
     def ask(question: Callable[[], Answer]) -> Answer:
         return with_retry(question, settings.patience, say)
 
     before = places.read(place) if place is not None else None
-    if before is not None:  # what the folder says, whatever has become of its database
+    if before is not None:  # the folder's content, whatever has become of its database
         _refuse_differences(_from_json(before, settings, str(place)), plan)
     kept = before.get("count") if before is not None and not more else None
     count = kept if type(kept) is int and 0 < kept <= MOST_TRIALS else settings.trials
@@ -254,7 +254,7 @@ def _begun(plan: SearchPlan, url: URL, place: Path | None, more: bool) -> tuple[
 
 
 def _left_behind(plan: SearchPlan, place: Path) -> dict[int, dict[str, Any]]:
-    """The values of the trials whose runs are in the folder, by number."""
+    """Returns the values of the trials whose runs are in the folder, by number."""
     found: dict[int, dict[str, Any]] = {}
     for file in sorted(place.glob(f"[0-9]*-*/{CONFIG}")):
         number = file.parent.name.partition("-")[0]
@@ -286,7 +286,7 @@ def _content(plan: SearchPlan, place: Path | None) -> dict[str, Any]:
 
 
 def _found(plan: SearchPlan) -> Path | None:
-    """The folder of the same search, or of one of the same name, which is then compared."""
+    """Returns the folder of the same search, or of one of the same name, to be compared."""
     name = plan.settings.name
     if name is None:
         place = places.find(_identity(plan))
@@ -299,7 +299,7 @@ def _found(plan: SearchPlan) -> Path | None:
 
 
 def _agreed(plan: SearchPlan, content: dict[str, Any] | None, url: URL, place: Path | None) -> tuple[SearchPlan, Path]:
-    """The study's own plan, which ours must agree with, and its folder. Errors: ConfigError, with what differs."""
+    """Returns the study's own plan, which must agree with ours, and its folder. Raises ConfigError otherwise."""
     if content is None:
         raise ConfigError(
             f"name: {name_of(url)} has a study {plan.study} that another program made; write name=ANOTHER"
@@ -316,7 +316,7 @@ def _agreed(plan: SearchPlan, content: dict[str, Any] | None, url: URL, place: P
 
 
 def _refuse_differences(theirs: SearchPlan, ours: SearchPlan) -> None:
-    """Errors: ConfigError if our trials would not be those of the study."""
+    """Raises ConfigError if our trials would differ from the study's."""
     mine, stored = ours.to_json(), theirs.to_json()
     differ = theirs.space.differences(ours.space)
     differ += [
@@ -346,7 +346,7 @@ def _refuse_differences(theirs: SearchPlan, ours: SearchPlan) -> None:
 
 @contextlib.contextmanager
 def _one_command_at_a_time() -> Iterator[None]:
-    """Within, no other command makes a search's folder: two that are given at once share one."""
+    """Locks out other commands that make a search's folder: two that start at once share one."""
     paths.OUTPUTS.mkdir(exist_ok=True)
     with locked(paths.OUTPUTS / ".search.lock", wait=-1):
         yield

@@ -1,4 +1,4 @@
-"""Where the next trial looks, and which one is cut short: Optuna's samplers and pruners, made anew for each trial.
+"""Makes Optuna's samplers and pruners, anew for each trial.
 
 A sampler's randomness comes from the search's seed and the trial's number alone, so that one worker's search can be
 repeated, and no two workers draw alike.
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 SamplerName = Literal["random", "tpe", "qmc", "cmaes"]
 PrunerName = Literal["none", "median", "asha", "hyperband"]
 
-STARTUP = 10  # trials that TPE draws at random before it models anything (Optuna's default)
-RUNGS = 27  # of the most epochs: the first rung of asha and hyperband lies at a 27th of them (three halvings by 3)
+STARTUP = 10  # trials that TPE draws at random before it fits a model (Optuna's default)
+RUNGS = 27  # the first rung of asha and hyperband is a 27th of the most epochs (three reductions by 3)
 
 
 def seed_of(seed: int, number: int) -> int:
-    """32 bits for one trial of a search."""
+    """Returns 32 bits for one trial of a search."""
     return int(numpy.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def check(sampler: str, distributions: Mapping[str, BaseDistribution], objectives: int) -> list[str]:
-    """Whether a sampler can search such a space; notes. Errors: ConfigError."""
+    """Returns notes on a sampler's use of such a space. Raises ConfigError if it cannot search it."""
     if sampler != "cmaes":
         return []
     try:
@@ -54,7 +54,7 @@ def check(sampler: str, distributions: Mapping[str, BaseDistribution], objective
 
 
 def check_pruner(name: str, epochs: int, first: int | None) -> None:
-    """Errors: ConfigError if it may look at a trial only when that has ended anyway."""
+    """Raises ConfigError if the pruner could only judge a trial after its last epoch."""
     if name == "none" or first is None or first < epochs:
         return
     remedy = f"write min_epochs={_least(epochs)}" if epochs > 1 else "write pruner=none"
@@ -65,7 +65,7 @@ def check_pruner(name: str, epochs: int, first: int | None) -> None:
 
 
 def make_sampler(name: str, distributions: Mapping[str, BaseDistribution], seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial."""
+    """Returns the sampler of one trial."""
     if name == "random":
         return RandomSampler(seed=seed_of(seed, number))
     if name == "qmc":
@@ -74,16 +74,16 @@ def make_sampler(name: str, distributions: Mapping[str, BaseDistribution], seed:
         return CmaEs(distributions, seed, number)
     assert name == "tpe"
     with warnings.catch_warnings():
-        # multivariate: a good rate depends on the momentum. constant_liar: what others are at counts as bad
+        # multivariate: a good rate depends on the momentum. constant_liar: running trials count as bad
         warnings.simplefilter("ignore", category=_experimental())
         return TPESampler(seed=seed_of(seed, number), multivariate=True, constant_liar=True, n_startup_trials=STARTUP)
 
 
 def make_pruner(name: str, epochs: int, reduction: int, first: int | None) -> BasePruner:
-    """The pruner for trials of at most so many epochs, looked at from `first` on."""
+    """Returns the pruner for trials of at most so many epochs, judged from epoch `first` on."""
     least = first if first is not None else _least(epochs)
     if name == "median":
-        # like Google Vizier: not before five trials are whole
+        # as in Google Vizier: not before five trials are complete
         return MedianPruner(n_startup_trials=5, n_warmup_steps=least)
     if name == "asha":
         return SuccessiveHalvingPruner(min_resource=least, reduction_factor=reduction)
@@ -111,7 +111,7 @@ class _Joint(BaseSampler):
         self.random = RandomSampler(seed=seed_of(seed, number))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        # an interval whose ends are one value is Optuna's to fill in
+        # Optuna fills in an interval whose ends are equal
         return {key: each for key, each in self.distributions.items() if not each.single()}
 
     def sample_independent(
@@ -121,7 +121,7 @@ class _Joint(BaseSampler):
 
 
 class Qmc(_Joint):
-    """Sobol's points, scrambled by the search's seed: trial n has the n-th, whoever runs it (Owen 1998)."""
+    """Sobol's points, scrambled by the search's seed: trial n has the n-th, whichever worker runs it (Owen 1998)."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -138,9 +138,9 @@ class Qmc(_Joint):
 
 
 class CmaEs(_Joint):
-    """CMA-ES over the numbers, its state rebuilt from the trials that are told (Hansen 2016, arXiv 1604.00772).
+    """CMA-ES over the numbers, its state rebuilt from the reported trials (Hansen 2016, arXiv 1604.00772).
 
-    Optuna's own keeps its state as a pickle in the database, which whoever can write there could have us execute.
+    Optuna's own keeps its state as a pickle in the database, through which any writer of the database could run code.
     """
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -159,13 +159,13 @@ class CmaEs(_Joint):
     def state(
         self, told: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
     ) -> CMA:
-        """Generation after generation, in the order in which the trials ended, each where its parameters lie."""
+        """Rebuilds the state by generations, in the order in which the trials ended, each by its parameters."""
         from cmaes import CMA
 
         size = len(space)
         state = CMA(
             mean=numpy.full(size, 0.5),
-            sigma=1 / 6,  # Optuna's: the middle of the cube and three standard deviations to each side
+            sigma=1 / 6,  # Optuna's: from the middle of the cube three standard deviations to each side
             bounds=numpy.array([[0.0, 1.0]] * size),
             seed=seed_of(self.seed, self.number),
         )
@@ -181,13 +181,13 @@ class CmaEs(_Joint):
 
 
 def from_unit(distribution: BaseDistribution, part: float) -> Any:
-    """The value at `part` in [0, 1] of a distribution; of steps and choices each has an equal share."""
+    """Returns the value at `part` in [0, 1] of a distribution; steps and choices have equal shares."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[min(int(part * len(distribution.choices)), len(distribution.choices) - 1)]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
-        half = 0.5 if isinstance(distribution, IntDistribution) else 0.0  # the ends' shares reach beyond them
+        half = 0.5 if isinstance(distribution, IntDistribution) else 0.0  # the shares of the ends reach beyond them
         ends = math.log(low - half), math.log(high + half)
         value = math.exp(ends[0] + part * (ends[1] - ends[0]))
         value = min(max(round(value) if half else value, low), high)
@@ -200,7 +200,7 @@ def from_unit(distribution: BaseDistribution, part: float) -> Any:
 
 
 def to_unit(distribution: BaseDistribution, value: float) -> float:
-    """Where a number lies in [0, 1]: in the middle of its share, if `from_unit` rounds."""
+    """Returns a number's position in [0, 1]: the middle of its share, if `from_unit` rounds."""
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high, step = float(distribution.low), float(distribution.high), distribution.step
     if distribution.log:

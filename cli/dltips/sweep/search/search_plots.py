@@ -1,4 +1,4 @@
-"""Pictures of a search: how the best came about, each parameter against the objective, what decides; or the front."""
+"""Draws a search: the best over time, each parameter against the objective, importances; or the Pareto front."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 HISTORY, SLICES, IMPORTANCE, FRONT = (f"search-{name}.png" for name in ("history", "slices", "importance", "front"))
 PRUNED = "0.7"  # gray
-COLUMNS = 4  # slices in a row
+COLUMNS = 4  # panels in a row
 LONGEST = 18  # characters of a choice below its column
 
 
 def draw(plan: SearchPlan, trials: Sequence[FrozenTrial], place: Path) -> None:
-    """What can be drawn of the trials that were told; each file is replaced whole. Errors: OSError, ValueError."""
+    """Draws what the reported trials allow; replaces each file atomically. Raises OSError, ValueError."""
     whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.values]
     failed = sum(trial.state is TrialState.FAIL for trial in trials)
@@ -143,7 +143,7 @@ def _place(dimension: Dimension, trial: FrozenTrial) -> float:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... where powers of ten alone would be one or none; the ends where those are, too; else none."""
+    """Returns 1, 2, 5, 10, ... or the ends if powers of ten alone would be too few ticks; else none."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     tens = [10.0**power for power in powers if low <= 10.0**power <= high]
     if len(tens) > 1 and high / low >= 10**1.5:
@@ -215,7 +215,7 @@ def _front(plan: SearchPlan, whole: Sequence[FrozenTrial]) -> Figure:
 
 
 def _legend(axes: Axes) -> None:
-    """Above the panel, where no point lies."""
+    """Draws the legend above the panel, away from the points."""
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
 
 

@@ -1,4 +1,4 @@
-"""What a person reads of a search: a line for each trial, and at the end the table, the best, and what to type next."""
+"""Reports a search: a line for each trial, and at the end the table, the best one, and the next commands."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from dltips.sweep.search.trial_loop import TrialResult
 if TYPE_CHECKING:
     from dltips.sweep.search.plan import SearchPlan
 
-SHOWN = 10  # rows of the table: who wants more asks dltips compare
-EDGE = 0.05  # of an interval's width (on its own scale): a best value so near to an end may lie beyond it
+SHOWN = 10  # rows of the table; dltips compare shows more
+EDGE = 0.05  # of an interval's width (on its own scale): beyond a best value so near to an end a better one may lie
 STATUS = {
     TrialState.COMPLETE: "",
     TrialState.PRUNED: "pruned",
@@ -37,7 +37,7 @@ STATUS = {
 
 
 class SearchProgress:
-    """A line for each trial that ends."""
+    """Prints a line for each trial that ends."""
 
     def __init__(self, plan: SearchPlan, done: Callable[[], int], count: int) -> None:
         self.plan, self.done, self.count = plan, done, count
@@ -65,7 +65,7 @@ def number(value: float) -> str:
 
 
 def report(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], *, interrupted: bool) -> int:
-    """Print it, what is sure first; the exit code."""
+    """Prints the report, certain facts first; returns the exit code."""
     order = ranked(plan, trials)
     failed = [trial for trial in trials if trial.state is TrialState.FAIL]
     left = [trial for trial in trials if not trial.state.is_finished()]
@@ -98,7 +98,7 @@ def _rows(plan: SearchPlan, trials: Sequence[FrozenTrial], order: Sequence[Froze
     keys = [dimension.key for dimension in plan.space.dimensions]
     several = plan.settings.seeds > 1
     front = {trial.number for trial in pareto(plan, order)} if len(plan.objectives) > 1 else set()
-    timed = ["seconds"] if "seconds" not in plan.objectives else []  # no two columns of one name
+    timed = ["seconds"] if "seconds" not in plan.objectives else []  # no two columns of the same name
     spread_of = "sd" if len(plan.objectives) == 1 else f"sd of {plan.objectives[0]}"
     rows = [["trial", *keys, *plan.objectives, *([spread_of] if several else []), *timed, ""]]
     for trial in order[:SHOWN]:
@@ -148,12 +148,12 @@ def _best(plan: SearchPlan, place: Path, best: FrozenTrial) -> list[str]:
 
 
 def _path(place: Path, trial: FrozenTrial) -> Path:
-    """A trial's first run. Its name comes from a database: it leads nowhere else."""
+    """Returns a trial's first run. Its name comes from a database, so it must not lead out of the folder."""
     return place / Path(str((trial.user_attrs.get(FOLDERS) or ["?"])[0])).name
 
 
 def _about_best(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], best: FrozenTrial) -> list[str]:
-    """What can be said of it beyond itself."""
+    """Returns lines on the best trial: parameters at an end of their interval, the importances."""
     lines = []
     if len(plan.objectives) == 1:
         lines += at_the_edge(plan, best)
@@ -162,7 +162,7 @@ def _about_best(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], be
         lines += lines_of(plan, trials)
     try:
         _draw(plan, place, trials, _path(place, best))
-    except (OSError, ValueError, ArithmeticError) as error:  # a disk that is full, scores beyond any axis
+    except (OSError, ValueError, ArithmeticError) as error:  # a full disk, scores beyond any axis
         lines.append(f"pictures  cannot be drawn ({' '.join(str(error).split())})")
     pictures = sorted(place.glob("search-*.png"))
     if pictures:
@@ -171,7 +171,7 @@ def _about_best(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], be
 
 
 def command(plan: SearchPlan, varied: Mapping[str, Any]) -> str:
-    """What trains the best trial again, by hand."""
+    """Returns the command that trains the best trial again."""
     chosen = [f"{key}={_exact(value)}" for key, value in varied.items()]
     if plan.settings.seeds > 1:
         chosen.append(f"seed=range({plan.space.base['seed']},{plan.space.base['seed'] + plan.settings.seeds})")
@@ -184,7 +184,7 @@ def _exact(value: Any) -> str:
 
 
 def at_the_edge(plan: SearchPlan, best: FrozenTrial) -> list[str]:
-    """A line for each parameter whose best value lies at an end of its interval, where a better one may lie beyond."""
+    """Returns a line for each parameter whose best value is at an end of its interval."""
     lines = []
     for dimension in plan.space.dimensions:
         if dimension.kind == "choice" or dimension.key not in best.params:
@@ -201,7 +201,7 @@ def at_the_edge(plan: SearchPlan, best: FrozenTrial) -> list[str]:
 
 
 def _draw(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], path: Path) -> None:
-    """The search's pictures, and curves.png of the best run: those of the others would take longer than many a run."""
+    """Draws the search's pictures, and curves.png of the best run only: for all it would take too long."""
     if plan.space.base["log"].get("pictures") == "none":
         return
     from dltips.sweep.search.search_plots import draw

@@ -1,4 +1,4 @@
-"""The settings of a search itself, KEY=VALUE like those of its runs: how many trials, drawn how, judged by what."""
+"""Reads a search's own settings, KEY=VALUE like those of its runs: number of trials, sampler, pruner, objectives."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dltips.config.validation import ENVIRONMENT
 from dltips.errors import ConfigError, suggest
 from dltips.metrics import FIGURES
 
-MOST_TRIALS = 100_000  # rows that are made at once, and read again by the sampler before each trial
+MOST_TRIALS = 100_000  # all are inserted at once, and the sampler reads them before each trial
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """With their defaults; `dltips sweep --help` explains them."""
+    """The settings with their defaults; `dltips sweep --help` explains them."""
 
     trials: Count = 20
     timeout: str | float | None = None
@@ -40,15 +40,15 @@ class SearchSettings:
     name: str | None = None
     resume: str | None = None
     reduction: Size = 3  # of asha and hyperband: one of so many trials goes on to the next rung
-    min_epochs: Size | None = None  # before a pruner looks at a trial first
-    patience: NonNegative = 120.0  # seconds to wait for a database that has gone away
-    grace: Positive = 60.0  # seconds without a sign of life after which a worker elsewhere is dead
+    min_epochs: Size | None = None  # epochs before a pruner judges a trial
+    patience: NonNegative = 120.0  # seconds to wait for a lost database
+    grace: Positive = 60.0  # seconds without a heartbeat after which a worker elsewhere counts as dead
 
 
-# What two commands of one study may differ in.
+# Settings in which two commands of one study may differ
 FREE = ("trials", "timeout", "workers", "storage", "name", "resume", "patience", "grace")
-FLAGS = ("workers",)  # which may be written --workers 4 as well
-# What of Hydra's own places and draws the runs of a grid, and what a search has instead.
+FLAGS = ("workers",)  # may also be written as --workers 4
+# Hydra's keys for the output folders and the draws of a grid, with a search's own
 OF_A_GRID = {
     "launcher": "the workers of a search are --workers N, or the same command elsewhere with storage=ADDRESS",
     "sweeper": "a search has its own: sampler=tpe, trials=20",
@@ -56,7 +56,7 @@ OF_A_GRID = {
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The search's own settings, and the overrides of its runs. Errors: ConfigError for a key of neither."""
+    """Returns the search's own settings, and the overrides of its runs. Raises ConfigError for an unknown key."""
     own, rest = [], []
     known = [field.name for field in fields(SearchSettings)]
     primary = to_plain(OmegaConf.load(paths.shipped("configs") / "config.yaml"))
@@ -81,13 +81,13 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _instead(key: str) -> str | None:
-    """Of hydra/launcher, hydra.launcher.KNOB and their like: what a search has instead."""
+    """Returns a search's counterpart of hydra/launcher, hydra.launcher.KNOB and similar keys."""
     head, name, *_ = [*re.split(r"[./]", key), ""]
     return OF_A_GRID.get(name) if head == "hydra" else None
 
 
 def _without_flags(arguments: Sequence[str]) -> list[str]:
-    """--workers 4 and --workers=4 as workers=4. Errors: ConfigError for any other flag."""
+    """Rewrites --workers 4 and --workers=4 as workers=4. Raises ConfigError for any other flag."""
     found, left = [], list(arguments)
     while left:
         argument = left.pop(0)
@@ -105,7 +105,7 @@ def _without_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def read(own: Sequence[str]) -> SearchSettings:
-    """Errors: ConfigError."""
+    """Returns the settings, checked. Raises ConfigError."""
     typed: dict[str, Any] = {}
     for override in parse(list(own)):
         key, value = override.key_or_group, override.value()
@@ -145,7 +145,7 @@ def read(own: Sequence[str]) -> SearchSettings:
 
 
 def _resolved(key: str, value: Any) -> Any:
-    """${oc.env:NAME} as the environment has it. Errors: ConfigError."""
+    """Resolves ${oc.env:NAME}. Raises ConfigError."""
     if not isinstance(value, str) or "${" not in value:
         return value
     refuse_resolvers(key, value, ENVIRONMENT)
@@ -158,7 +158,7 @@ def _resolved(key: str, value: Any) -> Any:
 
 
 def seconds(timeout: str | float | None) -> float | None:
-    """2h, 30m, 90s, 1h30m or a number of seconds. Errors: ConfigError."""
+    """Returns the seconds of 2h, 30m, 90s, 1h30m or a number. Raises ConfigError."""
     if timeout is None:
         return None
     if isinstance(timeout, int | float):
@@ -173,7 +173,7 @@ def seconds(timeout: str | float | None) -> float | None:
 
 
 def objectives(settings: SearchSettings) -> list[str]:
-    """The names that were typed; empty if the run's own metric is to decide. Errors: ConfigError."""
+    """Returns the names that were typed; empty if the run's own metric decides. Raises ConfigError."""
     typed = settings.objective
     names = [] if typed is None else [typed] if isinstance(typed, str) else list(typed)
     known = [*registry.score_names(), *FIGURES] if names else []
@@ -188,5 +188,5 @@ def objectives(settings: SearchSettings) -> list[str]:
 
 
 def direction(objective: str) -> str:
-    """As Optuna says it."""
+    """Returns the direction in Optuna's terms."""
     return "maximize" if registry.direction(objective) == "higher" else "minimize"

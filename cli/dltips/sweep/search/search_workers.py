@@ -1,4 +1,4 @@
-"""The workers of a search: one in this process, or `--workers N` of them on one study, replaced if they are killed."""
+"""Runs a search's workers: one in this process, or `--workers N` on one study; replaces killed ones."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dltips.train.context import RunContext
 if TYPE_CHECKING:
     from dltips.sweep.search.plan import SearchPlan
 
-MOST_REPLACED = 20  # deaths in one command: a machine that kills so many has no memory for the sweep
+MOST_REPLACED = 20  # deaths in one command: a machine that kills more lacks the memory for the sweep
 
 
 @dataclass
 class Work:
-    """What a worker does, in this process or in another one."""
+    """The work of one worker, in this process or in another one."""
 
     plan: SearchPlan
     place: Path
@@ -45,7 +45,7 @@ class Work:
     store: DatasetCache | None = None
 
     def __call__(self, slot: int) -> int:
-        """Run trials until none is left; the exit code."""
+        """Runs trials until none is left; returns the exit code."""
         patience = self.plan.settings.patience
         try:
             with in_one_line(self.url), opened(self.url, patience) as database:
@@ -57,7 +57,7 @@ class Work:
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         except (DatabaseGone, ConfigError) as error:
-            # a disk that is full is no mistake in the command
+            # a full disk is not an error in the command
             mistake = isinstance(error, ConfigError) and not isinstance(error, OutputError)
             return fail(str(error), EXIT_USAGE if mistake else EXIT_INTERNAL)
         return EXIT_INTERRUPTED if ended == "interrupted" else EXIT_OK
@@ -98,11 +98,11 @@ class Work:
 
 
 def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> int:
-    """Start the workers and wait for them; the greatest exit code, or 1 if none lived to its end.
+    """Starts the workers and waits for them; returns the largest exit code, or 1 if all of them were killed.
 
     `work` takes a slot and can be pickled.
     """
-    # a process with CUDA in it cannot be forked; what is spawned loads the data for itself
+    # a process with CUDA cannot be forked; a spawned one loads the data itself
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     crew: dict[int, Any] = {}
     codes: list[int] = []
@@ -114,7 +114,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
         with signals_blocked():
             process.start()
             crew[slot] = process
-        if stopping:  # another thread may have heard it, while this one held it off
+        if stopping:  # another thread may have received the signal while this one blocked it
             end(process, again=False)
 
     def end(process: Any, again: bool = True) -> None:
@@ -167,7 +167,7 @@ def _guarded(work: Callable[[int], int], slot: int) -> int:
     code = EXIT_INTERNAL
     try:
         install(interrupt, (signal.SIGTERM,))
-        unblock()  # what has come since the start is heard here
+        unblock()  # signals that came since the start are delivered here
         code = work(slot)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""When the seeds of a trial need not all be run: it is clearly worse than the best trial on the seeds they share."""
+"""Stops a trial's remaining seeds if it is clearly worse than the best trial on the shared seeds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ LEVEL = 0.05
 
 
 def is_clearly_worse(scores: Sequence[float], best: Sequence[float], *, higher: bool) -> bool:
-    """A one-sided paired t-test at 0.05 over the shared seeds, from two of them on, after every seed.
+    """Returns whether a one-sided paired t-test at 0.05 rejects the trial, from two shared seeds on.
 
     The rule of t-Race (Birattari 2004; irace's testType="t-test", Lopez-Ibanez et al. 2016), without a correction for
-    looking several times. Two differences that are equal to the last digit, which accuracies on few samples are by
-    chance, say nothing about their spread: they wait for a third.
+    testing after every seed. Two differences that are equal to the last digit, as happens with accuracies on few
+    samples, do not estimate a spread: a third one is awaited.
     """
     count = min(len(scores), len(best))
     gaps = [(theirs - ours) * (1 if higher else -1) for ours, theirs in zip(scores[:count], best[:count], strict=True)]

@@ -1,4 +1,4 @@
-"""What a search varies, in Hydra's own sweep syntax, resolved once: a base config, and a range or choices per key."""
+"""Resolves a search space, given in Hydra's sweep syntax: a base config, and a range or choices per key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.distributions import BaseDistribution
 
-# What a search must not vary, and why.
+# Keys that a search must not vary, and the reasons
 NEVER = {
     "seed": "seeds are not searched over, or the luckiest wins; write seeds={count} to average over as many",
     "data": "scores on different data cannot be compared; write data=ONE and search apart",
@@ -39,10 +39,10 @@ NEVER = {
     "log": "it does not change the result",
     "checkpoint": "it does not change the result",
 }
-IGNORED = ("name", "resume", "device", "devices", "log", "checkpoint")  # what two searches of one study may differ in
-DECADES = 2  # a linear interval over so many powers of ten draws a hundredth of its trials from the lower one
+IGNORED = ("name", "resume", "device", "devices", "log", "checkpoint")  # may differ within a study
+DECADES = 2  # a linear interval over so many powers of ten draws a hundredth of its trials from the lowest one
 
-# What other tools call a distribution, and people type here: NAME(low, high).
+# Other tools' names of distributions, mistyped here as NAME(low, high)
 OTHERS = re.compile(
     r"(?P<key>[^=]+)=(?P<name>log|loguniform|log_uniform|uniform|logint|tag\(\s*log\s*,)\(?"
     r"(?P<ends>\s*[-+.\deE]+\s*,\s*[-+.\deE]+\s*)\)+"
@@ -51,10 +51,10 @@ OTHERS = re.compile(
 
 @dataclass(frozen=True)
 class Dimension:
-    """One swept key: numbers from low to high, both within (in steps where `step` is given), or choices.
+    """One swept key: numbers from low to high, both included (in steps if `step` is given), or choices.
 
-    A trial holds a number, or the label of a choice. `values` are what the labels stand for: for a family the whole
-    section of its option.
+    A trial holds a number, or the label of a choice. `values` are the settings behind the labels: for a family the
+    whole section of its option.
     """
 
     key: str
@@ -77,14 +77,14 @@ class Dimension:
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def setting(self, value: Any) -> Any:
-        """What a trial's value stands for in its config."""
+        """Returns the setting of a trial's value in its config."""
         if self.kind == "choice":
             return copy.deepcopy(self.values[self.labels.index(value)])
         # 0.1 + 2 * 0.1 is 0.30000000000000004: twelve digits are what was typed
         return int(value) if self.kind == "int" else float(f"{value:.12g}") if self.step else float(value)
 
     def value_of(self, plain: Mapping[str, Any], apart: Sequence[str]) -> Any:
-        """What stands for a config's setting, knobs that are searched apart left out; None if nothing does."""
+        """Returns the value of a config's setting, without separately searched knobs; None if there is none."""
         setting: Any = plain
         for part in self.key.split("."):
             setting = setting.get(part) if isinstance(setting, Mapping) else None
@@ -98,7 +98,7 @@ class Dimension:
         return next((label for label, value in pairs if core(value) == core(setting)), None)
 
     def told(self, value: Any) -> Any:
-        """The value as people read it: a family's options by name."""
+        """Returns the value for display: a family's options by name."""
         return value if self.kind == "choice" and self.key in FAMILIES else self.setting(value)
 
     def suggest(self, trial: Trial) -> Any:
@@ -109,29 +109,29 @@ class Dimension:
         return trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
 
     def extremes(self) -> Iterator[Any]:
-        """The values that are tried before the first trial starts: all choices, or both ends."""
+        """Yields the values checked before the first trial starts: all choices, or both ends."""
         yield from self.labels if self.kind == "choice" else (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Space:
-    """The frozen search space: plain data alone, so that editing a YAML while a search runs changes nothing."""
+    """The frozen search space: plain data, so that editing a YAML during a search changes nothing."""
 
     base: Mapping[str, Any]
     dimensions: tuple[Dimension, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of the trial that holds these values."""
+        """Returns the config of the trial with these values."""
         plain = copy.deepcopy(dict(self.base))
-        # a family's section first: knobs lie within it
+        # a family's section first: its knobs are inside it
         for dimension in sorted(self.dimensions, key=lambda dimension: dimension.key.count(".")):
             if dimension.key in values:
                 _set(plain, dimension.key.split("."), dimension.setting(values[dimension.key]))
         return plain
 
     def values(self, plain: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The values that give a trial this config; None if it is no trial of this space."""
+        """Returns the values that give a trial this config; None if it is not a trial of this space."""
         found: dict[str, Any] = {}
         for dimension in self.dimensions:
             inner = [other.key for other in self.dimensions if other.key.startswith(f"{dimension.key}.")]
@@ -141,7 +141,7 @@ class Space:
         return found
 
     def varied(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a trial's values are, for people: {"init": "he", "optimizer.lr": 0.1}."""
+        """Returns a trial's values for display: {"init": "he", "optimizer.lr": 0.1}."""
         return {d.key: d.told(values[d.key]) for d in self.dimensions if d.key in values}
 
     def first(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Space:
         return {dimension.key: dimension.distribution() for dimension in self.dimensions}
 
     def most(self, key: str) -> int:
-        """The greatest value that a whole number takes in any trial."""
+        """Returns the largest value of an integer setting in any trial."""
         values = [self.base[key]]
         for dimension in self.dimensions:
             if dimension.key == key:
@@ -159,7 +159,7 @@ class Space:
         return max(int(value) for value in values)
 
     def check(self, look: Callable[[Config], object] = lambda config: None) -> Config:
-        """Every choice and both ends of every interval, before the first trial. Errors: ConfigError, `look`'s too."""
+        """Validates every choice and both ends of every interval; returns a config. Raises ConfigError."""
         for dimension in self.dimensions:
             for value in dimension.extremes():
                 try:
@@ -182,7 +182,7 @@ class Space:
         return {"base": dict(self.base), "dimensions": [asdict(dimension) for dimension in self.dimensions]}
 
     def differences(self, other: Space) -> list[str]:
-        """What keeps two spaces from being one study: ["optimizer.lr=interval(0,1) (not interval(0,2))", ...]."""
+        """Returns the differences of two spaces: ["optimizer.lr=interval(0,1) (not interval(0,2))", ...]."""
         found = []
         mine, theirs = ({d.key: d.typed for d in space.dimensions} for space in (self, other))
         for key in sorted({*mine, *theirs}):
@@ -214,7 +214,7 @@ def _core(space: Space) -> str:
 
 
 def from_json(stored: Mapping[str, Any]) -> Space:
-    """Errors: KeyError, TypeError for what to_json did not write."""
+    """Returns the space that to_json wrote. Raises KeyError, TypeError for other data."""
     dimensions = [
         Dimension(**{**each, "labels": tuple(each["labels"]), "values": tuple(each["values"])})
         for each in stored["dimensions"]
@@ -223,7 +223,7 @@ def from_json(stored: Mapping[str, Any]) -> Space:
 
 
 def refuse_foreign(overrides: Sequence[str]) -> None:
-    """Errors: ConfigError for what other tools call a distribution: log(1e-4,1)."""
+    """Raises ConfigError for another tool's distribution: log(1e-4,1)."""
     for typed in overrides:
         match = OTHERS.fullmatch(typed.lstrip("+"))
         if match is None:
@@ -235,9 +235,9 @@ def refuse_foreign(overrides: Sequence[str]) -> None:
 
 
 def resolve(overrides: Sequence[str]) -> Space:
-    """The space that the overrides ask for, composed by Hydra once. Errors: ConfigError, in one line.
+    """Returns the space of the overrides, composed by Hydra once. Raises ConfigError, in one line.
 
-    Choices and ends are not validated yet: `check` does, and takes torch with it.
+    Choices and ends are not validated yet: `check` does that, and imports torch.
     """
     refuse_foreign(overrides)
     parsed = parse(list(overrides))
@@ -272,7 +272,7 @@ def _fields(dimension: Dimension) -> dict[str, Any]:
 
 
 def _section(family: str, label: str, fixed: list[str], firsts: Mapping[str, str]) -> Any:
-    """The family's section with this option, as Hydra composes it beside what else was typed."""
+    """Returns the family's section with this option, as Hydra composes it with the other overrides."""
     others = [line for key, line in firsts.items() if key != family]
     try:
         return to_plain(compose([*fixed, *others, f"{family}={label}"])[0])[family]
@@ -360,7 +360,7 @@ def _range(key: str, value: RangeSweep, typed: str) -> Dimension:
 
 
 def _typed_values(dimension: Dimension) -> Iterator[str]:
-    """The values as they are typed on a command line."""
+    """Yields the values as typed on a command line."""
     if dimension.kind == "choice":
         yield from dimension.labels
     else:
@@ -379,7 +379,7 @@ def _linear_over_decades(dimension: Dimension) -> Iterator[str]:
 
 
 def _refuse_secrets(space: Space) -> None:
-    """Errors: ConfigError if what is stored for the workers would not be what was typed."""
+    """Raises ConfigError for a secret, which would be redacted in the data stored for the workers."""
     trees = [dict(space.base), *({d.key: dict(enumerate(d.values))} for d in space.dimensions)]
     for tree in trees:
         hidden = dict(leaves(redacted(tree)))

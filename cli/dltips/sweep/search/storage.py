@@ -1,4 +1,4 @@
-"""The database of a search: SQLite in the sweep's folder, or PostgreSQL; patience when it goes away."""
+"""Opens a search's database, SQLite in the sweep's folder or PostgreSQL, and waits for it when it is away."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 FILE = "study.db"
-LOCK = 0x646C7469  # of PostgreSQL's advisory locks: one worker at a time makes tables, studies and trials
-SQLITE_WAIT = 10  # seconds that SQLite itself waits for another's transaction, which takes milliseconds
+LOCK = 0x646C7469  # PostgreSQL's advisory lock: one worker at a time makes tables, studies and trials
+SQLITE_WAIT = 10  # seconds that SQLite itself waits for another transaction, which takes milliseconds
 
 
 class DatabaseGone(Exception):
-    """The database could not be reached for as long as we were to wait, or its disk is full: one line.
+    """The database was unreachable for the whole waiting time, or its disk is full: one line.
 
     Exit code 1; nothing is lost.
     """
 
 
 def url_of(storage: str | None, folder: Path) -> URL:
-    """What SQLAlchemy wants to hear. Errors: ConfigError."""
+    """Returns the database's URL for SQLAlchemy. Raises ConfigError."""
     from sqlalchemy import URL, make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -52,13 +52,13 @@ def url_of(storage: str | None, folder: Path) -> URL:
 
 
 def shown(storage: str | None) -> str | None:
-    """The address without its password."""
+    """Returns the address without its password."""
     return None if storage is None else redact(re.sub(r"(?<=://)([^/\s:@]*):[^@]*(?=@)", r"\1", storage))
 
 
 @dataclass(frozen=True)
 class Database:
-    """A search's database, open: Optuna's storage, and an engine for the tables of our own beside Optuna's."""
+    """An open database: Optuna's storage, and an engine for our own tables beside Optuna's."""
 
     url: URL
     engine: Engine
@@ -67,7 +67,7 @@ class Database:
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """Within, no other worker makes tables, studies or trials. A lock that ends with its process."""
+        """Locks out other workers that make tables, studies or trials. The lock ends with its process."""
         with _locked(self.url, self.engine):
             yield
 
@@ -78,7 +78,7 @@ class Database:
 
 
 def connect(url: URL, patience: float) -> Database:
-    """Open the database and make the tables that are missing. Raises ConfigError or DatabaseGone, in one line."""
+    """Opens the database and makes missing tables. Raises ConfigError or DatabaseGone, in one line."""
     import optuna
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -110,13 +110,13 @@ def _open(url: URL) -> Database:
         # pysqlite begins a transaction at its first write: two workers would read that a trial waits, and both take it
         event.listen(engine, "connect", _no_transactions_of_its_own)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    # Optuna's connections come from a pool that we made: RDBStorage has no public way to close them
+    # Optuna's connections come from our pool: RDBStorage has no public way to close them
     pool = create_engine(url, connect_args=options, pool_pre_ping=not sqlite).pool
     try:
         with _locked(url, engine):
             storage = RDBStorage(url.render_as_string(hide_password=False), {"pool": pool})
             claims.METADATA.create_all(engine)
-        engine.dispose()  # one connection was for the lock: a server has a hundred, for all workers
+        engine.dispose()  # one connection was for the lock: a server allows a hundred, for all workers
     except BaseException:
         pool.dispose()
         engine.dispose()
@@ -126,7 +126,7 @@ def _open(url: URL) -> Database:
 
 @contextlib.contextmanager
 def opened(url: URL, patience: float) -> Iterator[Database]:
-    """The database, its connections closed at the end. Raises ConfigError."""
+    """Yields the database and closes its connections at the end. Raises ConfigError."""
     database = connect(url, patience)
     try:
         yield database
@@ -140,7 +140,7 @@ def _no_transactions_of_its_own(connection: Any, record: Any) -> None:
 
 @contextlib.contextmanager
 def _locked(url: URL, engine: Engine) -> Iterator[None]:
-    """A lock on a file beside SQLite's, or one of PostgreSQL's advisory locks."""
+    """Locks a file beside SQLite's, or holds one of PostgreSQL's advisory locks."""
     from sqlalchemy import func, select
 
     if url.drivername == "sqlite":
@@ -158,7 +158,7 @@ def _locked(url: URL, engine: Engine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_one_line(url: URL) -> Iterator[None]:
-    """Within, what a database answers that waiting does not mend is a line. Errors: ConfigError, DatabaseGone."""
+    """Turns the database errors that waiting does not fix into one line. Raises ConfigError, DatabaseGone."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -186,7 +186,7 @@ def name_of(url: URL) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The database's own words, in a line, without SQLAlchemy's and without secrets."""
+    """Returns the database's own message, in one line, without SQLAlchemy's additions and without secrets."""
     origin: BaseException = error
     while (inner := getattr(origin, "orig", None) or origin.__cause__) is not None and inner is not origin:
         origin = inner
@@ -213,13 +213,13 @@ def _remedy(url: URL, error: BaseException) -> str:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a database that answers so may be there again in a while: it went away, or is locked."""
+    """Returns whether waiting may help after this error: the database went away, or is locked."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, PendingRollbackError
     from sqlalchemy.exc import TimeoutError as NoConnection
 
     seen: BaseException | None = error
     while seen is not None:
-        # a session whose connection broke asks to be rolled back, which whoever holds it does: the next one is new
+        # a session with a broken connection asks for a rollback, which its owner does: the next one is new
         if isinstance(seen, NoConnection | InterfaceError | PendingRollbackError):
             return True
         if isinstance(seen, DBAPIError):
@@ -227,7 +227,7 @@ def is_passing(error: BaseException) -> bool:
             refused = ("password authentication", "does not exist", "no password supplied", "not permitted", "pg_hba")
             if any(words in text for words in refused) or "unable to open" in text or "readonly" in text:
                 return False
-            if _is_full(seen):  # a minute makes no room: the person hears it at once
+            if _is_full(seen):  # a full disk does not fix itself: report it at once
                 return False
             return isinstance(seen, OperationalError | InternalError) or seen.connection_invalidated
         seen = seen.__cause__ or seen.__context__
@@ -240,9 +240,9 @@ def with_retry(
     say: Callable[[str], None] | None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
-    """Ask, and again while the database is away, ever more slowly. Errors: the database's, after `patience` seconds.
+    """Calls again while the database is away, ever more slowly. Raises the last error after `patience` seconds.
 
-    With `say`, the person hears once that we wait, and the end is a DatabaseGone.
+    With `say`, one line reports the wait, and the last error becomes a DatabaseGone.
     """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

@@ -1,21 +1,21 @@
-"""A study: each trial claimed by one worker, given back, or told once; none lost or doubled, wherever a worker dies.
+"""Stores a study: each trial is claimed by one worker, given back, or reported once, wherever a worker dies.
 
 The claims are the authority: tables of our own (`claims`), changed by compare and set, one transaction each. Optuna's
 tables follow by its public API. Every write there may be repeated with the same effect, so that a worker that dies
 between the two leaves nothing that the next one does not repair:
 
 - A study: first our row and its waiting claims, then Optuna's study, then Optuna's id in our row. A row without an id
-  is a study half made: the next command that joins it makes the rest.
+  is an unfinished study: the next command that joins it makes the rest.
 - A claim: first our row is taken, then Optuna's trial of that number is made if it is missing, RUNNING. If the worker
-  dies before, the claim is of a dead worker, and the next one to take it does the same.
-- Given back: our row alone. Optuna's trial stays RUNNING while it waits, until it has a result; what waits, `trials`
-  and `counts` learn from our rows.
+  dies in between, the next one to take the claim does the same.
+- Given back: our row alone. Optuna's trial stays RUNNING while it waits, until it has a result; `trials` and `counts`
+  learn from our rows which trials wait.
 - A result: first into our row, which decides whose result counts; then attributes, and then values and state, into
-  Optuna's trial; then our row is closed. Until then it counts as running, so that no worker ends. A worker that looks
-  for dead ones copies what they told, which no longer changes; Optuna refuses what is copied already.
+  Optuna's trial; then our row is closed. Until then it counts as running, so that no worker ends. A worker that
+  requeues dead workers' trials copies their reported results, which no longer change; Optuna refuses a second copy.
 - A dead worker: our row alone. If the trial is given up, that is its result, copied as above.
 
-A worker that does not know whether a transaction reached the database just asks again, with its token.
+A worker that does not know whether a transaction reached the database repeats it with its token.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
     from dltips.sweep.search.storage import Database
 
 WORKER, DEATHS, ERROR = "worker", "deaths", claims.ERROR  # keys of attributes
-ATTRIBUTES = "dltips"  # the user attribute of Optuna's trials that holds them all: one transaction, not five
-OLDER = "dltips"  # the study's user attribute in which versions before these tables kept its content
+ATTRIBUTES = "dltips"  # the user attribute of Optuna's trials that holds all of them: one transaction, not five
+OLDER = "dltips"  # the study's user attribute in which versions before these tables stored its content
 
 
 @dataclass(frozen=True)
 class ClaimedTrial:
-    """A trial that is ours while its row says so."""
+    """A trial that this worker holds while its row says so."""
 
     trial_id: int
     number: int
     token: str
-    deaths: int  # how many workers died of it before
-    preset: Mapping[str, Any] = field(default_factory=dict)  # parameters that it is to have
+    deaths: int  # the number of workers that died in it before
+    preset: Mapping[str, Any] = field(default_factory=dict)  # parameters that it must have
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Requeued:
 
 
 class Study:
-    """One study by its name: what its workers ask of the database.
+    """One study by its name: the operations of its workers on the database.
 
     Raises SQLAlchemyError or Optuna's StorageInternalError if it cannot be reached.
     """
@@ -81,9 +81,9 @@ class Study:
         return self.database.optuna
 
     def content(self) -> dict[str, Any] | None:
-        """Returns what the study was made with; None if another program made it.
+        """Returns the content that the study was made with; None if another program made it.
 
-        Raises ConfigError if a version of dltips made it whose claims lay in Optuna's own tables.
+        Raises ConfigError if a version of dltips made it that kept claims in Optuna's own tables.
         """
         row = self.claims.row()
         if row is not None and row.study_id == self.study_id:
@@ -96,15 +96,15 @@ class Study:
         return None
 
     def grow(self, count: int) -> int:
-        """Have at least so many trials. Returns how many there are now."""
+        """Adds trials up to this number; returns how many there are now."""
         return self.claims.grow(count)
 
     def preset(self, values: Mapping[int, Mapping[str, Any]]) -> None:
-        """Give waiting trials, by number, the parameters that they are to have."""
+        """Gives waiting trials, by number, their preset parameters."""
         self.claims.preset(values)
 
     def claim(self, worker: WorkerId, token: str) -> ClaimedTrial | None:
-        """Returns the first waiting trial, now ours; None if none waits. Asked with the same token: the same trial."""
+        """Claims the first waiting trial; None if none waits. The same token gets the same trial."""
         row = self.claims.take(worker, token)
         if row is None:
             return None
@@ -112,17 +112,17 @@ class Study:
         return ClaimedTrial(self._trial_id(row.number), row.number, token, row.deaths, preset)
 
     def beat(self, claim: ClaimedTrial) -> bool:
-        """A sign of life. Returns False if the trial is no longer ours."""
+        """Sends a heartbeat. Returns False if this worker no longer holds the trial."""
         return self.claims.beat(claim.number, claim.token)
 
     def release(self, claim: ClaimedTrial) -> bool:
-        """Give the trial back as it is. Returns False if it was no longer ours."""
+        """Gives the trial back as it is. Returns False if this worker no longer held it."""
         return self.claims.release(claim.number, claim.token)
 
     def finish(
         self, claim: ClaimedTrial, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]
     ) -> bool:
-        """Tell the result, once. Returns False if the trial is no longer ours; True again when it is told again."""
+        """Reports the result, once. Returns False if this worker no longer holds the trial; True again if repeated."""
         row = self.claims.tell(claim.number, claim.token, state.name, values or (), attributes)
         if row is None:
             return False
@@ -130,10 +130,10 @@ class Study:
         return True
 
     def requeue_dead(self, me: WorkerId, grace: float | None) -> list[Requeued]:
-        """Give back the trials whose workers died, each once, however many workers ask at the same time.
+        """Gives back the trials of dead workers, each once, however many workers ask at the same time.
 
-        On this machine a death is seen at once; elsewhere a worker is dead that gave no sign of life for `grace`
-        seconds by the database's clock, or never if grace is None. Results that dead workers told are copied.
+        On this machine a death is recognized at once; elsewhere a worker counts as dead after `grace` seconds without a
+        heartbeat by the database's clock, or never if grace is None. Results that dead workers reported are copied.
         """
         found = []
         for row in self.claims.of_dead_workers(claims.RUNNING, me, grace):
@@ -153,7 +153,7 @@ class Study:
         return found
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number, with what was told of them as their user attributes."""
+        """Returns all trials, by number, with their reported values as user attributes."""
         statuses = self.claims.statuses()
         made = {trial.number: trial for trial in self.storage.get_all_trials(self.study_id, deepcopy=False)}
         found = []
@@ -167,7 +167,7 @@ class Study:
         return found
 
     def _copy(self, row: Any) -> None:
-        """Have a result that was told in Optuna's tables too."""
+        """Copies a reported result into Optuna's tables."""
         result = json.loads(row.result)
         attributes = {**result["attributes"], WORKER: json.loads(row.worker)}
         if row.deaths:
@@ -180,7 +180,7 @@ class Study:
         self.claims.close(row.number)
 
     def _trial_id(self, number: int) -> int:
-        """Optuna's id of a trial, which is made if it is missing, with those before it."""
+        """Returns Optuna's id of a trial; makes it if it is missing, with those before it."""
         with contextlib.suppress(KeyError):
             return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
         with self.database.one_at_a_time():
@@ -190,7 +190,7 @@ class Study:
                 self.storage.create_new_trial(self.study_id)
 
     def _epochs(self, number: int) -> int:
-        """How many epochs a trial has told."""
+        """Returns the number of epochs that a trial has reported."""
         with contextlib.suppress(KeyError):
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
             return len(self.storage.get_trial(trial_id).intermediate_values)
@@ -198,7 +198,7 @@ class Study:
 
 
 def join(database: Database, name: str, directions: Sequence[str], count: int, content: Mapping[str, Any]) -> bool:
-    """Make a study with so many waiting trials, whole or not at all. Returns False if there is one of that name."""
+    """Makes a study with so many waiting trials, completely or not at all. Returns False if the name is taken."""
     ours = Claims(database.engine, name)
     with database.one_at_a_time():
         row, theirs = ours.row(), _study_id(database.optuna, name)
@@ -215,7 +215,7 @@ def join(database: Database, name: str, directions: Sequence[str], count: int, c
 
 
 def open_study(database: Database, name: str) -> Study:
-    """Raises ConfigError if there is none, or none any more."""
+    """Opens a study. Raises ConfigError if it does not exist (any more)."""
     study_id = _study_id(database.optuna, name)
     if study_id is None:
         raise ConfigError(f"storage: the database has no study {name} any more; give the command again")
@@ -223,7 +223,7 @@ def open_study(database: Database, name: str) -> Study:
 
 
 def _study_id(storage: RDBStorage, name: str) -> int | None:
-    """Optuna's id of a study; None if there is none of that name."""
+    """Returns Optuna's id of a study; None if there is none of that name."""
     try:
         return storage.get_study_id_from_name(name)
     except KeyError:

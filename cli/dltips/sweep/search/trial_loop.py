@@ -1,4 +1,4 @@
-"""The loop of a worker: claim a trial, ask the sampler, run it, tell its result, until none is left."""
+"""A worker's loop: claims a trial, samples its parameters, runs it, reports the result, until none is left."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Ending = Literal["done", "timeout", "interrupted"]
 
-BEAT = 10.0  # seconds between two signs of life
-POLL = (0.2, 5.0)  # seconds between two looks for a trial while others run the last ones: at first, and at the most
+BEAT = 10.0  # seconds between two heartbeats
+POLL = (0.2, 5.0)  # first and longest pause in seconds between two looks for a trial, while others run the last ones
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial went; `state` None: it was stopped and waits to be gone on with."""
+    """A trial's result; `state` None: it was stopped and can be resumed."""
 
     state: Literal["complete", "pruned", "failed"] | None
     values: Sequence[float] = ()
@@ -45,16 +45,16 @@ class TrialResult:
 
 
 class TrialHandle(Protocol):
-    """A trial as an objective sees it."""
+    """A trial as the objective uses it."""
 
     number: int
     values: Mapping[str, Any]
 
     def report(self, epoch: int, score: float) -> bool:
-        """Tell an epoch's score; whether the pruner would end the trial."""
+        """Reports an epoch's score; returns whether the pruner would end the trial."""
 
     def stop(self) -> bool:
-        """Whether to stop where we are: the time is over, or the trial is no longer ours."""
+        """Returns whether to stop: the time is over, or this worker no longer holds the trial."""
 
 
 Objective = Callable[[TrialHandle], TrialResult]
@@ -63,7 +63,7 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 
 @dataclass
 class Loop:
-    """What one worker needs; a database that goes away is waited for up to `patience` seconds."""
+    """One worker's loop; waits up to `patience` seconds for a lost database."""
 
     database: Database
     study: Study
@@ -77,13 +77,13 @@ class Loop:
     deadline: float | None = None  # of time.monotonic()
     after: Callable[[ClaimedTrial, Mapping[str, Any], TrialResult], None] = lambda claim, values, told: None
     me: WorkerId = field(default_factory=this_worker)
-    away: float = float("-inf")  # when the database could not be reached last, by time.monotonic()
-    stopped: Callable[[], bool] = lambda: False  # whether someone asked to stop when a trial was all but over
+    away: float = float("-inf")  # time.monotonic() when the database was last unreachable
+    stopped: Callable[[], bool] = lambda: False  # whether a stop was requested too late to affect the last trial
     lost: bool = False
     opened: optuna.Study | None = None  # with the ended trials, which are read once
 
     def run(self, objective: Objective) -> Ending:
-        """Until all trials are told, the time is over, or the person stops us. Errors: DatabaseGone, ConfigError."""
+        """Runs until all trials are reported, the time is over, or a stop comes. Raises DatabaseGone, ConfigError."""
         pause = POLL[0]
         while not self.is_over():
             self.requeue()
@@ -91,10 +91,10 @@ class Loop:
             claim = self.ask(lambda token=token: self.study.claim(self.me, token))  # type: ignore[misc]
             if claim is None:
                 counts = self.ask(self.study.counts)
-                # one may wait again by now: its worker gave it back after we had asked
+                # one may wait again: its worker gave it back after our last query
                 if not counts[TrialState.RUNNING] + counts[TrialState.WAITING]:
                     return "done"
-                # whoever runs the last ones may die: then they are ours
+                # if the last workers die, their trials are ours
                 time.sleep(pause)
                 pause = min(2 * pause, POLL[1])
                 continue
@@ -107,7 +107,7 @@ class Loop:
         return "timeout"
 
     def one(self, claim: ClaimedTrial, objective: Objective) -> str | None:
-        """One trial, told or given back; how it ended, None if it was stopped."""
+        """Runs one trial, which is reported or given back; returns its outcome, None if it was stopped."""
         self.lost = False
         try:
             with self._pulse(claim):
@@ -123,7 +123,7 @@ class Loop:
                     self.after(claim, trial.params, told)
                     return told.state
         except UpdateFinishedTrialError:
-            pass  # another worker has told its result
+            pass  # another worker has reported its result
         except BaseException as error:
             if not isinstance(error, DatabaseGone):
                 with contextlib.suppress(SQLAlchemyError, StorageInternalError):
@@ -134,7 +134,7 @@ class Loop:
         return None
 
     def ask(self, question: Callable[[], Answer]) -> Answer:
-        """Errors: DatabaseGone after `patience` seconds."""
+        """Queries the database. Raises DatabaseGone after `patience` seconds."""
 
         def asked() -> Answer:
             try:
@@ -146,7 +146,7 @@ class Loop:
         return with_retry(asked, self.patience, self.say)
 
     def requeue(self) -> None:
-        """Give back the trials of workers that died. While the database was away nobody could give a sign of life."""
+        """Gives back the trials of dead workers. While the database was away, no worker could send a heartbeat."""
         grace = self.grace if time.monotonic() - self.away > self.grace else None
         for dead in self.ask(lambda: self.study.requeue_dead(self.me, grace)):
             how = "is given up: its workers keep dying" if dead.given_up else "waits again"
@@ -156,17 +156,17 @@ class Loop:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _sampled(self, claim: ClaimedTrial) -> optuna.Trial:
-        """The trial, every parameter set: those that it has keep their values."""
+        """Returns the trial with every parameter set; preset ones keep their values."""
         sampler = make_sampler(self.sampler, self.space.distributions(), self.seed, claim.number)
         if self.opened is None:
             self.opened = optuna.load_study(
                 study_name=self.study.name, storage=self.database.optuna, sampler=sampler, pruner=self.pruner
             )
-        # a copy shares the ended trials that were read, and looks for new ones: samplers remember, per study object,
-        # the trials that they saw first, until Study.ask or tell
+        # a copy shares the ended trials and looks for new ones: per study object, samplers remember the trials that
+        # they saw first, until Study.ask or tell
         study = copy.copy(self.opened)
         study.sampler = sampler
-        study.get_trials(deepcopy=False)  # Optuna wants to know a trial before it is written to
+        study.get_trials(deepcopy=False)  # Optuna must have read a trial before it is written to
         self._preset(claim)
         trial = optuna.Trial(study, claim.trial_id)
         for dimension in self.space.dimensions:
@@ -174,7 +174,7 @@ class Loop:
         return trial
 
     def _preset(self, claim: ClaimedTrial) -> None:
-        """Write the parameters that the trial is to have, save those that it has."""
+        """Writes the preset parameters of the trial, except those that it has."""
         storage = self.database.optuna
         known, distributions = storage.get_trial(claim.trial_id).params, self.space.distributions()
         for key, value in claim.preset.items():
@@ -184,7 +184,7 @@ class Loop:
 
     @contextlib.contextmanager
     def _pulse(self, claim: ClaimedTrial) -> Iterator[None]:
-        """Within, a thread gives signs of life."""
+        """Sends heartbeats from a thread during the block."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -212,14 +212,14 @@ class _Trial:
         self.reported = set(loop.database.optuna.get_trial(claim.trial_id).intermediate_values)
 
     def report(self, epoch: int, score: float) -> bool:
-        # epochs of the worker that died and had the trial before us; and those that are no longer ours to tell
+        # epochs of the dead worker that had the trial before; or epochs that are no longer ours to report
         if epoch in self.reported or self.loop.lost:
             return False
         self.reported.add(epoch)
         try:
             self.loop.ask(lambda: self.trial.report(score, epoch))
             return self.loop.ask(self.trial.should_prune)
-        except UpdateFinishedTrialError:  # another worker has told its result
+        except UpdateFinishedTrialError:  # another worker has reported its result
             self.loop.lost = True
             return False
 

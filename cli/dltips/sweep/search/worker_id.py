@@ -1,4 +1,4 @@
-"""Who a worker is, and whether it still lives."""
+"""Identifies a worker, and tells whether it is alive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class WorkerId:
-    """A process. Two of one `machine` share a table of processes: the boot's id and the process namespace, or ""."""
+    """A process. Two of one `machine` share a process table: the boot's id and the process namespace, or ""."""
 
     host: str
     machine: str
     pid: int
-    started: str  # in clock ticks since the boot: a number that is given to a second process is told apart
+    started: str  # start time in clock ticks since boot: distinguishes a reused pid
 
 
 def this_worker() -> WorkerId:
@@ -27,7 +27,7 @@ def this_worker() -> WorkerId:
 
 
 def is_dead(worker: Mapping[str, Any], me: WorkerId, age: float, grace: float | None) -> bool:
-    """On this machine by its table of processes; elsewhere after `grace` seconds without a sign of life.
+    """Returns whether it is dead: here by the process table; elsewhere after `grace` seconds without a heartbeat.
 
     A stopped process (SIGSTOP, a suspended laptop) is not dead.
     """
@@ -42,13 +42,13 @@ def _machine() -> str:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
-        return ""  # no Linux: signs of life alone
+        return ""  # not Linux: heartbeats alone
 
 
 def _started(pid: int) -> str | None:
-    """None if there is no such process, or one that is dead and not yet waited for."""
+    """Returns the start time; None if there is no such process, or only a zombie."""
     try:
-        # the second field is the program's name in brackets, which may hold anything
+        # the second field is the program's name in brackets, which may contain anything
         state, *rest = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
         return None

@@ -35,7 +35,7 @@ def time_shift(inputs: Tensor, targets: Tensor, generator: Generator, *, shift: 
         padded = torch.cat([inputs[..., length - most :], inputs, inputs[..., :most]], -1)
     else:
         padded = functional.pad(inputs, (most, most))
-    # a view of all possible moves; indexing it copies the chosen ones, each line a block
+    # a view of all possible shifts; indexing it copies the chosen ones, each line as a block
     windows = padded.unfold(-1, length, 1).movedim(-2, 1)  # (N, 2 most + 1, ..., T)
     return windows[torch.arange(count, device=inputs.device), starts], targets
 
@@ -88,11 +88,11 @@ def distort(
 
 
 def _at_speed(inputs: Tensor, speeds: Tensor) -> Tensor:
-    """(N, 1, T) resampled about its middle, at speeds (N, 1, 1); 0 beyond the ends."""
+    """Returns (N, 1, T) resampled about its middle, at speeds (N, 1, 1); 0 beyond the ends."""
     length = inputs.shape[-1]
     middle = (length - 1) / 2
     places = (torch.arange(length, device=inputs.device) - middle) * speeds + middle  # (N, 1, T)
-    # a zero on either side: whatever lies further out lies between zeros
+    # a zero on either side, which any position outside reads
     padded = functional.pad(inputs, (2, 2))
     places = (places + 2).clamp(0, length + 2)
     before = places.long()
@@ -136,7 +136,7 @@ def spec_augment(
 
 
 def _stretches(count: int, length: int, share: float, masks: int, device: torch.device, generator: Generator) -> Tensor:
-    """(N, length) bool: the union of `masks` stretches, each of 0 to share * length places."""
+    """Returns (N, length) bool: the union of `masks` intervals, each of 0 to share * length positions."""
     draws = torch.rand(2, count, masks, 1, generator=generator, device=device)
     widths = (draws[0] * (round(share * length) + 1)).floor()
     starts = (draws[1] * (length - widths + 1)).floor()

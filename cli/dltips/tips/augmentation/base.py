@@ -1,4 +1,4 @@
-"""What augmentations share, and the one that does nothing."""
+"""What augmentations share, and the one that changes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Samples:
-    """What an augmentation may learn from: the training split as the source has it."""
+    """The data that an augmentation may learn from: the training split as the source holds it."""
 
     inputs: Tensor  # (N, C, H, W) uint8, or floats
     targets: Tensor  # (N,) int64
@@ -34,12 +34,12 @@ class Samples:
     costs="nothing",
 )
 def none(inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
-    """The batch as it is."""
+    """Returns the batch unchanged."""
     return inputs, targets
 
 
 def check_images(name: str, inputs: Tensor) -> None:
-    """Errors: ConfigError if these are no images."""
+    """Raises ConfigError if the inputs are not images."""
     if inputs.dim() != 4:
         shape = tuple(inputs.shape[1:])
         raise ConfigError(
@@ -48,14 +48,14 @@ def check_images(name: str, inputs: Tensor) -> None:
 
 
 def check_range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
-    """The two ends of a range. Errors: ConfigError if there are not two, or the first is the larger."""
+    """Returns the two ends of a range. Raises ConfigError unless there are two, the first not larger."""
     if len(bounds) != 2 or bounds[0] > bounds[1]:
         raise ConfigError(f"augmentation.{key}: {list(bounds)} is no range; write [smallest, largest]")
     return bounds[0], bounds[1]
 
 
 def check_kernel_size(key: str, kernel_size: int, inputs: Tensor) -> None:
-    """Errors: ConfigError if a kernel has no middle, or half of it is not smaller than the image, which it mirrors."""
+    """Raises ConfigError unless the kernel has a middle, and its half is smaller than the image, which is mirrored."""
     height, width = inputs.shape[2:]
     if kernel_size % 2 == 0:
         raise ConfigError(f"augmentation.{key}: {kernel_size} has no middle; take {kernel_size + 1}, an odd number")
@@ -65,18 +65,18 @@ def check_kernel_size(key: str, kernel_size: int, inputs: Tensor) -> None:
 
 
 def uniform(inputs: Tensor, lowest: float, highest: float, generator: Generator) -> Tensor:
-    """One number for each sample, (N,), of the inputs' type and on their device."""
+    """Returns one number for each sample, (N,), of the inputs' type and on their device."""
     drawn = torch.rand(len(inputs), generator=generator, device=inputs.device, dtype=inputs.dtype)
     return drawn.mul_(highest - lowest).add_(lowest)
 
 
 def per_sample(numbers: Tensor, inputs: Tensor) -> Tensor:
-    """(N,) as (N, 1, 1, ...), so that it broadcasts over the inputs."""
+    """Returns (N,) as (N, 1, 1, ...), which broadcasts over the inputs."""
     return numbers.view(-1, *(1,) * (inputs.dim() - 1))
 
 
 def box_masks(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, images: Tensor) -> Tensor:
-    """1 inside of rows top .. bottom - 1 and columns left .. right - 1, else 0; (N,) each, to (N, 1, H, W)."""
+    """Returns (N, 1, H, W): 1 inside rows top .. bottom - 1 and columns left .. right - 1, else 0; bounds are (N,)."""
     height, width = images.shape[2:]
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)

@@ -22,10 +22,10 @@ from dltips.tips.augmentation.base import (
     uniform,
 )
 
-LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), to the digits that torchvision takes
-CHUNK = 128  # training samples looked at together: they fit a cache, half the time of 1024
+LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), with torchvision's digits
+CHUNK = 128  # training samples processed together: they fit a cache, half the time of 1024
 PATCHES = 2**18  # patches of which whiten takes the covariance, at most
-TINY = 1e-12  # a variance that is none
+TINY = 1e-12  # a variance that counts as 0
 
 
 @augmentation
@@ -52,7 +52,7 @@ def color_jitter(
 ) -> Batch:
     """Shift brightness, contrast, saturation and hue, in this order, each image by its own amounts.
 
-    On images of one channel, which have no colour, brightness and contrast act alone. Errors: ConfigError for any
+    On images of one channel, which have no colour, brightness and contrast act alone. Raises ConfigError for any
     other number of channels than 1 and 3.
     """
     check_images("color_jitter", inputs)
@@ -92,7 +92,7 @@ def _factors(images: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def gray(images: Tensor) -> Tensor:
-    """(N, C, ...) to (N, ...): the luminance of three channels, the mean of any other number."""
+    """Returns (N, ...) of (N, C, ...): the luminance of three channels, the mean of any other number."""
     if images.shape[1] != 3:
         return images.mean(1)
     red, green, blue = images.unbind(1)
@@ -100,36 +100,36 @@ def gray(images: Tensor) -> Tensor:
 
 
 def brightened(images: Tensor, factors: Tensor) -> Tensor:
-    """Each image times its own factor (N,), clamped to [0, 1]."""
+    """Returns each image times its own factor (N,), clamped to [0, 1]."""
     return (images * per_sample(factors, images)).clamp_(0, 1)
 
 
 def contrasted(images: Tensor, factors: Tensor) -> Tensor:
-    """Each image's difference from its mean gray times its own factor (N,), clamped to [0, 1]."""
-    # the mean of the gray is the gray of the means; contiguous, so that the memory format decides no sum's order
+    """Returns each image's difference from its mean gray times its own factor (N,), clamped to [0, 1]."""
+    # the mean of the gray is the gray of the means; contiguous, so that the memory format does not order the sums
     middle = gray(images.contiguous().flatten(2).mean(2))
     return _pulled(images, per_sample(middle, images), factors)
 
 
 def saturated(images: Tensor, factors: Tensor) -> Tensor:
-    """Each pixel's difference from its own gray times the image's factor (N,), clamped to [0, 1]."""
+    """Returns each pixel's difference from its own gray times the image's factor (N,), clamped to [0, 1]."""
     return _pulled(images, gray(images).unsqueeze(1), factors)
 
 
 def _pulled(images: Tensor, middle: Tensor, factors: Tensor) -> Tensor:
-    """middle + factor (images - middle), with a middle that broadcasts, clamped to [0, 1]."""
+    """Returns middle + factor (images - middle), with a middle that broadcasts, clamped to [0, 1]."""
     shares = per_sample(factors, images)
-    # not torch.lerp: where its start broadcasts it takes three times as long
+    # not torch.lerp, which takes three times as long if its start broadcasts
     return (images * shares).add_(middle * (1 - shares)).clamp_(0, 1)
 
 
 def hue_turned(images: Tensor, turns: Tensor) -> Tensor:
-    """Each image's hue, in HSV, moved by its own share of a full circle (N,)."""
+    """Returns each image's hue, in HSV, moved by its own share of a full circle (N,)."""
     red, green, blue = images.unbind(1)
     largest = torch.maximum(red, green).maximum(blue)
     smallest = torch.minimum(red, green).minimum(blue)
     chroma = largest - smallest
-    inverse = chroma.clamp(min=1e-8).reciprocal_()  # of a gray pixel any hue gives that gray again
+    inverse = chroma.clamp(min=1e-8).reciprocal_()  # for a gray pixel any hue gives the same gray
     # the hue in sixths of the circle, measured from where the largest channel is alone; lerp by 0 or 1 is exact, and
     # takes a thirtieth of the time of torch.where
     hue = (red - green).mul_(inverse).add_(4)
@@ -137,7 +137,7 @@ def hue_turned(images: Tensor, turns: Tensor) -> Tensor:
     hue = hue.lerp_((green - blue).mul_(inverse), (red == largest).to(images.dtype))
     hue = hue.add_(per_sample(6 * turns, hue))
     hue = hue.sub_((hue * (1 / 6)).floor_().mul_(6))
-    # a channel is largest within a sixth of its own place, 0, 2 or 4, smallest from two sixths on
+    # a channel is largest within a sixth of its own position, 0, 2 or 4, smallest from two sixths on
     turned = torch.empty_like(images)
     torch.addcmul(smallest, chroma, (hue - 3).abs_().sub_(1).clamp_(0, 1), out=turned[:, 0])
     torch.addcmul(smallest, chroma, (hue - 2).abs_().neg_().add_(2).clamp_(0, 1), out=turned[:, 1])
@@ -174,19 +174,19 @@ class FancyPca:
 
 
 def pixel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and covariance (C, C) of the channels over all pixels, in double precision; uint8 counts as [0, 1]."""
+    """Returns mean (C,) and covariance (C, C) of the channels over all pixels, as doubles; uint8 counts as [0, 1]."""
     return moments(as_float(part).flatten(2) for part in torch.split(images, CHUNK))
 
 
 def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (F,) and covariance (F, F) of all columns of matrices (n, F, L) that come in parts, in double precision."""
+    """Returns mean (F,) and covariance (F, F) of the columns of matrices (n, F, L), given in parts, as doubles."""
     count = 0
     totals = products = torch.zeros((), dtype=torch.float64)
     for part in parts:
         columns = len(part) * part.shape[2]
         sums = part.sum((0, 2), dtype=torch.float64)
         centred = part - (sums / columns).float()[:, None]
-        # a product in floats for each matrix, their sum in doubles: seven digits stay
+        # a float product per matrix, their sum in doubles: seven digits are kept
         products = products + torch.bmm(centred, centred.transpose(1, 2)).sum(0, dtype=torch.float64)
         products = products + torch.outer(sums, sums) / columns
         totals = totals + sums
@@ -220,7 +220,7 @@ class Whiten:
     def __call__(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         self.filter, self.bias = self.filter.to(inputs), self.bias.to(inputs)
         half = self.filter.shape[-1] // 2
-        # contiguous, so that the memory format decides nothing
+        # contiguous, so that the memory format changes nothing
         padded = functional.pad(inputs.contiguous(), (half,) * 4, mode="reflect")
         whitened = functional.conv2d(padded, self.filter, self.bias)
         shares = uniform(inputs, 0, self.strength, generator)
@@ -228,7 +228,7 @@ class Whiten:
 
 
 def whitening_filter(images: Tensor, kernel_size: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    """A convolution (C, C, k, k) with its bias (C,) that whitens patches and keeps each channel's mean and spread."""
+    """Returns the filter (C, C, k, k) and bias (C,) that whiten patches and keep each channel's mean and spread."""
     channels, area = images.shape[1], kernel_size**2
     mean, covariance = moments(_patches(images, kernel_size))  # (C * k * k,) and its square
     values, vectors = torch.linalg.eigh(covariance)
@@ -243,7 +243,7 @@ def whitening_filter(images: Tensor, kernel_size: int, epsilon: float) -> tuple[
 
 
 def _patches(images: Tensor, kernel_size: int) -> Iterator[Tensor]:
-    """Patches (n, C * k * k, L) of evenly spaced images, half a kernel apart; PATCHES at most, or one image's."""
+    """Yields patches (n, C * k * k, L) of evenly spaced images, half a kernel apart; PATCHES or one image's at most."""
     stride = max(1, kernel_size // 2)
     height, width = ((side - kernel_size) // stride + 1 for side in images.shape[2:])
     count = min(len(images), max(1, PATCHES // (height * width)))
@@ -252,5 +252,5 @@ def _patches(images: Tensor, kernel_size: int) -> Iterator[Tensor]:
 
 
 def as_float(images: Tensor) -> Tensor:
-    """uint8 to [0, 1]."""
+    """Scales uint8 to [0, 1]."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images

@@ -56,11 +56,11 @@ def blur(
 
 
 def blurred(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Each image blurred by its own sigma, in pixels (N,)."""
+    """Returns each image blurred by its own sigma, in pixels (N,)."""
     half = kernel_size // 2
     distances = torch.arange(half + 1, device=images.device, dtype=images.dtype)
     weights = torch.exp(-0.5 * (distances / sigma[:, None]).square())  # (N, half + 1)
-    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # the middle counts once, all others twice
+    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # the middle counts once, the others twice
     blurry = functional.pad(images, (half,) * 4, mode="reflect")
     for dimension in (2, 3):
         blurry = _weighted_neighbours(blurry, weights, dimension)
@@ -68,7 +68,7 @@ def blurred(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def _weighted_neighbours(padded: Tensor, weights: Tensor, dimension: int) -> Tensor:
-    """The padded side shrinks to its own length; sums of shifted images, which beat a convolution per sample."""
+    """Shrinks the padded side to its own length, by sums of shifted images: faster than a convolution per sample."""
     half = weights.shape[1] - 1
     length = padded.shape[dimension] - 2 * half
     total = padded.narrow(dimension, half, length) * per_sample(weights[:, 0], padded)
@@ -121,8 +121,8 @@ def erase(
     stretch = uniform(inputs, flattest, tallest, generator).exp_()
     tall = (area * stretch).sqrt_().round_().clamp_(1, height)
     wide = (area / stretch).sqrt_().round_().clamp_(1, width)
-    # every place at which it lies inside is as likely
+    # every position inside is equally likely
     top = (uniform(inputs, 0, 1, generator) * (height - tall + 1)).floor_()
     left = (uniform(inputs, 0, 1, generator) * (width - wide + 1)).floor_()
-    tall = tall * (uniform(inputs, 0, 1, generator) < p)  # none for those that keep all
+    tall = tall * (uniform(inputs, 0, 1, generator) < p)  # empty for images that stay unchanged
     return inputs * (1 - box_masks(top, top + tall, left, left + wide, inputs)), targets

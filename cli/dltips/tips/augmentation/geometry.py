@@ -26,7 +26,7 @@ def flip(inputs: Tensor, targets: Tensor, generator: Generator, *, p: Fraction) 
     """Mirror images left to right with probability p. For scenes and objects; not for digits and letters."""
     check_images("flip", inputs)
     upright = uniform(inputs, 0, 1, generator).ge_(p)
-    # into the mirrored copy, exact for 0 and 1: a third of the time of torch.where with a mask per sample
+    # lerp towards the mirrored copy, exact for 0 and 1: a third of the time of torch.where with a mask per sample
     return inputs.flip(-1).lerp_(inputs, per_sample(upright, inputs)), targets
 
 
@@ -71,19 +71,19 @@ def rotate(
 
 
 def rotated(images: Tensor, degrees: Tensor) -> Tensor:
-    """Each image turned counter-clockwise by its own angle (N,), bilinear between pixels, black from outside."""
+    """Returns each image turned counter-clockwise by its own angle (N,), bilinear, black outside."""
     height, width = images.shape[2:]
     cosine, sine = (per_sample(numbers, images[:, 0]) for numbers in (degrees.deg2rad().cos(), degrees.deg2rad().sin()))
     down = middle_out(height, images)[:, None]
     right = middle_out(width, images)
-    # where each pixel comes from, as two outer sums: a tenth of the time of affine_grid, which multiplies matrices
+    # each pixel's source position, as two outer sums: a tenth of the time of affine_grid, which multiplies matrices
     grid = images.new_empty(len(images), height, width, 2)
     torch.sub(right * (cosine * (2 / width)), down * (sine * (2 / width)), out=grid[..., 0])
     torch.add(right * (sine * (2 / height)), down * (cosine * (2 / height)), out=grid[..., 1])
-    # contiguous, so that the memory format decides nothing
+    # contiguous, so that the memory format changes nothing
     return functional.grid_sample(images.contiguous(), grid, mode="bilinear", align_corners=False)
 
 
 def middle_out(length: int, like: Tensor) -> Tensor:
-    """Pixels' distances from the middle of a side: -1, 0, 1 for three of them."""
+    """Returns pixels' distances from the middle of a side: -1, 0, 1 for three of them."""
     return torch.arange(length, device=like.device, dtype=like.dtype) - (length - 1) / 2

@@ -71,14 +71,14 @@ class Cutmix:
 
 
 def _extent(middle: Tensor, share: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """First row of a box and the one after its last: `share` of the side about `middle`, in whole pixels."""
+    """Returns a box's first row and the one after its last: `share` of the side about `middle`, in full pixels."""
     size = (share * length).floor()
     first = (middle * length).floor_() - (size / 2).floor_()
     return first.clamp(min=0), (first + size).clamp(max=length)
 
 
 def beta(inputs: Tensor, alpha: float, generator: Generator) -> Tensor:
-    """A number in [0, 1] for each sample, (N,), from Beta(alpha, alpha).
+    """Returns a number in [0, 1] for each sample, (N,), from Beta(alpha, alpha).
 
     It is a / (a + b) with a and b from Gamma(alpha), taken from their logarithms: Gamma(alpha) is Gamma(alpha + 1)
     times U^(1 / alpha), which is 0 in floats from alpha = 0.01 on.
@@ -91,10 +91,10 @@ def beta(inputs: Tensor, alpha: float, generator: Generator) -> Tensor:
 
 
 def as_shares(targets: Tensor, classes: int) -> Tensor:
-    """Labels (N,) as shares (N, classes); shares, which an earlier mixture has made, as they are."""
+    """Returns labels (N,) as shares (N, classes); shares of an earlier mixture are unchanged."""
     return functional.one_hot(targets, classes).float() if targets.dim() == 1 else targets
 
 
 def mixed_shares(shares: Tensor, partner: Tensor, own: Tensor) -> Tensor:
-    """The part `own` (N,) of each sample's shares, the rest of its partner's."""
+    """Returns the part `own` (N,) of each sample's shares, the rest of its partner's."""
     return shares[partner].lerp_(shares, own[:, None].to(shares.dtype))

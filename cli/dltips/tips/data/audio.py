@@ -22,25 +22,25 @@ from dltips.nets.spectrogram import LogMel
 from dltips.tips.data.source import Acquired, Source, cached, data
 
 VERSION = "1"  # a new one makes every recording be read again
-CHUNK = 256  # clips made spectrograms at a time
+CHUNK = 256  # clips turned into spectrograms at a time
 RATES = range(1_000, 768_001)  # samples per second that a recording may have
 MELS = 40  # of a spectrogram, if no number is given
 FILE = re.compile(r"(\d)_(.+)_(\d+)\.wav")  # DIGIT_SPEAKER_INDEX.wav
 TEST_INDICES = range(5)  # the data set's official test split: the first 5 of the 50 recordings per speaker and digit
 SPOKEN_DIGITS_RATE = 8000
 PARTS = {"train": "", "val": "val_", "valid": "val_", "validation": "val_", "test": "test_"}
-WHOLE_FILE = 0xFFFFFFFF  # the size that programs write which cannot go back to the header
+WHOLE_FILE = 0xFFFFFFFF  # the size written by programs that cannot return to the header
 
 Features = Literal["waveform", "log_mel"]
 
 
 class UnreadableError(Exception):
-    """Why a file gives no sound."""
+    """The reason why a file gives no sound."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """How a recording becomes a sample."""
+    """The conversion of a recording into a sample."""
 
     features: Features
     sample_rate: int
@@ -76,7 +76,7 @@ def spoken_digits(*, root: str | None, features: Features, seconds: Positive, me
     """Spoken digits, 3,000 recordings at 8 kHz by 6 speakers, 10 classes, official test set (Jackson et al. 2018).
 
     Each clip is cut, or padded with zeros, to so many seconds, its middle in the middle. The test set are the
-    recordings 0 to 4 of each speaker and digit: of the same speakers, whom the net has heard. Errors: ConfigError.
+    recordings 0 to 4 of each speaker and digit: of the same speakers, whom the net has heard. Raises ConfigError.
     """
     folder = paths.data() / "spoken_digits" if root is None else Path(root).expanduser()
     if (folder / "recordings").is_dir():  # a copy of the repository
@@ -115,7 +115,7 @@ def audio_folder(
     """Any folder of .wav files with one folder per class, perhaps within train/, val/ and test/; else split by seed.
 
     PCM of 8 to 32 bits or floats, of any rate (resampled) and length (cut or padded with zeros, its middle in the
-    middle), channels averaged. Errors: ConfigError; with on_error=skip what cannot be read is left out, and said.
+    middle), channels averaged. Raises ConfigError; with on_error=skip what cannot be read is left out, and said.
     """
     clip = Clip(features, sample_rate, seconds, mels)
     base = _folder(root)
@@ -138,9 +138,9 @@ def audio_folder(
 
 
 def read_audio(reader: Mapping[str, Any], path: Path) -> Tensor:
-    """One recording as the source of this reader would hold it: (1, T) float32, or (1, M, frames) uint8.
+    """Returns one recording as this reader's source would hold it: (1, T) float32, or (1, M, frames) uint8.
 
-    Errors: ConfigError naming the file.
+    Raises ConfigError naming the file.
     """
     clip = Clip(**{key: value for key, value in reader.items() if key != "kind"})
     try:
@@ -168,9 +168,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _parts(base: Path) -> dict[str, Path]:
-    """Prefix of Source's tensors -> folder: the whole, or train/ with its official val/ and test/."""
+    """Returns prefix of Source's tensors -> folder: all samples, or train/ with its official val/ and test/."""
     inner = {folder.name: folder for folder in _entries(base) if folder.is_dir()}
-    # a class may be called train, beside bus and tram: then other names are there too, or no folders within
+    # a class may be called train, beside bus and tram: then there are other names, or no folders in it
     if "train" not in inner or set(inner) - set(PARTS) or not any(e.is_dir() for e in _entries(inner["train"])):
         return {"": base}
     parts: dict[str, Path] = {}
@@ -182,7 +182,7 @@ def _parts(base: Path) -> dict[str, Path]:
 
 
 def _recordings(folder: Path) -> dict[str, list[Path]]:
-    """The .wav files of each class folder, nested at will."""
+    """Returns the .wav files of each class folder, at any depth."""
     found = {}
     for inner in _entries(folder):
         if inner.is_dir():
@@ -204,11 +204,11 @@ def _source(
     clip: Clip,
     on_error: Literal["refuse", "skip"] | None,
 ) -> Source:
-    """From the cache if files and knobs are as they were."""
+    """Returns the source, from the cache if files and knobs are unchanged."""
     stamps = []
     for prefix, files in parts.items():
         for file, target in files:
-            status = file.stat() if file.exists() else None  # a link to nothing: reading it says so
+            status = file.stat() if file.exists() else None  # a broken link: reading it reports that
             size, time = (status.st_size, status.st_mtime_ns) if status else (0, 0)
             stamps.append(f"{prefix} {target} {file.relative_to(base)} {size} {time}")
     key = "\n".join([VERSION, str(base.resolve()), str(on_error), repr(clip), *classes, *stamps])
@@ -219,10 +219,10 @@ def _acquire(
     parts: Mapping[str, Sequence[tuple[Path, int]]],
     classes: Sequence[str],
     clip: Clip,
-    on_error: Literal["refuse", "skip"] | None,  # None: there is no such knob
+    on_error: Literal["refuse", "skip"] | None,  # None: the source has no such knob
     base: Path,
 ) -> Acquired:
-    """Read every recording. Errors: ConfigError."""
+    """Reads every recording. Raises ConfigError."""
     arrays: dict[str, numpy.ndarray] = {}
     broken: list[str] = []
     for prefix, files in parts.items():
@@ -261,7 +261,7 @@ def _allocated(count: int, clip: Clip) -> numpy.ndarray:
 
 
 def _features(waveforms: numpy.ndarray, clip: Clip) -> numpy.ndarray:
-    """(N, 1, T) float32 as they are, or their spectrograms (N, 1, M, frames) uint8."""
+    """Returns waveforms (N, 1, T) float32, or their spectrograms (N, 1, M, frames) uint8."""
     if clip.features == "waveform":
         return waveforms
     log_mel = LogMel(clip.sample_rate, clip.mels or MELS, "data")
@@ -271,13 +271,13 @@ def _features(waveforms: numpy.ndarray, clip: Clip) -> numpy.ndarray:
 
 
 def _waveform(file: Path, clip: Clip) -> numpy.ndarray:
-    """(T,) float32 in [-1, 1]: the middle of the recording, or all of it between zeros. Errors: UnreadableError."""
+    """Returns (T,) float32 in [-1, 1]: the middle of the recording, or all of it, padded. Raises UnreadableError."""
     samples, rate = read_wav(file)
     if rate != clip.sample_rate:
         from scipy.signal import resample_poly
 
         divisor = math.gcd(rate, clip.sample_rate)
-        # a filter before the samples are thinned out keeps high tones from coming back as low ones
+        # low-pass filtered before samples are dropped: high tones would alias
         samples = resample_poly(samples, clip.sample_rate // divisor, rate // divisor).clip(-1, 1)
     surplus, missing = len(samples) - clip.samples, clip.samples - len(samples)
     if surplus >= 0:
@@ -286,7 +286,10 @@ def _waveform(file: Path, clip: Clip) -> numpy.ndarray:
 
 
 def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
-    """(T,) float32 in [-1, 1], channels averaged, and the sample rate. PCM and floats. Errors: UnreadableError."""
+    """Returns (T,) float32 in [-1, 1], channels averaged, and the sample rate. Raises UnreadableError.
+
+    Reads PCM and floats.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -307,7 +310,7 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
     if len(header) < 16 or body is None:
         raise UnreadableError("its header is damaged" if len(header) < 16 else "holds no sound")
     encoding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", header[:16])
-    if encoding == 0xFFFE and len(header) >= 26:  # the extensible header says it further on
+    if encoding == 0xFFFE and len(header) >= 26:  # the extensible header gives it further on
         encoding = int.from_bytes(header[24:26], "little")
     if channels < 1:
         raise UnreadableError("its header is damaged")
@@ -323,13 +326,13 @@ def read_wav(file: Path) -> tuple[numpy.ndarray, int]:
 
 
 def _decoded(body: bytes, encoding: int, bits: int) -> numpy.ndarray:
-    """The samples as they lie there, full scale as 1. Errors: UnreadableError."""
+    """Returns the samples with full scale as 1. Raises UnreadableError."""
     if (encoding, bits) not in [(1, 8), (1, 16), (1, 24), (1, 32), (3, 32), (3, 64)]:
         raise UnreadableError(f"its encoding, number {encoding} with {bits} bits, is neither PCM nor floats")
     body = body[: len(body) // (bits // 8) * (bits // 8)]
     if encoding == 3:
         return numpy.frombuffer(body, f"<f{bits // 8}")
-    if bits == 8:  # the only one without a sign
+    if bits == 8:  # the only unsigned one
         return (numpy.frombuffer(body, numpy.uint8) - 128.0) / 128
     if bits == 24:  # the upper three bytes of 32 bits
         padded = numpy.zeros((len(body) // 3, 4), numpy.uint8)

@@ -23,7 +23,7 @@ PARTS = {"train": "", "val": "val_", "valid": "val_", "validation": "val_", "tes
 
 @dataclass(frozen=True)
 class Listed:
-    """The pictures of one part, class by class, and what else lies there."""
+    """The pictures of one part, class by class, and the other files."""
 
     folder: Path
     files: Mapping[str, Sequence[Path]]
@@ -32,7 +32,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, its part, and the number of its class."""
+    """A picture, its part, and its class number."""
 
     prefix: str
     file: Path
@@ -52,7 +52,7 @@ def image_folder(*, root: str | None, on_error: Literal["refuse", "skip"], image
 
     Pictures of any format, size and mode, nested at will: turned as EXIF says, of an animation the first frame,
     what is transparent white, all gray or all RGB. Each is cut to its largest centred square and resized to
-    image_size; without it all must be of one size. Errors: ConfigError; with on_error=skip what cannot be read is
+    image_size; without it all must be of one size. Raises ConfigError; with on_error=skip what cannot be read is
     left out, and said.
     """
     base = _folder(root)
@@ -82,9 +82,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _parts(base: Path) -> dict[str, Path]:
-    """Prefix of Source's tensors -> folder: the whole, or train/ with its official val/ and test/."""
+    """Returns prefix of Source's tensors -> folder: all samples, or train/ with its official val/ and test/."""
     inner = {folder.name: folder for folder in _folders(base)}
-    # a class may be called train, beside car and plane: then other names are there too, or no folders within
+    # a class may be called train, beside car and plane: then there are other names, or no folders in it
     if "train" not in inner or set(inner) - set(PARTS) or not _folders(inner["train"]):
         return {"": base}
     parts: dict[str, Path] = {}
@@ -132,7 +132,7 @@ def _classes(base: Path, found: Mapping[str, Listed]) -> list[str]:
 def _stamp(file: Path, base: Path) -> str:
     try:
         status = file.stat()
-    except OSError:  # a link to nothing: reading it says so
+    except OSError:  # a broken link: reading it reports that
         return f"{file.relative_to(base)} -"
     return f"{file.relative_to(base)} {status.st_size} {status.st_mtime_ns}"
 
@@ -144,7 +144,7 @@ def _acquire(
     image_size: int | None,
     base: Path,
 ) -> Acquired:
-    """Two passes over the files: the headers tell sizes and modes, then the pixels. Errors: ConfigError."""
+    """Reads the files in two passes: sizes and modes from the headers, then the pixels. Raises ConfigError."""
     samples = [
         Sample(prefix, file, classes.index(name))
         for prefix, part in found.items()
@@ -186,7 +186,7 @@ def _acquire(
 
 
 def _size(headers: Sequence[Header], samples: Sequence[Sample], image_size: int | None, base: Path) -> tuple[int, int]:
-    """(H, W) of all. Errors: ConfigError."""
+    """Returns (H, W) of all pictures. Raises ConfigError."""
     if image_size is not None:
         return image_size, image_size
     sizes = {(read.height, read.width): sample.file for read, sample in zip(headers, samples, strict=True)}
@@ -199,7 +199,7 @@ def _size(headers: Sequence[Header], samples: Sequence[Sample], image_size: int 
 def _whole(
     read: Sequence[object], samples: Sequence[Sample], base: Path, on_error: str, broken: list[str]
 ) -> numpy.ndarray:
-    """(N,) which files could be read; the others are refused, or put on the list of broken ones."""
+    """Returns (N,) whether each file was readable; others are refused or added to the list of broken ones."""
     for result, sample in zip(read, samples, strict=True):
         if isinstance(result, UnreadableError):
             if on_error == "refuse":

@@ -36,7 +36,7 @@ def npz(*, file: str | None, channels: Channels) -> Source:
     Inputs are called images, inputs or x, labels labels, targets or y; those of the parts test_images or x_test,
     and so on. Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), vectors (N, F) numbers, NaN where missing.
     Labels are whole numbers or texts, classes in sorted order; or they index an array called classes.
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     path = given(file, "NumPy archive (.npz)")
     key = "\n".join([VERSION, stamp(path), channels])
@@ -44,7 +44,7 @@ def npz(*, file: str | None, channels: Channels) -> Source:
 
 
 def given(file: str | None, what: str) -> Path:
-    """The path of data.file. Errors: ConfigError."""
+    """Returns the path of data.file. Raises ConfigError."""
     if file is None:
         raise ConfigError(f"data.file: is missing; give the {what}, data.file=PATH")
     path = Path(file).expanduser()
@@ -54,7 +54,7 @@ def given(file: str | None, what: str) -> Path:
 
 
 def read_arrays(path: Path, where: str) -> dict[str, numpy.ndarray]:
-    """All arrays of an archive by their names. Errors: ConfigError that starts with `where`."""
+    """Returns all arrays of an archive by their names. Raises ConfigError that starts with `where`."""
     try:
         with path.open("rb") as stream:
             if stream.read(2) != b"PK":
@@ -74,12 +74,12 @@ def read_arrays(path: Path, where: str) -> dict[str, numpy.ndarray]:
 
 
 def find_inputs(arrays: Mapping[str, numpy.ndarray], part: str = "") -> str | None:
-    """The name of the array with a part's inputs, however its case."""
+    """Returns the name of the array with a part's inputs, in any case."""
     return _find(arrays, part, INPUTS)
 
 
 def as_inputs(array: numpy.ndarray, channels: Channels, where: str) -> numpy.ndarray:
-    """(N, C, H, W) uint8 images or (N, F) float32 vectors. Errors: ConfigError that starts with `where`."""
+    """Returns (N, C, H, W) uint8 images or (N, F) float32 vectors. Raises ConfigError that starts with `where`."""
     if array.dtype.kind not in "uif":
         raise ConfigError(f"{where} is of {array.dtype}; save numbers")
     if array.ndim == 2:
@@ -108,7 +108,7 @@ def as_inputs(array: numpy.ndarray, channels: Channels, where: str) -> numpy.nda
 
 
 def _vectors(array: numpy.ndarray, where: str) -> numpy.ndarray:
-    with numpy.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+    with numpy.errstate(over="ignore"):  # numbers too large for float32 become infinite
         vectors = array.astype(numpy.float32)
     infinite = numpy.argwhere(numpy.isinf(vectors))
     if len(infinite):
@@ -173,7 +173,7 @@ def _names(arrays: Mapping[str, numpy.ndarray]) -> str:
 
 
 def _as_labels(array: numpy.ndarray, where: str) -> numpy.ndarray:
-    """(N,) whole numbers or texts. Errors: ConfigError."""
+    """Returns (N,) whole numbers or texts. Raises ConfigError."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -187,7 +187,7 @@ def _as_labels(array: numpy.ndarray, where: str) -> numpy.ndarray:
 
 
 def _classes(arrays: Mapping[str, numpy.ndarray], labels: numpy.ndarray, where: str) -> list[Any]:
-    """The labels by the number of their class. Errors: ConfigError."""
+    """Returns the labels by the number of their class. Raises ConfigError."""
     if "classes" not in arrays:
         classes = sorted(set(labels.tolist()))
         if len(classes) < 2:

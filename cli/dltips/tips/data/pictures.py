@@ -1,4 +1,4 @@
-"""Picture files as arrays: any format, mode and orientation that Pillow reads, cut and resized to one shape."""
+"""Reads picture files as arrays: any format, mode and orientation that Pillow reads, cropped and resized."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ CHUNK_VALUES = 2**23  # and fewer if they are large: 32 MB of floats
 LUMINANCE = (19595, 38470, 7471)
 JPEG = (".jfif", ".jpe", ".jpeg", ".jpg")
 SUFFIXES = frozenset((*JPEG, ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"))
-# only what Pillow decodes itself: an EPS file, whatever its name, would start Ghostscript
+# only formats that Pillow decodes itself: an EPS file, whatever its name, would start Ghostscript
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 LARGEST = 80_000_000  # pixels: 240 MB as RGB, and several are decoded at a time
 GRAY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"))
-ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
+ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height are exchanged
 
 Result = TypeVar("Result")
 
 
 class UnreadableError(Exception):
-    """A file that gives no picture; the message says why."""
+    """A file that is not a readable picture; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes tell."""
+    """The facts in the first bytes."""
 
     height: int
     width: int
@@ -46,7 +46,7 @@ class Header:
 
 
 def header(file: Path) -> Header:
-    """Errors: UnreadableError."""
+    """Reads the header. Raises UnreadableError."""
     with _opened(file) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION, 1) >= 5:
@@ -55,17 +55,17 @@ def header(file: Path) -> Header:
 
 
 def pixels(file: Path, gray: bool, size: tuple[int, int] | None) -> numpy.ndarray:
-    """(1 or 3, H, W) uint8: of an animation the first frame, turned as EXIF says, what is transparent white.
+    """Returns (1 or 3, H, W) uint8: of an animation the first frame, turned as EXIF says, transparency as white.
 
     With a size (H, W): the largest centred rectangle of that form, resized (bilinear, antialiased where it shrinks).
-    Errors: UnreadableError.
+    Raises UnreadableError.
     """
     from PIL import ImageOps
     from PIL.Image import Resampling
 
     with _opened(file) as image:
         if size is not None:
-            # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice the pixels asked for: several times as fast
+            # a JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves twice the required pixels: several times as fast
             image.draft(image.mode, (2 * max(size), 2 * max(size)))
         ImageOps.exif_transpose(image, in_place=True)
         image = _plain(image, "L" if gray else "RGB")
@@ -76,7 +76,7 @@ def pixels(file: Path, gray: bool, size: tuple[int, int] | None) -> numpy.ndarra
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) uint8 images at the size (H, W), whole, bilinear, antialiased where they shrink."""
+    """Returns the complete uint8 images at the size (H, W), bilinear, antialiased where they shrink."""
     if tuple(images.shape[2:]) == size:
         return images
     resized = torch.empty((*images.shape[:2], *size), dtype=images.dtype)
@@ -89,7 +89,7 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def luminance(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 RGB images as (N, 1, H, W) gray ones: 0.299 R + 0.587 G + 0.114 B, as Pillow rounds it."""
+    """Returns RGB images (N, 3, H, W) uint8 as gray (N, 1, H, W): 0.299 R + 0.587 G + 0.114 B, rounded as in Pillow."""
     gray = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
     for start in range(0, len(images), CHUNK):
         red, green, blue = images[start : start + CHUNK].int().unbind(1)
@@ -100,13 +100,13 @@ def luminance(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Form:
-    """The channels and the sides (H, W) that uint8 images are brought to; gray becomes RGB, and RGB gray."""
+    """The target channels and sides (H, W) of uint8 images; gray becomes RGB, and RGB gray."""
 
     channels: int
     sides: tuple[int, int]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, channels, *sides); gray images repeated to RGB are a view, which takes no memory."""
+        """Returns (N, channels, *sides) of (N, C, H, W); gray images repeated to RGB are a view without memory."""
         there = images.shape[1]
         if there == 3 and self.channels == 1:
             images = luminance(images)
@@ -117,12 +117,12 @@ class Form:
         return images
 
     def bytes_from(self, channels: int) -> int:
-        """What an image that had so many channels takes."""
+        """Returns the bytes of an image that had so many channels."""
         return min(channels, self.channels) * self.sides[0] * self.sides[1]
 
 
 def in_threads(function: Callable[[Path], Result], files: Sequence[Path]) -> list[Result | UnreadableError]:
-    """The function of each file, or what is wrong with it. Pillow decodes beside Python: threads help."""
+    """Returns the function's result for each file, or the error. Pillow decodes outside the GIL: threads help."""
 
     def attempt(file: Path) -> Result | UnreadableError:
         try:
@@ -136,9 +136,9 @@ def in_threads(function: Callable[[Path], Result], files: Sequence[Path]) -> lis
 
 
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The picture files in a folder and the folders within, sorted, and the other files; nothing hidden.
+    """Returns the picture files in a folder and its sub-folders, sorted, and the other files; hidden ones excluded.
 
-    Errors: ConfigError for a folder that cannot be read.
+    Raises ConfigError for a folder that cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -154,20 +154,20 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's own making."""
+    """Returns whether a file or folder is hidden or made by the system."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 def _centre(width: int, height: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the largest centred rectangle of the size's form."""
+    """Returns (left, top, right, bottom) of the largest centred rectangle of the size's form."""
     scale = min(width / size[1], height / size[0])
-    # rounding may leave less than nothing, which Pillow refuses: 225 - 225 / 224 * 224 = -3e-14
+    # rounding may leave a negative value, which Pillow refuses: 225 - 225 / 224 * 224 = -3e-14
     across, down = max(0.0, width - scale * size[1]) / 2, max(0.0, height - scale * size[0]) / 2
     return across, down, width - across, height - down
 
 
 def _plain(image: Any, mode: str) -> Any:
-    """Without palette, transparency or more than 8 bits."""
+    """Removes palette, transparency and more than 8 bits."""
     from PIL import Image
 
     if image.mode == "F":
@@ -182,7 +182,7 @@ def _plain(image: Any, mode: str) -> Any:
 
 
 class _opened:
-    """`with _opened(file) as image`: whatever goes wrong inside is an UnreadableError."""
+    """Opens the picture for the block; any error inside becomes an UnreadableError."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -208,7 +208,7 @@ class _opened:
 
 
 def _what(file: Path) -> str | None:
-    """What a file is that is no picture, where people often have that."""
+    """Returns the type of a file that is often mistaken for a picture."""
     try:
         with file.open("rb") as stream:
             start = stream.read(512).lstrip().lower()

@@ -1,4 +1,4 @@
-"""New files as samples: read the way the source of a trained run read its own."""
+"""Reads new files as samples, as a trained run's source read its own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dltips.tips.data.npz import as_inputs, find_inputs, read_arrays
 from dltips.tips.data.pictures import Form, UnreadableError, hidden, in_threads, listed, pixels
 from dltips.tips.data.table import encode, read_table
 
-WHERE = "predict"  # what errors start with
+WHERE = "predict"  # the start of error messages
 
 Reader = Mapping[str, Any]
 Samples = tuple[Tensor, list[str]]
 
 
 def read_samples(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
-    """The samples of a file or folder, (N, *input_shape) as the source would hold them, and a name for each.
+    """Returns the samples of a file or folder, (N, *input_shape) as the source would hold them, and a name for each.
 
     Names are the file's path, with the sample's number (my.npz[3]) or line (my.csv:4) where there are several.
-    Errors: ConfigError.
+    Raises ConfigError.
     """
     kinds: dict[str, Callable[[Reader, Sequence[int], Path], Samples]] = {
         "image": _images,
@@ -95,7 +95,7 @@ def _table(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
             raise ConfigError(f"{WHERE}: {path} has no column {name!r}{suggest(name, table.columns)}")
     inputs = torch.from_numpy(encode(table, reader["columns"], reader["categories"], WHERE))
     rows = inputs.isnan().any(1).nonzero()
-    if len(rows) and not reader["missing"]:  # then preprocessing has no means to put there
+    if len(rows) and not reader["missing"]:  # else preprocessing has means for missing values
         line = table.lines[int(rows[0])]
         raise ConfigError(f"{WHERE}: {path}, line {line} lacks a number, which training never saw; fill it in")
     return inputs, [f"{path}:{line}" for line in table.lines]
@@ -116,7 +116,7 @@ def _audio(reader: Reader, input_shape: Sequence[int], path: Path) -> Samples:
 
 
 def _as_taken(images: Tensor, input_shape: Sequence[int]) -> Tensor:
-    """Images of the sides that the net takes; gray ones as RGB if it takes that, and the other way round."""
+    """Returns images of the sides and channels that the net takes, gray as RGB or RGB as gray."""
     channels, height, width = input_shape
     convertible = {images.shape[1], channels} == {1, 3}
     return Form(channels if convertible else images.shape[1], (height, width))(images)

@@ -1,4 +1,4 @@
-"""What a data source gives, and the cache of plain arrays that spares the next run the library it came through."""
+"""Defines what a data source returns, and caches its arrays, which spares the next run the library behind it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ data = family("data")
 @data.common
 @dataclass(frozen=True, kw_only=True)
 class DataKnobs:
-    """The knobs that every source has: how it is split, ordered, altered for an experiment, and placed."""
+    """The knobs that every source has: split, order, alterations for an experiment, placement."""
 
     split_seed: Count
     val_fraction: Fraction
@@ -64,8 +64,8 @@ class Source:
     val_targets: Tensor | None = None
     # how `dltips predict` turns a new file into a sample: plain data, saved with the checkpoint
     reader: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what the user should hear of: files that were skipped
-    # what the images are yet to be brought to; a split does so, with the samples that it is asked for
+    notes: tuple[str, ...] = ()  # for the user: files that were skipped
+    # the form that images still have to get; a split resizes the samples that are requested
     form: Form | None = None
 
 
@@ -74,7 +74,7 @@ Arrays = Mapping[str, numpy.ndarray]
 
 @dataclass(frozen=True)
 class Acquired:
-    """What a source has read: arrays by the names of Source's tensors, and what goes with them."""
+    """Arrays that a source has read, by the names of Source's tensors, and their metadata."""
 
     arrays: Arrays
     classes: Sequence[str]
@@ -83,10 +83,10 @@ class Acquired:
 
 
 def cached(name: str, key: str, acquire: Callable[[], Acquired]) -> Source:
-    """The arrays `inputs`, `targets`, perhaps `test_inputs`, ..., acquired once, then memory-mapped.
+    """Returns the arrays `inputs`, `targets`, perhaps `test_inputs`, ..., acquired once, then memory-mapped.
 
-    The key must change whenever what would be acquired changes: a version, or the files' sizes and times. A cache
-    that cannot be written costs time, no more.
+    The key must change whenever the arrays would change: a version, or the files' sizes and times. A cache that cannot
+    be written only costs time.
     """
     folder = paths.cache() / "arrays" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     source = _read(folder)
@@ -102,7 +102,7 @@ def cached(name: str, key: str, acquire: Callable[[], Acquired]) -> Source:
 
 
 def uncached(acquired: Acquired) -> Source:
-    """For arrays that are made more quickly than read."""
+    """Returns arrays that are made more quickly than read."""
     return _source(acquired.arrays, _meta(acquired))
 
 
@@ -117,7 +117,7 @@ def _meta(acquired: Acquired) -> dict[str, Any]:
 
 
 def stamp(file: Path) -> str:
-    """What changes when the file does."""
+    """Returns a text that changes with the file."""
     status = file.stat()
     return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
 
@@ -136,13 +136,13 @@ def _source(arrays: Arrays, meta: Mapping[str, Any]) -> Source:
 def _read(folder: Path) -> Source | None:
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        # copy-on-write: nothing is read before it is used, and nobody can change the file
+        # copy-on-write: pages are read when they are used, and the file cannot be changed
         arrays = {
             name: numpy.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in meta["arrays"]
         }
         return _source(arrays, meta)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
-        return None  # not there yet, or damaged: acquire again
+        return None  # missing or damaged: acquire again
 
 
 def _write(folder: Path, arrays: Arrays, meta: Mapping[str, object]) -> None:

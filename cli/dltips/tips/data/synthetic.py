@@ -1,4 +1,4 @@
-"""Samples drawn from a formula: the best possible classifier, and how often it is right, are known."""
+"""Draws samples from a formula, so that the best possible classifier and its accuracy are known."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def synthetic(
     coefficient among those at frequencies(classes, 64 size).
     Noise is normal, in units of the signal's height. n values make up a vector's or a band's signal: with classes of
     one size, the answer is right with the probability E[Phi(z + sqrt(n) / noise)^(classes - 1)], z normal.
-    Class k has about imbalance^(-k / (classes - 1)) times as many samples as class 0. Errors: ConfigError.
+    Class k has about imbalance^(-k / (classes - 1)) times as many samples as class 0. Raises ConfigError.
     """
     if kind != "waveform" and size < classes:
         raise ConfigError(f"data.size: {size} has no room for {classes} classes; raise it to at least {classes}")
@@ -62,7 +62,7 @@ def synthetic(
 
 
 def class_sizes(samples: int, classes: int, imbalance: float) -> numpy.ndarray:
-    """(K,) falling geometrically from the largest, class 0, to the smallest; they add up. Errors: ConfigError."""
+    """Returns (K,) sizes that fall geometrically from class 0 to the last, and add up. Raises ConfigError."""
     if classes < 2:
         raise ConfigError(f"data.classes: {classes} leaves nothing to tell apart; raise it to at least 2")
     shares = imbalance ** (-numpy.arange(classes) / (classes - 1))
@@ -75,7 +75,7 @@ def class_sizes(samples: int, classes: int, imbalance: float) -> numpy.ndarray:
 
 
 def frequencies(classes: int, length: int) -> numpy.ndarray:
-    """(K,) whole cycles in `length` samples, evenly between silence and the highest tone that fits."""
+    """Returns (K,) full cycles in `length` samples, evenly between silence and the highest possible tone."""
     return numpy.arange(1, classes + 1) * (length // 2) // (classes + 1)
 
 

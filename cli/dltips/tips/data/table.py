@@ -1,4 +1,4 @@
-"""Tables: numbers as they are, categories as one feature per level."""
+"""Reads tables: numbers unchanged, categories as one feature per level."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dltips.errors import ConfigError, suggest
 from dltips.tips.data.npz import given
 from dltips.tips.data.source import Acquired, Source, cached, data, stamp
 
-FILE = "data.file"  # what errors start with where a run is trained
+FILE = "data.file"  # the start of error messages in training
 VERSION = "1"  # a new one makes every file be read again
 DELIMITERS = ",;\t|"
 MISSING = frozenset(("", "?", "-", "na", "n/a", "nan", "null", "none"))
-NUMBERS = 0.9  # a column with at least this share of numbers was meant as one
-MANY = 20  # more levels than that, and more than half as many as rows: an identifier, a measured value, no category
+NUMBERS = 0.9  # a column with at least this share of numbers is numeric
+MANY = 20  # more levels, and more than half as many as rows: an identifier or a measured value
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def csv(
 
     Numbers become float32, NaN where missing (empty, ?, NA, ...); preprocessing puts the training mean there.
     Categories become one feature per level, in sorted order, what is missing being a level. With categorical=null
-    those are the columns that are no numbers. Errors: ConfigError with line and column.
+    those are the columns that are no numbers. Raises ConfigError with line and column.
     """
     path = given(file, "table (.csv)")
     label = None if label is None else str(label)  # a column may be called 3
@@ -64,11 +64,11 @@ def csv(
 
 
 def read_table(path: Path, delimiter: str | None, where: str) -> Table:
-    """The cells, stripped; the delimiter found from the header if not given. Errors: ConfigError, `where` first."""
+    """Returns the stripped cells; finds the delimiter in the header if not given. Raises ConfigError, `where` first."""
     text = _text(path, where)
     header = next((line for line in text.splitlines() if line.strip()), "")
     if delimiter is None:
-        # the one that cuts the header into the most names
+        # the one that gives the most names
         delimiter = max(DELIMITERS, key=lambda each: len(next(standard_csv.reader([header], delimiter=each), [])))
     rows = _rows(path, text, delimiter, where)
     _, names = next(rows, (0, []))
@@ -90,7 +90,7 @@ def read_table(path: Path, delimiter: str | None, where: str) -> Table:
 
 
 def encode(table: Table, columns: Sequence[str], categories: Mapping[str, Sequence[str]], where: str) -> numpy.ndarray:
-    """(N, F) float32 of the columns, those with categories one feature per level. Errors: ConfigError."""
+    """Returns (N, F) float32 of the columns, categories as one feature per level. Raises ConfigError."""
     parts = [
         _one_hot(table, name, categories[name], where) if name in categories else _numbers(table, name, where)[:, None]
         for name in columns
@@ -110,14 +110,14 @@ def _text(path: Path, where: str) -> str:
     except OSError as error:
         raise ConfigError(f"{where}: {path} cannot be read ({error.strerror}); check its permissions") from error
     try:
-        return content.decode("utf-8-sig")  # Excel writes a mark in front
+        return content.decode("utf-8-sig")  # Excel writes a byte order mark
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{where}: {path}, line {line} is not UTF-8; save the table as UTF-8") from error
 
 
 def _rows(path: Path, text: str, delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the line in which it starts; empty lines left out."""
+    """Yields each row with the line in which it starts; skips empty lines."""
     line = 1
     try:
         reader = standard_csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -132,7 +132,7 @@ def _rows(path: Path, text: str, delimiter: str, where: str) -> Iterator[tuple[i
 
 
 def _number(cell: str) -> float | None:
-    """None for what is no finite number, or too large for float32."""
+    """Returns None for a cell without a finite number, or too large for float32."""
     if "_" in cell:  # Python reads 1_000
         return None
     try:
@@ -143,7 +143,7 @@ def _number(cell: str) -> float | None:
 
 
 def _numbers(table: Table, name: str, where: str) -> numpy.ndarray:
-    """(N,) float32, NaN where missing. Errors: ConfigError."""
+    """Returns (N,) float32, NaN where missing. Raises ConfigError."""
     values = numpy.empty(len(table.lines), numpy.float32)
     for row, cell in enumerate(table.columns[name]):
         value = math.nan if is_missing(cell) else _number(cell)
@@ -162,7 +162,7 @@ def _level(cell: str) -> str:
 
 
 def _one_hot(table: Table, name: str, levels: Sequence[str], where: str) -> numpy.ndarray:
-    """(N, levels); a row of zeros where a cell is missing that never was before. Errors: ConfigError."""
+    """Returns (N, levels); a row of zeros for a missing cell in a column without missing levels. Raises ConfigError."""
     places = {level: place for place, level in enumerate(levels)}
     encoded = numpy.zeros((len(table.lines), len(levels)), numpy.float32)
     for row, cell in enumerate(map(_level, table.columns[name])):
@@ -217,7 +217,7 @@ def _acquire(
 
 
 def _classes(table: Table, label: str) -> list[str]:
-    """The labels, numbers in their order, texts in theirs. Errors: ConfigError."""
+    """Returns the sorted labels, numbers by value, texts alphabetically. Raises ConfigError."""
     cells = table.columns[label]
     for row, cell in enumerate(cells):
         if not cell:
@@ -237,11 +237,11 @@ def _classes(table: Table, label: str) -> list[str]:
 
 
 def _is_categorical(table: Table, name: str) -> bool:
-    """Whether a column is of texts. Errors: ConfigError if it is neither numbers nor categories."""
+    """Returns whether a column is of texts. Raises ConfigError if it is neither numbers nor categories."""
     present = [cell for cell in table.columns[name] if not is_missing(cell)]
     share = sum(_number(cell) is not None for cell in present) / max(1, len(present))
     if share >= NUMBERS or not present:
-        return False  # a stray text among numbers is named when they are read
+        return False  # a stray text among numbers is reported when they are read
     if _is_many(set(present), present):
         raise ConfigError(
             f"data.ignore: {name} has {len(set(present))} different texts in {len(present)} rows, which are no"

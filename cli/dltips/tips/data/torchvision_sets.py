@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, acquired through torchvision with its checksums."""
+"""Acquires MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 through torchvision with its checksums."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def cifar100(*, root: str | None, download: bool) -> Source:
 
 
 def _load(name: str, cls: str, folder: str, files: Sequence[str], root: str | None, download: bool) -> Source:
-    """From the cache of arrays if the files are as they were, else through torchvision. Errors: ConfigError."""
+    """Returns the source, from the cache if the files are unchanged, else by torchvision. Raises ConfigError."""
     base = paths.data() if root is None else Path(root).expanduser()
     where = f"data.root: {base}"
     if root is not None and not base.exists():
@@ -117,7 +117,7 @@ def _torchvision_class(cls: str) -> Any:
 
 
 def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquired:
-    """Read all images into arrays (N, C, H, W) uint8. Errors: ConfigError naming the damaged file."""
+    """Reads all images into arrays (N, C, H, W) uint8. Raises ConfigError naming the damaged file."""
     for file in present:
         _check_against_gzip(name, file)
     kind = _torchvision_class(cls)
@@ -140,7 +140,7 @@ def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquir
             )
         targets = arrays[f"{prefix}targets"]
         if targets.min() < 0 or targets.max() >= len(train.classes):
-            # CIFAR's files have passed their checksums: this is one of MNIST's layout
+            # CIFAR's files have passed their checksums: this one is of MNIST's layout
             file = present[0].parent / f"{'t10k' if prefix else 'train'}-labels-idx1-ubyte"
             raise ConfigError(
                 f"data={name}: {file} is damaged (label {targets.max()} of {len(train.classes)} classes);"
@@ -150,7 +150,7 @@ def _acquire(name: str, cls: str, base: Path, present: Sequence[Path]) -> Acquir
 
 
 def _check_against_gzip(name: str, file: Path) -> None:
-    """A .gz beside the file knows the length and the CRC that the file must have (RFC 1952)."""
+    """Compares with the .gz beside the file, which holds the length and the CRC of the content (RFC 1952)."""
     packed = file.with_name(file.name + ".gz")
     if not packed.is_file():
         return
@@ -168,7 +168,7 @@ def _check_against_gzip(name: str, file: Path) -> None:
 
 
 def _damaged(kind: Any, present: Sequence[Path]) -> Path:
-    """The first file whose content is not what torchvision knows; the folder if that cannot be told."""
+    """Returns the first file whose checksum is not torchvision's; the folder if none can be named."""
     from torchvision.datasets.utils import check_integrity
 
     sums = dict([*getattr(kind, "train_list", []), *getattr(kind, "test_list", [])])
@@ -185,7 +185,7 @@ def _damaged(kind: Any, present: Sequence[Path]) -> Path:
 
 
 def _whole_idx(file: Path) -> bool:
-    """Whether an idx file is as long as its header says."""
+    """Returns whether an idx file is as long as its header says."""
     with file.open("rb") as stream:
         header = stream.read(16)
     if len(header) < 16 or header[:3] != b"\x00\x00\x08" or header[3] not in (1, 3):

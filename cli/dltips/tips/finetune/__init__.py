@@ -1,4 +1,4 @@
-"""Fine-tuning strategies: `(subject, *, knobs) -> Plan`: what trains, at which rate, from when."""
+"""Fine-tuning strategies: `(net, *, knobs) -> FinetunePlan`: which stages train, at which rate, from which epoch."""
 
 from dltips.tips.finetune.base import (
     Features,

@@ -1,4 +1,4 @@
-"""The choice among the four strategies, by the two factors: how many data, and how like the net's own."""
+"""Chooses among the four strategies by two factors: the number of data, and their similarity to the net's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dltips.tips.finetune.layers import most_layers, top_layers
 from dltips.tips.finetune.probe import linear_probe
 from dltips.tips.finetune.transferability import logme, nearest_centroid
 
-SAMPLES = 5000  # of the training split at most, for the estimate: it asks which stage is best, not how good it is
+SAMPLES = 5000  # samples of the training split at most: the estimate ranks stages, it does not score them
 # Nats between two log evidences from which one is strong evidence against the other (2 ln B = 6 in Kass and Raftery
 # 1995). Below it the nearest centroid decides. Where probe and machine differed by more than 2 points, in 79 of 126
 # cases (three nets, five data sets, 5 to 100 samples per class), this was right 55 times, LogME alone 48, the centroid
@@ -48,9 +48,9 @@ def auto(
     kernel: Literal["linear", "rbf"],
     C: tuple[Positive, ...],
 ) -> FinetunePlan:
-    """Measures how many the data are and how like the net's own, says so, and takes the strategy for that.
+    """Measures the number of data and their similarity to the net's own, reports both, and takes the strategy for that.
 
-    They are like the net's own if its last stage suits them best, as it suited those: LogME compares the stages'
+    They are similar to the net's own if its last stage suits them best, as it suited those: LogME compares the stages'
     features, on the training split alone. Beside it stands the validation accuracy of the nearest centroid, which
     decides where LogME's evidence is not strong. The other knobs are those of the four strategies.
     """
@@ -89,7 +89,7 @@ class _Score:
 
 
 def similarity(body: Sequence[str], features: Mapping[str, Features], seed: int) -> tuple[bool, list[str]]:
-    """Whether the last stage suits the data best, and the reasons: a line for each of the two estimates."""
+    """Returns whether the last stage suits the data best, and the reasons: one line per estimate."""
     last, earlier = body[-1], body[:-1]
     if not earlier:
         return True, [

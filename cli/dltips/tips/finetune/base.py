@@ -1,4 +1,4 @@
-"""What the strategies share: what they are told of a run, and the plan that they make."""
+"""What the strategies share: their view of a run, and the plan that they make."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ finetune = family("finetune")
 @finetune.common
 @dataclass(frozen=True, kw_only=True)
 class FinetuneKnobs:
-    """Where the weights come from, and how they are read: the knobs that every strategy has."""
+    """The source of the weights and the way to read them: the knobs that every strategy has."""
 
     source: str | None
     file: str | None
@@ -29,7 +29,7 @@ class FinetuneKnobs:
 
 @dataclass(frozen=True)
 class Features:
-    """What a stage makes of the samples, averaged over places or steps: (N, F) float32 with (N,) int64 classes."""
+    """A stage's outputs for the samples, averaged over positions or steps: (N, F) float32 with (N,) int64 classes."""
 
     train: Tensor
     train_targets: Tensor
@@ -38,22 +38,22 @@ class Features:
 
 
 class PretrainedNet(Protocol):
-    """A net with its weights, and the data that it is to be fitted to, as a strategy sees them."""
+    """A net with its weights, and the data to fit it to, as a strategy sees them."""
 
     stages: Sequence[str]  # from stem to head; the last is the head, which is new
-    architecture: str  # as messages name it: "resnet"
+    architecture: str  # as in messages: "resnet"
     epochs: int
     counts: Sequence[int]  # training samples per class
     seed: int
 
     def features(self, stages: Sequence[str]) -> Mapping[str, Features]:
-        """Each of these stages' features, from one pass over the data, in eval mode, without augmentation."""
+        """Returns each of these stages' features, from one pass over the data, in eval mode, without augmentation."""
         ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From an epoch on (counted from 0): stage -> what its learning rate is multiplied by. All other stages rest."""
+    """From an epoch on (counted from 0): stage -> factor of its learning rate. All other stages are frozen."""
 
     epoch: int
     rates: Mapping[str, float]
@@ -61,20 +61,20 @@ class Phase:
 
 @dataclass(frozen=True)
 class ReplacedHead:
-    """A fitted classifier of a stage's features, (N, F) -> (N, K): it takes the place of all that comes after."""
+    """A fitted classifier of a stage's features, (N, F) -> (N, K), which replaces all later stages."""
 
     stage: str
     kernel: str
     module: nn.Module
-    features: Features | None = None  # that it was fitted to; None for a top that was read from a checkpoint
+    features: Features | None = None  # the features that it was fitted to; None if it was read from a checkpoint
 
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """What a strategy wants of a run."""
+    """A strategy's plan for a run."""
 
     strategy: str
     phases: Sequence[Phase]  # the first begins with epoch 0
-    views: int = 0  # the resting stages' output is computed once, for so many augmented views of each sample; 0: never
+    views: int = 0  # number of augmented views per sample whose frozen-stage outputs are computed once; 0: none
     top: ReplacedHead | None = None
-    notes: Sequence[str] = field(default=())  # what the person should hear of: the reasons, the stage that won
+    notes: Sequence[str] = field(default=())  # for the user: the reasons, the chosen stage

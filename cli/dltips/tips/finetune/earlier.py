@@ -1,4 +1,4 @@
-"""A simple classifier on a stage's activations, in the place of all that comes after it."""
+"""Fits a simple classifier to a stage's activations, which replaces all later stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from dltips.errors import ConfigError, suggest
 from dltips.tips.finetune.base import Features, FinetunePlan, Phase, PretrainedNet, ReplacedHead, finetune
 from dltips.tips.model.svm import KernelMachine
 
-STEPS = 10_000  # scikit-learn's 1000 and 100 do not do for a thousand features and a large C
-INTERCEPT = 100.0  # times its own size, an intercept weighs 1e-4 of what a weight does
-UNSEEN = -20.0  # decision value of a class without a training sample: never chosen, and a loss that is still a number
+STEPS = 10_000  # scikit-learn's 1000 and 100 are too few for a thousand features and a large C
+INTERCEPT = 100.0  # scaled so, an intercept's penalty is 1e-4 of a weight's
+UNSEEN = -20.0  # decision value of a class without a training sample: never chosen, and the loss stays finite
 
-# (N, F) standardized float64 samples and their (N,) classes, C, the machine to fill; whether it converged
+# fits (N, F) standardized float64 samples and their (N,) classes, with C, into the machine; returns whether it
+# converged
 Fit = Callable[[Tensor, Tensor, float, KernelMachine], bool]
 
 
@@ -105,13 +106,13 @@ def earlier_stage_linear(subject: PretrainedNet, *, stage: str | None, C: tuple[
 
 
 def best_svm(subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float]) -> FinetunePlan:
-    """The plan of earlier_stage_svm, among these stages, whose features are known already."""
+    """Returns the plan of earlier_stage_svm, among stages with known features."""
     fit = _support_vectors if kernel == "rbf" else _linear_svm
     return _best("earlier_stage_svm", subject, features, kernel, C, fit)
 
 
 def _stages(subject: PretrainedNet, stage: str | None) -> Sequence[str]:
-    """The stages to try. Errors: ConfigError, for what is none or is the head."""
+    """Returns the stages to try. Raises ConfigError for an unknown one, or the head."""
     *body, head = subject.stages
     if not body:
         raise ConfigError(
@@ -140,7 +141,7 @@ class _Candidate:
 def _best(
     strategy: str, subject: PretrainedNet, features: Mapping[str, Features], kernel: str, C: Sequence[float], fit: Fit
 ) -> FinetunePlan:
-    """Fits every stage with every C, and takes what does best on the validation split."""
+    """Fits every stage with every C; returns the best on the validation split."""
     if not C:
         raise ConfigError("finetune.C: [] holds no value; write '[0.01,0.1,1]'")
     body = [stage for stage in subject.stages if stage in features]
@@ -175,7 +176,7 @@ def _best(
 def _candidate(
     stage: str, features: Features, classes: int, kernel: str, C: float, fit: Fit
 ) -> tuple[_Candidate, bool]:
-    """One stage with one C: the classifier, its validation score, and whether it converged."""
+    """Returns one stage with one C: the classifier, its validation score, and whether it converged."""
     from sklearn.preprocessing import StandardScaler
 
     train = features.train.detach().cpu().double()
@@ -190,7 +191,7 @@ def _candidate(
 
 
 def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """One linear machine per class against the rest: |w|^2 / 2 + C * (sum of squared hinge losses), b for free."""
+    """Returns one linear machine per class against the rest: |w|^2 / 2 + C * (sum of squared hinge losses), b free."""
     count, width = samples.shape
     if count <= 4 * width:
         # 1000 samples of 1280 features, ten classes, five values of C: 1 s, with liblinear 26 s
@@ -198,8 +199,8 @@ def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachi
         return True
     from sklearn.svm import LinearSVC
 
-    # liblinear shrinks b as it does a weight, and one class against nine wants a b near -1: scaled, it hardly shrinks
-    fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT, max_iter=STEPS)  # draws nothing
+    # liblinear shrinks b like a weight, but one class against nine needs a b near -1: scaled, it hardly shrinks
+    fitted = LinearSVC(C=C, dual=False, intercept_scaling=INTERCEPT, max_iter=STEPS)  # draws no random numbers
     _quietly(fitted, samples, targets)
     weights, intercepts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
     if len(intercepts) == 1:  # two classes share a machine
@@ -209,7 +210,7 @@ def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachi
 
 
 def _by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tensor, Tensor]:
-    """The same by libsvm on the samples' products: with 1 / (2 C) added to each square, hard margins are that loss."""
+    """Returns the same by libsvm on the samples' products: 1 / (2 C) on each square makes hard margins that loss."""
     from sklearn.svm import SVC
 
     products = (samples @ samples.T + torch.eye(len(samples)).to(samples) / (2 * C)).numpy()
@@ -223,7 +224,7 @@ def _by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tenso
 
 
 def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """Multinomial logistic regression: the softmax of the machine's values is scikit-learn's probability."""
+    """Fits multinomial logistic regression: the softmax of the machine's values is scikit-learn's probability."""
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=C, max_iter=STEPS)
@@ -236,13 +237,13 @@ def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine
 
 
 def _support_vectors(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """One rbf machine per class against the rest; libsvm goes on until it has converged."""
+    """Returns one rbf machine per class against the rest; libsvm iterates until convergence."""
     machine.fit_against_the_rest(samples, targets, C, "scale")
     return True
 
 
 def _quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
-    """Fits without the warning of no convergence, which the notes give in our words."""
+    """Fits without scikit-learn's convergence warning; the notes report it."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -251,9 +252,9 @@ def _quietly(fitted: Any, samples: Tensor, targets: Tensor) -> None:
 
 
 def _fill(machine: KernelMachine, classes: Any, weights: Tensor, intercepts: Tensor) -> None:
-    """Weights (P, F) and intercepts (P,) of the P classes that have samples, in a linear machine of K classes."""
+    """Writes weights (P, F) and intercepts (P,) of the P classes with samples into a linear machine of K classes."""
     present = torch.from_numpy(classes)
-    machine.vectors = weights.float().contiguous()  # as a checkpoint gives it back: kernels round by the layout
+    machine.vectors = weights.float().contiguous()  # as loaded from a checkpoint: kernels round by layout
     machine.coefficients = torch.zeros(len(machine.intercepts), len(present))
     machine.coefficients[present, torch.arange(len(present))] = 1.0
     machine.intercepts = torch.full_like(machine.intercepts, UNSEEN)
@@ -263,7 +264,7 @@ def _fill(machine: KernelMachine, classes: Any, weights: Tensor, intercepts: Ten
 def _notes(
     strategy: str, winner: _Candidate, winners: Sequence[_Candidate], features: Mapping[str, Features], tried: int
 ) -> list[str]:
-    """The table of stages, each with its best C; which won; and what its figure is worth."""
+    """Returns the table of stages, each with its best C, the chosen one, and a note on its score."""
     count = len(features[winner.stage].val)
     rows = [("stage", "features", "C", "val/accuracy")]
     for one in winners:

@@ -1,4 +1,4 @@
-"""Strategies that say which stages of the net train, at which rate, and from when."""
+"""Strategies by stages: which ones train, at which rate, from which epoch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def full(subject: PretrainedNet, *, rate: Positive) -> FinetunePlan:
     try_with=("finetune.source=RUN", "finetune.n=1"),
 )
 def top_layers(subject: PretrainedNet, *, n: Size, rate: Positive) -> FinetunePlan:
-    """The last n stages and the head train, at a small rate; the others rest. For many data like the net's own."""
+    """The last n stages and the head train, at a small rate; others are frozen. For many data like the net's own."""
     body = len(subject.stages) - 1
     if n > body:
         raise ConfigError(
@@ -101,7 +101,7 @@ def most_layers(subject: PretrainedNet, *, freeze_first: Size, rate: Positive) -
     try_with=("finetune.source=RUN", "finetune.every=1"),
 )
 def gradual(subject: PretrainedNet, *, every: Size | None, rate: Positive) -> FinetunePlan:
-    """Stage by stage thaws, from head to stem, one every few epochs; by default the stem at half of the run."""
+    """Stage by stage is unfrozen, from head to stem, one every few epochs; by default the stem at half of the run."""
     body = len(subject.stages) - 1
     step = every or max(1, subject.epochs // (2 * max(1, body)))
     phases = tuple(_phase(subject, count + 1, rate, epoch=count * step) for count in range(body + 1))
@@ -132,6 +132,6 @@ def discriminative(subject: PretrainedNet, *, decay: Decay) -> FinetunePlan:
 
 
 def _phase(subject: PretrainedNet, count: int, rate: float, *, epoch: int = 0) -> Phase:
-    """The last `count` stages train: the head at the full rate, the others at a share of it."""
+    """Returns the phase that trains the last `count` stages: the head at the full rate, the others at a share."""
     *body, head = subject.stages[-count:]
     return Phase(epoch, dict.fromkeys(body, rate) | {head: 1.0})

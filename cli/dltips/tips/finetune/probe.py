@@ -1,4 +1,4 @@
-"""The linear classifier on top of a net that stays as it is."""
+"""Trains a linear classifier on top of a frozen net."""
 
 from __future__ import annotations
 

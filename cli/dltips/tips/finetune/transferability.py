@@ -1,4 +1,4 @@
-"""How well features suit a task, from the features and the classes alone: no net is trained for it."""
+"""Estimates how well features suit a task, from the features and the classes alone, without training a net."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-# alpha / beta is sought within these multiples of the largest eigenvalue: beyond them the evidence no longer moves, and
-# where the features hold the classes exactly it would run away
+# bounds of alpha / beta, as multiples of the largest eigenvalue: beyond them the evidence hardly changes, and it would
+# diverge if the features determine the classes exactly
 LEAST, MOST = 1e-10, 1e10
-STEPS = 500  # at most; a dozen do for features that say something
+STEPS = 500  # at most; a dozen do for informative features
 
 
 def logme(features: Tensor, targets: Tensor) -> float:
@@ -42,7 +42,7 @@ def logme(features: Tensor, targets: Tensor) -> float:
         effective = (squares / (squares + ratio)).sum(1)
         weight = (squares * known / (squares + ratio).square()).sum(1)  # |w|^2
         error = (known * (ratio / (squares + ratio)).square()).sum(1) + unknown  # |y - F w|^2
-        # written so that no weight at all is no division by 0: it leads to the upper bound
+        # written so that all weights 0 divide by nothing: it leads to the upper bound
         after = effective * error / (weight * (count - effective)).clamp(min=1e-300)
         after = after[:, None].clamp(LEAST * largest, MOST * largest)
         moved = float((after / ratio).log().abs().max())
@@ -56,19 +56,19 @@ def logme(features: Tensor, targets: Tensor) -> float:
 
 
 def nearest_centroid(features: Tensor, targets: Tensor, val_features: Tensor, val_targets: Tensor) -> float:
-    """Share of the validation samples whose nearest class mean is their own class's, features standardized.
+    """Returns the share of validation samples whose nearest class mean is their own class's, features standardized.
 
     (N, F) with (N,) classes, and (M, F) with (M,), M > 0; computed in float64. The features are standardized by the
-    first set, those that never vary there left out. A class without a sample in the first set is never chosen.
+    first set, without those that are constant there. A class without a sample in the first set is never chosen.
     """
     assert len(val_features) > 0
     samples, others = features.detach().flatten(1).double(), val_features.detach().flatten(1).double()
     spread = samples.std(0, unbiased=False)
-    varies = spread > 1e-9 * samples.abs().amax(0)  # the sums that make a constant's spread round to no more than that
+    varies = spread > 1e-9 * samples.abs().amax(0)  # sums round a constant's spread to no more than that
     shift, scale = samples.mean(0)[varies], spread[varies]
     samples, others = (samples[:, varies] - shift) / scale, (others[:, varies] - shift) / scale
     classes = torch.unique(targets)
     centroids = torch.stack([samples[targets == index].mean(0) for index in classes])
-    # directly, since the shortcut through products would tell near centroids apart by rounding
+    # directly, since the shortcut through products would round the differences of near centroids
     distances = torch.cdist(others, centroids, compute_mode="donot_use_mm_for_euclid_dist")
     return float((classes[distances.argmin(1)] == val_targets).double().mean())

@@ -1,4 +1,4 @@
-"""What the init schemes share: which weights there are, their fans, and how one is drawn."""
+"""What the init schemes share: the weights to set, their fans, and the draw."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 class Weight:
     """One weight of a model, as the matrices that it consists of."""
 
-    name: str  # of the parameter, hence of its stream
+    name: str  # the parameter's, which keys its random stream
     matrices: tuple[Tensor, ...]  # views, (units, inputs, *receptive field); a recurrent layer has one for each gate
     groups: int = 1  # of a convolution: its matrix is that many smaller ones, each with inputs of its own
 
@@ -34,7 +34,7 @@ class Weight:
 
 
 def weights_of(model: nn.Module) -> list[Weight]:
-    """Every weight that a scheme sets, in the order of definition: linear layers, convolutions, recurrent layers."""
+    """Returns every weight that a scheme sets, in the order of definition: linear, convolutional, recurrent layers."""
     layers = dict(weighted_layers(model))
     found = []
     for name, module in model.named_modules():
@@ -51,7 +51,7 @@ def weights_of(model: nn.Module) -> list[Weight]:
 
 
 def zero_biases(model: nn.Module) -> None:
-    """The biases of the layers whose weights a scheme sets."""
+    """Zeroes the biases of the layers whose weights a scheme sets."""
     for _, layer in weighted_layers(model):
         if layer.bias is not None:
             layer.get_parameter("bias").data.zero_()
@@ -63,15 +63,15 @@ def zero_biases(model: nn.Module) -> None:
 
 
 def fans(matrix: Tensor) -> tuple[int, int]:
-    """Inputs per unit and outputs per input: (fan_in, fan_out), the receptive field counted."""
+    """Returns (fan_in, fan_out): inputs per unit and outputs per input, the receptive field counted."""
     field = math.prod(matrix.shape[2:])
     return matrix.shape[1] * field, matrix.shape[0] * field
 
 
 def draw(shape: torch.Size, std: float, distribution: Distribution, generator: Generator) -> Tensor:
-    """Zero-mean values of the given standard deviation; drawn on the CPU, the same for any device.
+    """Returns zero-mean values of the given standard deviation; drawn on the CPU, the same for any device.
 
-    Contiguous, whatever the layout of the weight that takes them: the memory format must not move the draw.
+    Contiguous, whatever the weight's layout: the memory format must not change the draw.
     """
     values = torch.empty(shape)
     if distribution == "uniform":
@@ -86,7 +86,7 @@ def by_fans(
     distribution: Distribution,
     scale: float,
 ) -> None:
-    """Each matrix with the standard deviation that its fans give, times `scale`; biases 0."""
+    """Draws each matrix with the standard deviation that its fans give, times `scale`; zeroes biases."""
     for weight in weights_of(model):
         generator = generator_for(weight.name)
         for matrix in weight.matrices:

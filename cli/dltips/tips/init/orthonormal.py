@@ -21,7 +21,7 @@ Gain = Positive | Literal["relu", "activation"]
 
 
 def _orthonormal(shape: torch.Size, generator: Generator) -> Tensor:
-    """A random matrix with orthonormal rows, or columns if there are fewer of them; uniform over all such.
+    """Returns a random matrix with orthonormal rows, or columns if there are fewer of them; uniform over all such.
 
     The Q of a Gaussian matrix's QR, each column times the sign of R's diagonal (Mezzadri 2007, math-ph/0609050).
     """
@@ -80,7 +80,7 @@ def lsuv(
 
     One pass in the order of execution: a layer's output is rescaled with its weight before the next one sees it. A
     layer that runs several times is set by its first run. Recurrent layers, bounded by their gates, stay orthonormal.
-    Errors: ConfigError if a layer's output does not vary.
+    Raises ConfigError if a layer's output does not vary.
     """
     _orthogonal(model, generator_for, 1.0)
     layers, done = weighted_layers(model), set[nn.Module]()
@@ -120,7 +120,7 @@ def lsuv(
 
 @contextmanager
 def _as_at_the_first_step(model: nn.Module) -> Iterator[None]:
-    """Batch norms normalize by the batch and keep their running statistics; nothing drops out or draws at random."""
+    """Makes batch norms use the batch and keep their running statistics; disables dropout and random draws."""
     modes = {module: module.training for module in model.modules()}
     norms = [module for module in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     tracking = {norm: norm.track_running_stats for norm in norms}

@@ -1,4 +1,4 @@
-"""Schemes that ask for neither fan nor activation: the library's own, and the controls."""
+"""Schemes that depend on neither fan nor activation: the library's own, and the controls."""
 
 from __future__ import annotations
 

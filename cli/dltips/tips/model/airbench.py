@@ -19,7 +19,7 @@ WHITENED = 2  # side of the patches that the first layer whitens
 class Whitening(nn.Module):
     """A 2x2 convolution with fixed filters: the principal components of patches, whitened, and their negatives.
 
-    (N, C, H, W) -> (N, 8 C, H - 1, W - 1); its bias is trained. The filters wait for `look`.
+    (N, C, H, W) -> (N, 8 C, H - 1, W - 1); its bias is trained. `look` sets the filters.
     """
 
     weight: Tensor
@@ -33,7 +33,7 @@ class Whitening(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def init_from_data(self, images: Tensor) -> None:
-        """Take the filters from the patches of preprocessed images: rows of V^T / sqrt(lambda + epsilon)."""
+        """Sets the filters from the patches of preprocessed images: rows of V^T / sqrt(lambda + epsilon)."""
         patches = functional.unfold(images, WHITENED).transpose(1, 2).flatten(0, 1).double()  # (P, 4 C)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / (values + self.epsilon).sqrt()).T.reshape(-1, *self.weight.shape[1:])
@@ -53,7 +53,7 @@ class ShiftingNorm(nn.BatchNorm2d):
 
 
 class Scale(nn.Module):
-    """Times a constant."""
+    """Multiplies by a constant."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Scale(nn.Module):
 
 
 class Airbench(nn.Sequential):
-    """Its stages in a row; the first one looks at a batch before the first step."""
+    """The stages in a row; the first one is initialized from a batch before the first step."""
 
     def init_from_data(self, images: Tensor) -> None:
         self.get_submodule("whiten").init_from_data(images)  # type: ignore[operator]

@@ -15,7 +15,7 @@ from dltips.errors import ConfigError
 from dltips.nets.blocks import Activation, classifier, model, stage
 from dltips.nets.spectrogram import LogMel
 
-MELS, SAMPLE_RATE = 40, 8000  # of a waveform, if no numbers are given
+MELS, SAMPLE_RATE = 40, 8000  # of a waveform, by default
 
 
 @model
@@ -41,7 +41,7 @@ def audio_cnn(
 ) -> nn.Module:
     """A VGG-style net on log-mel spectrograms, which it makes itself of waveforms; global pooling, a linear head.
 
-    Input: spectrograms (1, M, frames), or waveforms (1, T), for which mels and sample_rate are. Errors: ConfigError.
+    Input: spectrograms (1, M, frames), or waveforms (1, T), for which mels and sample_rate are. Raises ConfigError.
     """
     stages, (channels, *sides) = listening("audio_cnn", input_shape, mels, sample_rate)
     if min(sides) < 2 ** len(widths):
@@ -55,16 +55,16 @@ def audio_cnn(
         channels = width
     stages.update(classifier(channels, sides, num_classes, activation, "global", ()))
     net = nn.Sequential(stages)
-    # the loop sees to it for images, not for waveforms: 45 ms a step of 64 clips instead of 72
+    # the loop does this for images, not for waveforms: 45 ms a step of 64 clips instead of 72
     return net.to(memory_format=torch.channels_last) if len(input_shape) == 2 else net
 
 
 def listening(
     name: str, input_shape: Sequence[int], mels: int | None, sample_rate: int | None
 ) -> tuple[OrderedDict[str, nn.Module], tuple[int, int, int]]:
-    """The first stage of a net for sound, a LogMel for waveforms and else none, and the shape that follows.
+    """Returns the first stage of a net for sound, a LogMel for waveforms, and the shape that follows.
 
-    Errors: ConfigError for vectors, and for knobs of the LogMel where there is none.
+    Raises ConfigError for vectors, and for knobs of the LogMel without one.
     """
     shape = tuple(input_shape)
     if len(shape) == 3:

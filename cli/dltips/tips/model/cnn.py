@@ -81,7 +81,7 @@ def cnn(
 
 
 def _check_order(norm: str, pool: str) -> None:
-    """Where the activation behind the pool would make another net. Errors: ConfigError."""
+    """Raises ConfigError if an activation after the pool would change the outputs."""
     if pool != "max2":
         reason = "there is no pool" if pool == "none" else "the mean of activations is not the activation of the mean"
         raise ConfigError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 REMEDY = "; it has its own, unless model.swap=true puts the chosen ones in their place"
 
-# the classes of timm and torch that a chosen activation can take the place of; a gate (a sigmoid) is none
+# classes of timm and torch that a chosen activation can replace; a gate (a sigmoid) is not one
 ACTIVATIONS = (
     *("relu", "relu6", "leakyrelu", "prelu", "elu", "celu", "selu", "gelu", "gelutanh", "quickgelu", "silu", "swish"),
     *("mish", "hardswish", "hardswishme"),
@@ -77,7 +77,7 @@ def _import_timm() -> ModuleType:
 
 
 def _create(timm: ModuleType, architecture: str, settings: dict[str, Any], input_shape: tuple[int, ...]) -> nn.Module:
-    """The net, after it has taken an image of this size. Errors: ConfigError."""
+    """Returns the net, after a forward pass of an image of this size. Raises ConfigError."""
     try:
         net: nn.Module = timm.create_model(architecture, **settings)
         with torch.inference_mode():
@@ -88,7 +88,7 @@ def _create(timm: ModuleType, architecture: str, settings: dict[str, Any], input
             raise
         raise ConfigError(f"model.{refused[0]}: {architecture} has no such setting; leave it out") from error
     except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
-        if "memory" in str(error):  # whoever calls says so
+        if "memory" in str(error):  # the caller reports that
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         size = "x".join(str(side) for side in input_shape[1:])
@@ -99,7 +99,7 @@ def _create(timm: ModuleType, architecture: str, settings: dict[str, Any], input
 
 
 def _swap(net: nn.Module, architecture: str, activation: Activation) -> None:
-    """Put the chosen activation wherever the net has one of its own. Errors: ConfigError if it has none as a module."""
+    """Replaces the net's own activations by the chosen one. Raises ConfigError if it has none as a module."""
     found = [
         (parent, name)
         for parent in net.modules()

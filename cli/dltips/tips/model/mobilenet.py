@@ -20,7 +20,7 @@ FIRST, LAST = 32, 1280
 
 
 def _torchvision() -> Iterator[tuple[str, str]]:
-    """Its names are numbers: the blocks' of all stages together, and in a block the place of each layer."""
+    """Yields torchvision's names, which are numbers: of the blocks over all stages, and of the layers in a block."""
     yield r"^features\.0\.0\.", "stem.layer."
     yield r"^features\.0\.1\.", "stem.norm."
     number = 1
@@ -109,7 +109,7 @@ def _inverted(
     padding: str,
     activation: Activation,
 ) -> nn.Module:
-    """Expand, depthwise, project; the input is added where the shape stays."""
+    """Returns the block: expand, depthwise, project; the input is added if the shape stays."""
     inner = channels * expansion
     body: OrderedDict[str, nn.Module] = OrderedDict()
     if expansion > 1:
@@ -123,7 +123,7 @@ def _inverted(
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution to ceil(side / stride) pixels a side, an odd zero behind: TensorFlow's padding SAME."""
+    """A convolution to ceil(side / stride) pixels a side, an odd zero at the end: TensorFlow's padding SAME."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         pads: list[int] = []
@@ -135,7 +135,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def _spatial(channels: int, outer: int, stride: int, apart: int, norm: str, padding: str) -> nn.Conv2d:
-    """A 3x3 convolution of so many groups of channels; at stride 1 the two paddings are one."""
+    """Returns a 3x3 convolution of so many groups of channels; at stride 1 both paddings are equal."""
     bias = norm == "none"  # a bias before a norm would be subtracted again
     if padding == "same" and stride > 1:
         return SameConv2d(channels, outer, 3, stride=stride, groups=apart, bias=bias)
@@ -143,6 +143,6 @@ def _spatial(channels: int, outer: int, stride: int, apart: int, norm: str, padd
 
 
 def _multiple_of_8(channels: float) -> int:
-    """The nearest one, but at least 8 and not below nine tenths, as the authors' code has it."""
+    """Returns the nearest multiple, but at least 8 and not below nine tenths, as in the authors' code."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8

@@ -18,7 +18,7 @@ Output = Literal["last", "mean"]
 
 
 class Steps(nn.Module):
-    """(N, C, H, W) -> (N, W, C H), a step per column, or (N, H, C W), a step per row; (N, F) as (N, 1, 1, F)."""
+    """Reads (N, C, H, W) as (N, W, C H), a step per column, or (N, H, C W), a step per row; (N, F) as (N, 1, 1, F)."""
 
     def __init__(self, axis: Axis) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class Steps(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """(N, steps, features) -> (N, D): the output after the last step, or its mean over all steps.
+    """Reduces (N, steps, features) to (N, D): the output after the last step, or the mean over all steps.
 
-    Of a layer that also reads backwards, the last step of that direction is the first one.
+    The last step of a layer's backward direction is the first one.
     """
 
     def __init__(self, layer: nn.LSTM | nn.GRU, output: Output) -> None:
@@ -56,7 +56,7 @@ class Recurrent(nn.Module):
 
 
 class RecurrentNet(nn.Sequential):
-    """Its stages in a row. The gates are sigmoid and tanh: the activation is for hidden layers of the head alone."""
+    """The stages in a row. The gates are sigmoid and tanh: the activation is only for hidden layers of the head."""
 
     keeps: Sequence[str] = ()
     remedy = "; set model.head_widths=[64] for a hidden layer that takes one"
@@ -86,7 +86,7 @@ def lstm(
 ) -> nn.Module:
     """Long short-term memory over the frames of a sound, the columns or rows of an image, the features of a vector.
 
-    Waveforms (1, T) become log-mel spectrograms first, by mels and sample_rate. Errors: ConfigError.
+    Waveforms (1, T) become log-mel spectrograms first, by mels and sample_rate. Raises ConfigError.
     """
     stages, features = _reading("lstm", input_shape, steps, mels, sample_rate)
     layer = nn.LSTM(features, width, layers, batch_first=True, bidirectional=bidirectional)
@@ -119,7 +119,7 @@ def gru(
 ) -> nn.Module:
     """Gated recurrent units over the frames of a sound, the columns or rows of an image, the features of a vector.
 
-    Waveforms (1, T) become log-mel spectrograms first, by mels and sample_rate. Errors: ConfigError.
+    Waveforms (1, T) become log-mel spectrograms first, by mels and sample_rate. Raises ConfigError.
     """
     stages, features = _reading("gru", input_shape, steps, mels, sample_rate)
     layer = nn.GRU(features, width, layers, batch_first=True, bidirectional=bidirectional)
@@ -129,7 +129,7 @@ def gru(
 def _reading(
     name: str, input_shape: Sequence[int], axis: Axis, mels: int | None, sample_rate: int | None
 ) -> tuple[dict[str, nn.Module], int]:
-    """The stages in front of the recurrent one, and the features per step."""
+    """Returns the stages before the recurrent one, and the features per step."""
     shape = (1, 1, *input_shape) if len(input_shape) == 1 else tuple(input_shape)
     stages, (channels, height, width) = listening(name, shape, mels, sample_rate)
     stages["steps"] = Steps(axis)

@@ -32,7 +32,7 @@ IMAGENET = {
     152: ((3, 8, 36, 3), True),
 }
 EXPANSION = 4  # of a bottleneck's last convolution
-# of torchvision, and of the many that took over its names; the shortcut and the head of one or the other
+# torchvision's names, which many others took over; their shortcuts and heads differ
 RENAMES = (
     (r"^conv1\.", "stem.layer."),
     (r"^bn1\.", "stem.norm."),
@@ -120,7 +120,7 @@ def resnet(
 def _body(
     channels: int, inner: int, outer: int, stride: int, norm: str, groups: int | None, activation: Activation
 ) -> nn.Sequential:
-    """Two 3x3 convolutions, or a bottleneck; the last one's activation comes after the sum."""
+    """Returns two 3x3 convolutions, or a bottleneck; the last one's activation comes after the sum."""
     # (width, kernel size, stride); a bottleneck shrinks in its 3x3, as torchvision's does, where no pixel is skipped
     plan = [(inner, 3, stride), (outer, 3, 1)]
     if outer != inner:

@@ -22,7 +22,7 @@ VERSIONS = {1.0: ((3, 4, 1), 96, 7), 1.1: ((2, 2, 4), 64, 3)}
 
 
 def _torchvision(version: float) -> Iterator[tuple[str, str]]:
-    """Its names are numbers: the places of all layers, pools and activations counted too."""
+    """Yields torchvision's names, which are numbers: all layers, pools and activations are counted."""
     yield r"^features\.0\.", "stem.layer."
     place = 3
     for number, fires in enumerate(VERSIONS[version][0], 1):
@@ -82,7 +82,7 @@ def squeezenet(
         raise ConfigError(f"model.version: {version:g} is neither 1.0 nor 1.1; write model.version=1.1")
     counts, first, kernel_size = VERSIONS[version]
     side = min(input_shape[1:])
-    least = 14 + kernel_size if stem == "imagenet" else 5  # 8 pixels behind the first convolution
+    least = 14 + kernel_size if stem == "imagenet" else 5  # 8 pixels after the first convolution
     if side < least:
         remedy = "write model.stem=cifar" if stem == "imagenet" and side >= 5 else f"write data.image_size={least}"
         raise ConfigError(f"model.stem: {stem} shrinks {side} pixels to nothing; {remedy}")
@@ -118,7 +118,7 @@ def _pool() -> nn.Module:
 def _fire(
     channels: int, squeezed: int, expanded: int, norm: str, groups: int | None, activation: Activation
 ) -> nn.Sequential:
-    """Squeeze to few channels, expand by 1x1 and 3x3 convolutions side by side."""
+    """Returns the fire module: squeeze to few channels, expand by 1x1 and 3x3 convolutions side by side."""
     branches: OrderedDict[str, nn.Module] = OrderedDict(
         pointwise=convolution(squeezed, expanded, 1, norm, groups, activation()),
         spatial=convolution(squeezed, expanded, 3, norm, groups, activation()),

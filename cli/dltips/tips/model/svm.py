@@ -1,4 +1,4 @@
-"""A support vector machine: the simpler model that a net has to beat."""
+"""A support vector machine: the simpler model that a net should beat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dltips.nets.blocks import Activation, model
 
 
 class KernelMachine(nn.Module):
-    """What is left of fitted machines, one per class against the rest; (N, ...) to (N, K) decision values.
+    """The result of fitted machines, one per class against the rest; (N, ...) to (N, K) decision values.
 
     The values are multiplied by a temperature, the only thing that epochs train: it makes them log-probabilities.
     """
@@ -35,7 +35,7 @@ class KernelMachine(nn.Module):
         self.register_buffer("gamma", torch.zeros(()))
 
     def fit_against_the_rest(self, inputs: Tensor, targets: Tensor, C: float, gamma: float | str) -> None:
-        """(N, ...) inputs and their (N,) classes. `gamma` may be "scale": 1 / (features * variance)."""
+        """Fits to (N, ...) inputs and their (N,) classes. `gamma` may be "scale": 1 / (features * variance)."""
         from sklearn.svm import SVC
 
         samples = inputs.flatten(1).double().numpy()
@@ -46,7 +46,7 @@ class KernelMachine(nn.Module):
         intercepts = torch.zeros(classes, dtype=torch.float64)
         for index in range(classes):
             mine = targets.numpy() == index
-            if mine.all() or not mine.any():  # nothing to tell apart
+            if mine.all() or not mine.any():  # nothing to separate
                 intercepts[index] = 1.0 if mine.all() else -1.0
                 continue
             machine = SVC(kernel=self.kernel, C=C, gamma=gamma).fit(samples, mine)
@@ -59,7 +59,7 @@ class KernelMachine(nn.Module):
         self.gamma = torch.tensor(gamma, dtype=torch.float32)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # half the digits would not tell near vectors apart
+        # half the digits would not separate near vectors
         with torch.autocast(inputs.device.type, enabled=False):
             samples = inputs.flatten(1).float()
             products = samples @ self.vectors.T
@@ -71,11 +71,11 @@ class KernelMachine(nn.Module):
 
     @property
     def flops_per_sample(self) -> int:
-        """Of one sample's forward pass: two per multiply-add."""
+        """FLOPs of one sample's forward pass: two per multiply-add."""
         return 2 * (self.vectors.numel() + self.coefficients.numel())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """As many support vectors as the saved machine has: their number depends on the data."""
+        """Allocates as many support vectors as the saved machine has: their number depends on the data."""
         vectors, coefficients = (state_dict.get(prefix + name) for name in ("vectors", "coefficients"))
         if isinstance(vectors, Tensor) and isinstance(coefficients, Tensor):
             if vectors.shape[1:] == self.vectors.shape[1:]:
@@ -96,7 +96,7 @@ class SupportVectorMachine(KernelMachine):
         self.C, self.gamma_setting = C, gamma
 
     def fit(self, inputs: Tensor, targets: Tensor) -> None:
-        """(N, ...) preprocessed inputs and their (N,) classes."""
+        """Fits to (N, ...) preprocessed inputs and their (N,) classes."""
         self.fit_against_the_rest(inputs, targets, self.C, self.gamma_setting)
 
 

@@ -23,7 +23,7 @@ REDUCTION = 2 ** len(WIDTHS)
 
 
 def _torchvision(function: Function) -> Function:
-    """Its names, of eight nets: the dense layers are ours with head=dense, head_widths=[4096,4096] at 224x224."""
+    """Returns torchvision's names, of eight nets; its dense layers are head=dense, head_widths=[4096,4096] at 224."""
     for depth in DEPTHS:
         for norm in ("none", "batch"):
             settings = {"model.depth": depth, "model.norm": norm, "activation": "relu"}
@@ -32,7 +32,7 @@ def _torchvision(function: Function) -> Function:
 
 
 def _renames(depth: int, norm: str) -> Iterator[tuple[str, str]]:
-    """The names are numbers: the places of all layers, pools and activations counted too."""
+    """Yields torchvision's names, which are numbers: all layers, pools and activations are counted."""
     place = 0
     for number, convolutions in enumerate(DEPTHS[depth], 1):
         for index in range(1, convolutions + 1):

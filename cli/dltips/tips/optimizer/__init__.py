@@ -1,4 +1,4 @@
-"""Optimizers: `(net, *, knobs) -> Rule`: short update rules on flat buffers, held to torch.optim in the tests.
+"""Optimizers: `(net, *, knobs) -> Optimizer`: short update rules on flat buffers, held to torch.optim in the tests.
 
 Constructing any torch.optim.Optimizer imports torch._dynamo, about two seconds; only `torch` does.
 """

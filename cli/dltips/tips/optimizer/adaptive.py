@@ -46,7 +46,7 @@ def adapt(
     betas: tuple[float, float],
     epsilon: float,
 ) -> None:
-    """Adam's step number `steps`, counted from 1, on flat tensors; all but the gradients are changed in place."""
+    """Applies Adam's step number `steps`, counted from 1, to flat tensors; changes all but the gradients in place."""
     first, second = betas
     mean.lerp_(gradients, 1 - first)
     square.mul_(second).addcmul_(gradients, gradients, value=1 - second)

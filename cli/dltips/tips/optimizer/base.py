@@ -1,4 +1,4 @@
-"""What optimizers share: the rule, the knobs that all of them have, rates layer by layer."""
+"""What optimizers share: the state, the common knobs, rates layer by layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ optimizer = family("optimizer")
 
 @dataclass
 class Optimizer:
-    """An optimizer at work: `step(learning_rate)` updates the net; `state` goes to the checkpoint."""
+    """An optimizer's state and step: `step(learning_rate)` updates the net; `state` goes to the checkpoint."""
 
     learning_rate: float
     step: Callable[[float], None]
@@ -28,7 +28,7 @@ class Optimizer:
 @optimizer.common
 @dataclass(frozen=True, kw_only=True)
 class OptimizerKnobs:
-    """The knobs that every optimizer has: how a batch's gradients are reduced, and rates layer by layer."""
+    """The knobs that every optimizer has: the reduction of a batch's gradients, and rates layer by layer."""
 
     reduction: Literal["mean", "sum"]
     rates: dict[str, Any]
@@ -41,15 +41,15 @@ def with_rates(
     stages: Mapping[str, float] | None = None,
     later: Sequence[str] = (),
 ) -> Optimizer:
-    """The rule with its step times a factor per parameter: `{head: 10, stage1: 0.1, bias: 2}`.
+    """Returns the optimizer with a factor per parameter on its steps: `{head: 10, stage1: 0.1, bias: 2}`.
 
     A key is a stage, a layer, a parameter, or `bias` for all biases; the longest name that fits a parameter decides,
     `bias` before all. `{stage1: {conv1: 2}}` is `{stage1.conv1: 2}`, as the command line writes it. 0 freezes. Exact
-    for every rule whose step is proportional to the rate, as all are but torch's Rprop. Errors: ConfigError for a name
+    for every rule whose step is proportional to the rate, as all are but torch's Rprop. Raises ConfigError for a name
     that fits nothing.
 
     `stages` are factors by parameter, of a fine-tuning strategy, which the others multiply; `later` are names of
-    parameters that rest now and train later.
+    parameters that are frozen now and train later.
     """
     stages = stages or {}
     if not rates and all(factor == 1 for factor in stages.values()):
@@ -101,18 +101,18 @@ def descend(net: FlatModel, direction: Tensor, rate: float) -> None:
 
 
 def buffers(net: FlatModel, count: int) -> list[Tensor]:
-    """So many flat tensors of zeros."""
+    """Returns so many flat tensors of zeros."""
     return [torch.zeros_like(net.parameters) for _ in range(count)]
 
 
 def check_nesterov(nesterov: bool, momentum: float) -> None:
-    """Errors: ConfigError."""
+    """Raises ConfigError for nesterov without momentum."""
     if nesterov and momentum == 0:
         raise ConfigError("optimizer.nesterov: true needs a momentum; set optimizer.momentum=0.9")
 
 
 def two_below_one(key: str, values: tuple[float, ...]) -> tuple[float, float]:
-    """Errors: ConfigError."""
+    """Raises ConfigError unless both numbers are below 1."""
     if len(values) != 2 or max(values) >= 1:
         raise ConfigError(f"{key}: {list(values)} is not two numbers below 1")
     return values[0], values[1]

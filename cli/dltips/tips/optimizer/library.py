@@ -45,10 +45,11 @@ def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, An
     try:
         worker = known[cls]([parameter], lr=lr, **options)  # type: ignore[call-arg]
         initial = copy.deepcopy(worker.state[parameter])
-        # torch.optim makes its state in the first step; one with no gradient and no rate gives it a fixed place
+        # torch.optim makes its state in the first step; a step without gradient and rate makes it early, at a fixed
+        # place
         worker.param_groups[0]["lr"] = 0.0
         worker.step()
-    except Exception as error:  # each class complains in its own way, some only in the first step
+    except Exception as error:  # each class raises errors of its own, some only in the first step
         raise ConfigError(f"optimizer.options: {cls} refuses them: {' '.join(str(error).split())}") from error
     net.parameters.copy_(kept)
     state = {name: value for name, value in worker.state[parameter].items() if isinstance(value, Tensor)}
@@ -58,7 +59,7 @@ def torch_class(net: FlatModel, *, cls: str, lr: Positive, options: dict[str, An
         worker.param_groups[0]["lr"] = rate
         first = count == 0
         if first:
-            # not all of them start at zero (NAdam's product, Rprop's rates): the first step makes its own again
+            # some do not start at zero (NAdam's product, Rprop's rates): the first step restores the initial state
             worker.state[parameter] = copy.deepcopy(initial)
         worker.step()
         if first:

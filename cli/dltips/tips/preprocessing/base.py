@@ -1,4 +1,4 @@
-"""What a preprocessing is made of: steps that a checkpoint can hold."""
+"""The steps of a preprocessing, which a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ preprocessing = family("preprocessing")
 
 
 class Step(nn.Module):
-    """One fitted step: made from tensors alone, its buffers, by which a checkpoint saves it and makes it again."""
+    """One fitted step, made from its buffers alone, so that a checkpoint can save and restore it."""
 
     kinds: ClassVar[dict[str, type[Step]]] = {}
 
@@ -29,7 +29,7 @@ class Step(nn.Module):
 
 
 class Fill(Step):
-    """What is missing (NaN) becomes `value`: the mean of the training split, per feature."""
+    """Replaces missing values (NaN) by `value`: the training split's mean, per feature."""
 
     value: Tensor
 
@@ -41,7 +41,7 @@ Saved = list[tuple[str, dict[str, Tensor]]]
 
 
 def save(module: nn.Module) -> Saved:
-    """The steps of a fitted preprocessing, one or an nn.Sequential of them, as plain tensors."""
+    """Returns the steps of a fitted preprocessing, one or an nn.Sequential of them, as plain tensors."""
     steps = list(module) if isinstance(module, nn.Sequential) else [module]
     for step in steps:
         if not isinstance(step, Step):
@@ -53,7 +53,7 @@ def save(module: nn.Module) -> Saved:
 
 
 def restore(saved: Saved) -> nn.Module:
-    """The preprocessing that was saved. Errors: ConfigError for a step that is not known, or lacks tensors."""
+    """Returns the saved preprocessing. Raises ConfigError for an unknown step, or missing tensors."""
     for kind, _ in saved:
         if kind not in Step.kinds:
             raise ConfigError(f"preprocessing: the checkpoint has a step {kind!r}{suggest(kind, Step.kinds)}")

@@ -65,7 +65,7 @@ def standardize(train_inputs: Tensor, *, epsilon: Positive) -> nn.Module:
     say, would else become 1 / epsilon.
     """
     mean, variance = mean_and_variance(train_inputs)
-    # what rounding makes of a constant: a relative error of a double's last digit
+    # the rounding of a constant: a relative error of a double's last digit
     varies = variance > (1e-12 * mean).square()
     return Affine(shift=mean, scale=torch.where(varies, variance.sqrt() + epsilon, 1.0))
 
@@ -151,14 +151,14 @@ def _or_one(scale: Tensor) -> Tensor:
 
 
 def _extremes(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value per channel or feature, uint8 as [0, 1]; in the bits that a batch will have."""
+    """Returns the smallest and largest value per channel or feature, uint8 as [0, 1], in the bits of a batch."""
     low, high = (each(inputs, [0, *range(2, inputs.dim())]).float() for each in (torch.amin, torch.amax))
     factor = LEVELS - 1 if inputs.dtype == torch.uint8 else 1
     return (low / factor).reshape(_broadcast(inputs)), (high / factor).reshape(_broadcast(inputs))
 
 
 def _histogram(images: Tensor, chunk: int = 1024) -> Tensor:
-    """How often each level occurs, per channel: (C, 256), exact."""
+    """Returns how often each level occurs, per channel: (C, 256), exact."""
     counts = torch.zeros(images.shape[1], LEVELS, dtype=torch.int64)
     for start in range(0, len(images), chunk):
         for channel, values in enumerate(images[start : start + chunk].transpose(0, 1)):
@@ -167,7 +167,7 @@ def _histogram(images: Tensor, chunk: int = 1024) -> Tensor:
 
 
 def _percentile(counts: Tensor, percent: float) -> Tensor:
-    """Of what a histogram has counted, with linear interpolation between neighbours, as numpy.percentile: (C,)."""
+    """Returns a percentile of a histogram's values, interpolated linearly as numpy.percentile does: (C,)."""
     cumulated = counts.cumsum(1)
     place = (int(cumulated[0, -1]) - 1) * percent / 100
     ranks = [torch.full((len(counts), 1), int(place) + step).clamp(max=int(cumulated[0, -1]) - 1) for step in (0, 1)]
@@ -176,13 +176,13 @@ def _percentile(counts: Tensor, percent: float) -> Tensor:
 
 
 def mean_and_variance(inputs: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
-    """Per channel (N, C, H, W) or feature (N, F), in double precision, uint8 as [0, 1]; shaped to broadcast."""
+    """Returns both per channel (N, C, H, W) or feature (N, F), as doubles, uint8 as [0, 1]; shaped to broadcast."""
     dims = [0, *range(2, inputs.dim())]
     shape = (inputs.shape[1],) + (1,) * (inputs.dim() - 2)
     count = inputs.numel() // inputs.shape[1]
     parts = [inputs[start : start + chunk] for start in range(0, len(inputs), chunk)]
     if inputs.dtype == torch.uint8:
-        # exact: whole numbers, counted per channel; a double holds every sum
+        # exact: integers, counted per channel; a double holds every sum
         total = torch.stack([part.sum(dims, dtype=torch.int64) for part in parts]).sum(0).double()
         squares = torch.stack([part.float().square_().sum(dims, dtype=torch.float64) for part in parts]).sum(0)
         mean = total / count / 255

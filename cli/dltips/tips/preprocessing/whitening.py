@@ -1,4 +1,4 @@
-"""Whitening: features without correlation and of one variance."""
+"""Whitens: makes features uncorrelated, with equal variance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = 512  # features
 
 
 class Whiten(Step):
-    """matrix @ (inputs - mean), each sample flattened to a vector and given back in its shape."""
+    """Computes matrix @ (inputs - mean), each sample flattened to a vector and returned in its shape."""
 
     mean: Tensor  # (D,)
     matrix: Tensor  # (D, D)
@@ -55,7 +55,7 @@ def pca_whiten(train_inputs: Tensor, *, epsilon: Positive) -> nn.Module:
     """Centre, rotate to the principal components, divide by sqrt(S + epsilon): no correlation, variance 1.
 
     Over all pixels and channels of an image, all features of a vector; the output has the input's shape, the largest
-    component first. A direction in which nothing varies becomes 0. Errors: ConfigError for more than 4,096 features.
+    component first. A direction in which nothing varies becomes 0. Raises ConfigError for more than 4,096 features.
     """
     mean, vectors, scales = _principal("pca_whiten", train_inputs, epsilon)
     return Whiten(mean=mean, matrix=(vectors * scales).T)
@@ -82,7 +82,7 @@ def zca_whiten(train_inputs: Tensor, *, epsilon: Positive) -> nn.Module:
 
 
 def _principal(name: str, inputs: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), eigenvectors of the covariance as columns (D, D), 1 / sqrt(eigenvalue + epsilon) (D,)."""
+    """Returns mean (D,), eigenvectors of the covariance as columns (D, D), and 1 / sqrt(eigenvalue + epsilon) (D,)."""
     features = math.prod(inputs.shape[1:])
     if features > LARGEST:
         raise ConfigError(
@@ -92,13 +92,13 @@ def _principal(name: str, inputs: Tensor, epsilon: float) -> tuple[Tensor, Tenso
         )
     mean, covariance = mean_and_covariance(inputs)
     values, vectors = (each.flip(-1) for each in torch.linalg.eigh(covariance))  # largest first
-    # an eigenvector's sign is the solver's whim: let its largest entry be positive
+    # an eigenvector's sign is arbitrary: its largest entry is made positive
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return mean, vectors * largest.sign(), (values.clamp(min=0) + epsilon).rsqrt()
 
 
 def mean_and_covariance(inputs: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Over flattened samples, in double precision, uint8 as [0, 1]: (D,) and (D, D)."""
+    """Returns (D,) and (D, D) over flattened samples, as doubles, uint8 as [0, 1]."""
     flat = inputs.flatten(1)
     parts = [flat[start : start + chunk] for start in range(0, len(flat), chunk)]
     # images: 1,024 products of at most 128 * 128 make at most 2^24, which single precision adds without rounding

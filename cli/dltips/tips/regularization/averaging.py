@@ -12,10 +12,10 @@ from dltips.tips.regularization.base import Regularization, regularization
 
 
 class Average(Regularization):
-    """A running average of the weights and of batch norm's statistics, which takes the net's place in validations."""
+    """A running average of the weights and of batch norm's statistics, which replaces the net's in validations."""
 
     def mix_in(self, net: FlatModel, share: float) -> None:
-        """average += share * (net - average); the first call begins with the net."""
+        """Computes average += share * (net - average); the first call copies the net."""
         if "parameters" not in self.state:
             self.state["parameters"] = net.parameters.clone()
             self.state |= {name: buffer.clone() for name, buffer in self._buffers(net)}
@@ -25,7 +25,7 @@ class Average(Regularization):
             self.state[name].lerp_(buffer, share)
 
     def swap(self, net: FlatModel) -> None:
-        """Exchange the average with the net's own values; a second call exchanges them back."""
+        """Exchanges the average with the net's own values; a second call exchanges them back."""
         if "parameters" in self.state:
             _exchange(self.state["parameters"], net.parameters)
             for name, buffer in self._buffers(net):
@@ -98,7 +98,7 @@ class StochasticWeightAveraging(Average):
         self.is_given = start is not None
 
     def plan(self, epochs: int) -> None:
-        """Errors: ConfigError."""
+        """Raises ConfigError for a start after the last epoch."""
         if not self.is_given:
             self.start = max(1, epochs * 3 // 4)
         if 0 < epochs < self.start:

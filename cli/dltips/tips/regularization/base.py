@@ -16,7 +16,7 @@ Criterion = Callable[..., Tensor]  # (outputs (N, K), targets (N,) or shares (N,
 
 
 class Regularization:
-    """What every regularization has: tensors and numbers to be saved with the checkpoint."""
+    """The base of every regularization: tensors and numbers saved with the checkpoint."""
 
     state: dict[str, Any]
 
@@ -24,7 +24,7 @@ class Regularization:
         self.state = {}
 
     def thaw(self) -> None:
-        """More parameters train from now on: what was kept for each of them has to begin anew."""
+        """Resets the state kept per parameter: other parameters train from now on."""
 
 
 @regularization.named("none")

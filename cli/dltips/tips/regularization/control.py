@@ -1,4 +1,4 @@
-"""What watches over the training: the size of a step, and when to stop."""
+"""Controls the training: the size of a step, and early stopping."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EarlyStopping(Regularization):
         self.state = self.progress.state
 
     def thaw(self) -> None:
-        self.state["waited"] = 0  # what trains from now on deserves patience of its own
+        self.state["waited"] = 0  # newly trained parameters get the full patience
 
     def after_epoch(self, metrics: Mapping[str, float]) -> bool:
         return self.progress.epochs_without(metrics) >= self.patience

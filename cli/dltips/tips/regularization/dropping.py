@@ -1,4 +1,4 @@
-"""Parts of the net that are left out at random while training."""
+"""Drops parts of the net at random in training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Dropout(Regularization):
         self.min_units = min_units
 
     def prepare(self, model: nn.Module) -> None:
-        """Errors: ConfigError."""
+        """Adds the layers. Raises ConfigError if no layer is large enough."""
         layers = _hidden(model)
         if not layers:
             raise ConfigError(
@@ -71,7 +71,7 @@ class Dropout2d(Regularization):
         self.min_units = min_units
 
     def prepare(self, model: nn.Module) -> None:
-        """Errors: ConfigError."""
+        """Adds the layers. Raises ConfigError if no layer is large enough."""
         layers = [(name, layer) for name, layer in _hidden(model) if not isinstance(layer, nn.Linear)]
         if not layers:
             raise ConfigError(
@@ -105,7 +105,7 @@ class StochasticDepth(Regularization):
         self.p = p
 
     def prepare(self, model: nn.Module) -> None:
-        """Errors: ConfigError."""
+        """Sets the blocks' probabilities. Raises ConfigError for a net without residual blocks."""
         blocks = [module for module in model.modules() if isinstance(module, Residual)]
         if not blocks:
             raise ConfigError(
@@ -117,7 +117,7 @@ class StochasticDepth(Regularization):
 
 
 def _hidden(model: nn.Module) -> Layers:
-    """All weighted layers but the head, and but those of shortcuts, through which all must pass."""
+    """Returns all weighted layers except the head and shortcuts, which everything must pass."""
     return [(name, layer) for name, layer in weighted_layers(model)[:-1] if "shortcut" not in name.split(".")]
 
 
@@ -132,7 +132,7 @@ def _large(name: str, layers: Layers, min_units: int) -> Layers:
 
 
 def _place(model: nn.Module, layers: Layers, name: str, make: Callable[[nn.Module], nn.Module]) -> None:
-    """A new module at the end of each layer's block; behind the activation, also where that stands behind a pool."""
+    """Inserts a new module at the end of each layer's block, after the activation, even if a pool comes before that."""
     for path, layer in layers:
         block = path.rpartition(".")[0]
         stage = block.rpartition(".")[0]

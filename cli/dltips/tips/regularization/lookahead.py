@@ -1,4 +1,4 @@
-"""Slow weights that the fast ones return to."""
+"""Keeps slow weights, to which the fast ones return."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lookahead(Regularization):
         self.alpha = alpha
 
     def on_gradient(self, net: FlatModel) -> None:
-        if not self.state:  # before the first update: where the training starts
+        if not self.state:  # before the first update: the initial weights
             self.state |= {"slow": net.parameters.clone(), "count": 0}
 
     def thaw(self) -> None:

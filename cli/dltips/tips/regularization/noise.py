@@ -1,4 +1,4 @@
-"""Noise in the targets and in the gradient."""
+"""Adds noise to the targets or the gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dltips.catalog.registry import Fraction, NonNegative, Positive
 from dltips.nets.flat import FlatModel
 from dltips.tips.regularization.base import Criterion, Regularization, regularization
 
-SALT = 0x6E6F697365  # what else is drawn from the epoch's seed must not be drawn again
+SALT = 0x6E6F697365  # separates this stream from others with the epoch's seed
 
 
 @regularization.named("label_smoothing")
@@ -65,10 +65,10 @@ class GradientNoise(Regularization):
 
     def on_gradient(self, net: FlatModel) -> None:
         if self.mask is None or self.generator is None:
-            self.mask = net.decay_mask(spare=False)  # what got no gradient gets no noise either
+            self.mask = net.decay_mask(spare=False)  # parameters without a gradient get no noise either
             self.generator = torch.Generator(net.gradients.device)
         if not self.state:
-            # torch's global stream has the run's seed; it is not drawn from, so that dropout stays as it is
+            # torch's global stream has the run's seed; it is not used, so that dropout's draws stay the same
             self.state["generator"] = self.generator.manual_seed(torch.initial_seed() ^ SALT).get_state()
             self.state["step"] = 0
         self.generator.set_state(self.state["generator"].cpu())

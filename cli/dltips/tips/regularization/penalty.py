@@ -13,7 +13,7 @@ from dltips.tips.regularization.base import Regularization, regularization
 
 
 class Penalty(Regularization):
-    """Something added to the objective, by its gradient; norms, biases and what got no gradient are spared."""
+    """A term of the objective, added by its gradient; norms, biases and parameters without a gradient are spared."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Penalty(Regularization):
         self.mask = None
 
     def slope(self, parameters: Tensor) -> Tensor:
-        """The gradient for strength 1."""
+        """Returns the gradient for strength 1."""
         raise NotImplementedError
 
     def on_gradient(self, net: FlatModel) -> None:
@@ -165,7 +165,7 @@ class MaxNorm(Regularization):
         self.views: list[Tensor] | None = None
 
     def prepare(self, model: nn.Module) -> None:
-        """Errors: ConfigError."""
+        """Collects the weights. Raises ConfigError without any."""
         if not any(parameter.dim() >= 2 and parameter.requires_grad for parameter in model.parameters()):
             raise _nothing_to_bind()
 

@@ -1,1 +1,1 @@
-"""Starting from a trained net: its weights, the plan of what trains when, features that are computed once."""
+"""Starts from a trained net: its weights, the plan of training phases, features that are computed once."""

@@ -1,4 +1,4 @@
-"""The loop's inputs where fine-tuning computes features once: what lies in front of the head, for the head alone."""
+"""Caches features for fine-tuning: computes the outputs of the frozen body once, as inputs of the head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dltips.train.loop import Autocast, TrainingInputs, evaluation_batch
 
 
 def body_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """What comes before the net's head, and the head as a net of its own. Errors: ConfigError."""
+    """Returns the part before the net's head, and the head as a net of its own. Raises ConfigError."""
     body, head = stages.cut(model)
     if not isinstance(head, nn.Sequential):
         head = nn.Sequential(OrderedDict(head=head))
@@ -32,7 +32,7 @@ def body_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 def training_inputs(
     config: Config, model: nn.Module, data: Data, plan: FinetunePlan, autocast: Autocast, probe: Tensor
 ) -> TrainingInputs:
-    """The samples for the whole net; or, where a plan has views, what comes before its head for the head alone."""
+    """Returns the samples for the whole net; or, if the plan has views, the body's outputs for the head alone."""
     seed, batch_size = config.settings.seed, config.settings.batch_size
     order = epoch_order(data.common, seed, data.train, len(data.source.classes))
     if not plan.views:
@@ -52,7 +52,7 @@ def training_inputs(
         return order(epoch) + count * drawn
 
     train, val = data.feed(data.train, augmented=True, once=True), data.feed(data.splits.val, once=True)
-    if plan.top is not None and plan.top.features is not None:  # known since the fit
+    if plan.top is not None and plan.top.features is not None:  # already known from the fit
         fitted = plan.top.features
         train_features, val_features = Split(fitted.train, fitted.train_targets), Split(fitted.val, fitted.val_targets)
     else:
@@ -79,9 +79,9 @@ def keep_features(
     generators: Callable[[int], Sequence[torch.Generator]],
     autocast: Autocast,
 ) -> Split:
-    """A feed's samples as the body puts them out, view after view: (views * N, ...). Errors: ConfigError.
+    """Returns the body's outputs for a feed's samples, view after view: (views * N, ...). Raises ConfigError.
 
-    `generators` are the streams of a view's augmentations.
+    `generators` are the random streams of a view's augmentations.
     """
     body.eval()
     kept: Tensor | None = None

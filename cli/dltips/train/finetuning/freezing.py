@@ -1,4 +1,4 @@
-"""Which stages of a net train in which epoch; what rests is in eval mode, without gradients or optimizer state."""
+"""Applies the freezing schedule: frozen stages are in eval mode, without gradients or optimizer state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dltips.tips.finetune import Phase
 
 
 class FreezeSchedule:
-    """A plan's phases, brought to a net. Without phases everything trains, always."""
+    """The phases of a plan, bound to a net. Without phases everything always trains."""
 
     def __init__(self, model: nn.Module, phases: Sequence[Phase], *, freeze_norm: bool) -> None:
         self.model = model
@@ -25,7 +25,7 @@ class FreezeSchedule:
             self.stage_of = {name: stage.name for stage in all_stages for name in stages.tensors_of(model, stage)}
             if freeze_norm:
                 head = all_stages[-1].name
-                self.frozen_norms = [  # those with statistics
+                self.frozen_norms = [  # norm layers with running statistics
                     layer
                     for name, parts in self.modules.items()
                     for part in parts
@@ -34,29 +34,29 @@ class FreezeSchedule:
                 ]
 
     def begins_phase(self, epoch: int) -> bool:
-        """Whether other stages train from this epoch on."""
+        """Returns whether a new phase begins with this epoch."""
         return any(phase.epoch == epoch for phase in self.phases)
 
     def rates(self, epoch: int) -> dict[str, float]:
-        """Parameter -> what its learning rate is multiplied by in this epoch; without those that rest."""
+        """Returns parameter -> factor of its learning rate in this epoch; frozen parameters are left out."""
         phase = self._phase(epoch)
         if phase is None:
             return {}
         return {name: phase.rates[stage] for name, stage in self.stage_of.items() if stage in phase.rates}
 
     def trained(self, epochs: int) -> set[str] | None:
-        """The parameters that trained in any of so many epochs; None for all."""
+        """Returns the parameters trained in the first so many epochs; None for all."""
         stages_then = {stage for phase in self.phases if phase.epoch < max(1, epochs) for stage in phase.rates}
         return {name for name, stage in self.stage_of.items() if stage in stages_then} if self.phases else None
 
     def trained_later(self, epoch: int) -> list[str]:
-        """The parameters that rest in this epoch and train in a later one."""
+        """Returns the parameters that are frozen in this epoch and train in a later one."""
         phase = self._phase(epoch)
         coming = {stage for other in self.phases if other.epoch > epoch for stage in other.rates}
         return [name for name, stage in self.stage_of.items() if phase and stage in coming - set(phase.rates)]
 
     def freeze(self, epoch: int) -> list[nn.Module]:
-        """Let the parameters of this epoch's stages require gradients, no others; what rests."""
+        """Sets requires_grad for this epoch's stages only; returns the frozen parameters."""
         phase = self._phase(epoch)
         if phase is None:
             return []
@@ -65,7 +65,7 @@ class FreezeSchedule:
         return self._frozen(set(phase.rates))
 
     def always_frozen(self) -> list[nn.Module]:
-        """What rests in every epoch."""
+        """Returns the stages that are frozen in every epoch."""
         return self._frozen({stage for phase in self.phases for stage in phase.rates}) if self.phases else []
 
     def _frozen(self, training: set[str]) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Fine-tuning plans: what a strategy makes of a net, how a checkpoint holds it, and the net that it leads to."""
+"""Makes, saves and applies fine-tuning plans."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from dltips.train.finetuning.features import check_finite
 from dltips.train.loop import Autocast, evaluation_batch
 from dltips.train.resumed import Resumed
 
-# Plans, and the nets that they make
+# Plans, and the nets that they produce
 
 
 def make_plan(
     config: Config, model: nn.Module, data: Data, autocast: Autocast, resumed: Resumed | None
 ) -> FinetunePlan:
-    """What the strategy makes of the net and the data, or made of them when the run began. Errors: ConfigError."""
+    """Returns the strategy's plan for the net and the data, or the one stored in the checkpoint. Raises ConfigError."""
     if resumed is not None:
         return (
             FinetunePlan("none", ())
@@ -50,7 +50,7 @@ def make_plan(
     plan: FinetunePlan = config.tip("finetune")(net)
     names = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
     if plan.top is not None and config.tip("finetune").name == "auto":
-        # nobody typed that strategy: what does not go with it is left out, and said
+        # auto chose the strategy, so its inapplicable knobs are dropped and reported
         dropped = [f"augmentation={','.join(names)}"] if names else []
         dropped += [f"data.balance={data.common.balance}"] if data.common.balance != "none" else []
         note = f"auto: {' and '.join(dropped)} left out: {plan.strategy} is fitted once, to the samples as they are"
@@ -73,21 +73,21 @@ def make_plan(
 
 
 def as_planned(data: Data, plan: FinetunePlan) -> Data:
-    """The data as the plan takes them: a top is fitted once, to the samples as they are."""
+    """Returns the data as the plan takes them: a fitted head takes the samples without augmentation."""
     if plan.top is None:
         return data
     return replace(data, common=replace(data.common, balance="none"), augmentations=Augmentations((), (), ()))
 
 
 def write_plan(plan: FinetunePlan) -> str:
-    """The plan as a checkpoint holds it: all but the top's weights."""
+    """Returns the plan as a checkpoint stores it: everything but the head's weights."""
     phases = [[phase.epoch, dict(phase.rates)] for phase in plan.phases]
     top = None if plan.top is None else [plan.top.stage, plan.top.kernel]
     return json.dumps({"strategy": plan.strategy, "phases": phases, "views": plan.views, "top": top})
 
 
 def read_plan(text: str, model: Mapping[str, Tensor], num_classes: int) -> FinetunePlan:
-    """The plan that was written, with an empty top, for the checkpoint's weights. Errors: ConfigError."""
+    """Returns the stored plan, with an empty head for the checkpoint's weights. Raises ConfigError."""
     try:
         plain = json.loads(text)
         top = None
@@ -106,7 +106,7 @@ def read_plan(text: str, model: Mapping[str, Tensor], num_classes: int) -> Finet
 
 
 def load_weights(resumed: Resumed, model: nn.Module) -> None:
-    """The checkpoint's weights, also those that no epoch changes. Errors: ConfigError."""
+    """Loads the checkpoint's weights, those of frozen stages included. Raises ConfigError."""
     try:
         model.load_state_dict(resumed.model)
     except (KeyError, TypeError, RuntimeError) as error:
@@ -114,19 +114,19 @@ def load_weights(resumed: Resumed, model: nn.Module) -> None:
 
 
 def with_replaced_head(model: nn.Module, top: ReplacedHead | None) -> nn.Module:
-    """The net up to the top's stage, and the top in the place of what comes after; without a top the net itself."""
+    """Returns the net up to the head's stage, followed by the replaced head; without one, the net itself."""
     if top is None:
         return model
     body = stages.up_to(model, top.stage)
     return nn.Sequential(OrderedDict(body=body, pool=stages.pool_of(model), top=top.module))
 
 
-# What a strategy sees
+# The strategy's view of a run
 
 
 @dataclass(frozen=True)
 class LoadedNet:
-    """A net with its weights on its device, and the run's data: see dltips.tips.finetune.Subject."""
+    """A net with its weights on its device, and the run's data: see dltips.tips.finetune.PretrainedNet."""
 
     model: nn.Module
     architecture: str

@@ -1,4 +1,4 @@
-"""What a run takes over from a trained net: its weights, and the form of the inputs that they were made for."""
+"""Takes over a trained net's weights, and the form of the inputs that they were trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find(config: Config) -> Pretrained | None:
-    """The weights that the run starts from, None without fine-tuning. Errors: ConfigError."""
+    """Returns the weights that the run starts from, or None without fine-tuning. Raises ConfigError."""
     strategy, common = config.tip("finetune").name, config.common["finetune"]()
     if strategy == "none":
         for key in ("source", "file"):
@@ -51,7 +51,7 @@ def find(config: Config) -> Pretrained | None:
 
 
 def wanted(config: Config, pretrained: Pretrained | None, resumed: Resumed | None) -> RequiredInputs | None:
-    """What form the inputs must have; None: their own."""
+    """Returns the required form of the inputs; None: unchanged."""
     if resumed is not None and config.tip("finetune").name != "none":
         return RequiredInputs(None, None, resumed.input_shape)
     if pretrained is None:
@@ -60,7 +60,7 @@ def wanted(config: Config, pretrained: Pretrained | None, resumed: Resumed | Non
 
 
 def load_weights(pretrained: Pretrained, model: nn.Module, config: Config) -> Loaded:
-    """Load the weights into the net, all but its head. Errors: ConfigError."""
+    """Loads the weights into the net, except for its head. Raises ConfigError."""
     from dltips.weights.match import load_into
 
     return load_into(pretrained, model, config.tip("model"), config.common["finetune"]())
@@ -69,9 +69,9 @@ def load_weights(pretrained: Pretrained, model: nn.Module, config: Config) -> Lo
 def check_missing(
     origin: str, missing: Sequence[str], model: nn.Module, plan: FinetunePlan, *, freeze_norm: bool
 ) -> None:
-    """Errors: ConfigError if a stage that rests lacks some of its weights, which would stay random for as long.
+    """Raises ConfigError if a frozen stage lacks some of its weights, which would stay random.
 
-    With freeze_norm the statistics of batch norm rest everywhere.
+    With freeze_norm the statistics of batch norm are frozen everywhere.
     """
     trained = set(plan.phases[0].rates)
     names = [stage.name for stage in stages.stages_of(model)]

@@ -1,1 +1,1 @@
-"""The processes that share one run: where each stands, how they talk, who trains on what, who starts them."""
+"""The processes that share one run: their places, messages, shares of the work, and start."""

@@ -1,4 +1,4 @@
-"""The processes that share one run: one by itself, or several, each with a device, a rank and a share of each batch."""
+"""Groups the processes of one run: a single one, or several, each with a device, a rank and a share of each batch."""
 
 from __future__ import annotations
 
@@ -33,55 +33,55 @@ from dltips.train.parallel.world import (
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-NOTICE_AFTER = 10.0  # seconds until a process says that it waits for others to come
+NOTICE_AFTER = 10.0  # seconds until a process reports that it waits for others
 PEER_GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
 
 
 class ProcessLost(Exception):
-    """Another process of the run is gone, or cannot be reached."""
+    """Another process of the run is gone or unreachable."""
 
 
 class ProcessGroup:
-    """One process by itself: nothing to add up, nobody to agree with."""
+    """A single process: sums and agreements are its own values."""
 
     rank = 0
     size = 1
 
     def total(self, *values: float) -> Sequence[float]:
-        """Each value's sum over the processes, the same bits in all of them."""
+        """Returns each value's sum over the processes, the same bits in all of them."""
         return values
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """The tensor becomes its sum over the processes."""
+        """Replaces the tensor by its sum over the processes."""
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """The tensors become those of the first process."""
+        """Replaces the tensors by those of the first process."""
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Everyone's value, by rank: numbers, texts, lists of them."""
+        """Returns every process's value, by rank: numbers, texts, lists of them."""
         return [value]
 
     def from_first(self, value: Any) -> Any:
-        """The first process's value."""
+        """Returns the first process's value."""
         return value
 
     def maxima(self, *values: float) -> Sequence[float]:
-        """Each value's maximum over the processes; costs no more than a message."""
+        """Returns each value's maximum over the processes, for the price of one message."""
         return values
 
     def shard(self, order: Tensor) -> Tensor:
-        """This process's share of samples that are all to be looked at once."""
+        """Returns this process's share of samples that are evaluated once."""
         return order
 
     def barrier(self) -> None:
-        """Wait until everyone is here."""
+        """Waits until all processes are here."""
 
     def leave(self) -> None:
-        """The run is over: wait for the others, and let them go."""
+        """Waits for the other processes at the end of the run, and disconnects."""
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within, one process of each machine is ahead of the others."""
+        """Runs the block in one process of each machine first, then in the others."""
         yield
 
 
@@ -89,16 +89,16 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 class DistributedGroup(ProcessGroup):
-    """One of several processes that torch.distributed connects; all of them make the same calls in the same order.
+    """One of several processes connected by torch.distributed; all of them make the same calls in the same order.
 
-    What lies on the CPU goes through gloo, what lies on a GPU through nccl. Errors, of every call: Lost.
+    CPU tensors go through gloo, GPU tensors through nccl. Every call may raise ProcessLost.
     """
 
     def __init__(self) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def total(self, *values: float) -> Sequence[float]:
-        # added up in the order of ranks by each process itself: a reduction need not give all of them the same bits
+        # each process sums in the order of ranks: a reduction need not give all of them the same bits
         return [sum(column) for column in zip(*self.all_gather(values), strict=True)]
 
     def all_reduce(self, tensor: Tensor) -> None:
@@ -111,7 +111,7 @@ class DistributedGroup(ProcessGroup):
             if tensor.numel():
                 contiguous = tensor.detach().contiguous()
                 with raising_process_lost():
-                    distributed.broadcast(contiguous.reshape(-1).view(torch.uint8), 0)  # gloo knows no int16, no float8
+                    distributed.broadcast(contiguous.reshape(-1).view(torch.uint8), 0)  # gloo has no int16, no float8
                 if contiguous.data_ptr() != tensor.data_ptr():
                     tensor.copy_(contiguous)
 
@@ -154,16 +154,16 @@ class DistributedGroup(ProcessGroup):
             self.barrier()
 
 
-RUN_OVER = threading.Event()  # the run is over here: whoever goes first is not missed
+RUN_OVER = threading.Event()  # set when the run is over: a process that ends from then on is not lost
 
 
 def current_group() -> ProcessGroup:
-    """The processes that this one was connected with, if it was."""
+    """Returns the group that this process is connected to, else a single process."""
     return DistributedGroup() if distributed.is_available() and distributed.is_initialized() else SINGLE_PROCESS
 
 
 def refuse_devices(config: Config, group: ProcessGroup) -> None:
-    """Errors: ConfigError where a run that has one process asks for more."""
+    """Raises ConfigError if a run with one process asks for more."""
     devices = config.settings.devices
     if group.size == 1 and devices > 1:
         raise ConfigError(
@@ -177,20 +177,20 @@ def raising_process_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # gloo's is of no kind of its own, and names the file of its own that it comes from
+        # gloo's error has no type of its own, but names its source file
         if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
             raise ProcessLost(reported_reason() or "another process of this run is gone") from error
         raise
 
 
-# How they find each other
+# Connecting the processes
 
 
 @contextlib.contextmanager
 def connected(world: World, device: str) -> Iterator[int | None]:
-    """Within, torch.distributed connects the processes. Yields process 0's pid, if it is on this machine.
+    """Connects the processes by torch.distributed during the block. Yields process 0's pid, if it is on this machine.
 
-    `device` as in a config. Errors: ConfigError.
+    `device` as in a config. Raises ConfigError.
     """
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -235,13 +235,13 @@ def connected(world: World, device: str) -> Iterator[int | None]:
     local_pids = _local_pids()
     threading.Thread(target=_watch, args=(list(local_pids.values()),), daemon=True).start()
     yield local_pids.get(0)
-    distributed.destroy_process_group()  # not behind an error: it would wait for those that are gone
+    distributed.destroy_process_group()  # not after an error: it would wait for lost processes
 
 
 def gpu_of(world: World, device: str) -> int | None:
-    """Which of the GPUs that this process sees is its own; None on a CPU. Errors: ConfigError where there are too few.
+    """Returns the index of this process's GPU among the visible ones; None on a CPU. Raises ConfigError for too few.
 
-    A scheduler may show each process one GPU alone.
+    A scheduler may show each process a single GPU.
     """
     if device not in ("auto", "cuda") or not torch.cuda.is_available():
         return None
@@ -252,12 +252,12 @@ def gpu_of(world: World, device: str) -> int | None:
 
 
 def _gpu_name(gpu: int) -> str:
-    """The same in every process that sees this GPU."""
+    """Returns a name of this GPU, the same in every process."""
     return f"{platform.node()} {torch.cuda.get_device_properties(gpu).uuid}"
 
 
 def refuse_shared_gpu(world: World, store: Store, name: str) -> None:
-    """Errors: ConfigError, in all processes, if two of them have the same GPU."""
+    """Raises ConfigError, in all processes, if two of them have the same GPU."""
     store.set(f"gpu-{world.rank}", name)
     names = [store.get(f"gpu-{rank}").decode() for rank in range(world.size)]
     for rank, gpu in enumerate(names):
@@ -269,17 +269,17 @@ def refuse_shared_gpu(world: World, store: Store, name: str) -> None:
 
 
 def _local_pids() -> dict[int, int]:
-    """The pid of each rank that runs here."""
+    """Returns the pid of each rank that runs here."""
     peers = current_group().all_gather([platform.node(), os.getpid()])
     return {rank: pid for rank, (node, pid) in enumerate(peers) if node == platform.node()}
 
 
 def _watch(peers: Sequence[int]) -> None:
-    """End this process soon after another one is gone, even while it waits for a GPU or a message that never comes."""
+    """Ends this process soon after another one is lost, even while it waits for a GPU or a message."""
     parent = os.getppid() if MESSAGES_VARIABLE in os.environ else None
     while not RUN_OVER.wait(1.0):
         if parent is not None and os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)  # nobody is there to be told: save, and end
+            os.kill(os.getpid(), signal.SIGTERM)  # no parent to report to: save, and end
             return
         if not all(map(is_alive, peers)):
             if not RUN_OVER.wait(PEER_GRACE):
@@ -289,7 +289,7 @@ def _watch(peers: Sequence[int]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there, and has not ended without being waited for."""
+    """Returns whether a process of this machine is running, and not a zombie."""
     try:
         os.kill(pid, 0)
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()

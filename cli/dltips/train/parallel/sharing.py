@@ -1,4 +1,4 @@
-"""One run on several devices: every process draws and augments the whole batch, and trains on its share of it.
+"""Shares one run among several devices: every process draws and augments the whole batch, and trains on its share.
 
 So the draws, and with them the curve, are those of one device: the shares' gradients add up to the batch's.
 """
@@ -36,13 +36,13 @@ from dltips.train.snapshot import Snapshot
 if TYPE_CHECKING:
     from dltips.train.resumed import Resumed
 
-VALIDATION_GRACE = 30  # seconds for which a validation goes on when the run is to stop: its epoch is worth keeping
+VALIDATION_GRACE = 30  # seconds that a validation may go on after a stop was requested: its epoch is worth keeping
 AGREEMENT_SECONDS = 0.2  # seconds between two agreements on going on, about
-AGREEMENT_STEPS = 256  # but no more steps than these
+AGREEMENT_STEPS = 256  # maximum steps between them
 
 
 def shard_run(run: Run, group: ProcessGroup) -> Run:
-    """Shard the run over the group; returns it with a training of this process's share, and notes for the user.
+    """Shards the run over the group; returns it with a training of this process's share, and notes for the user.
 
     The first process writes and prints; the others stay silent and measure no layers. Raises the same ConfigError on
     every rank.
@@ -76,7 +76,7 @@ def shard_run(run: Run, group: ProcessGroup) -> Run:
 
 
 def _notes(run: Run, group: ProcessGroup, *, separate_norms: bool) -> Iterator[str]:
-    """In what the curve differs from that of one device; `apart`: each process has batch statistics of its own."""
+    """Returns notes on how the curve differs from that of one device; `separate_norms`: batch norm per process."""
     if any(map(_draws_randomly, run.training.net.module.modules())):
         yield (
             "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
@@ -92,7 +92,7 @@ def _notes(run: Run, group: ProcessGroup, *, separate_norms: bool) -> Iterator[s
 
 
 def _draws_randomly(module: nn.Module) -> bool:
-    """Whether it draws while training: dropout of any kind, recurrent layers', residual blocks', timm's DropPath."""
+    """Returns whether it draws while training: dropout, recurrent layers', residual blocks', timm's DropPath."""
     if isinstance(module, (_DropoutNd, nn.RReLU)):
         return getattr(module, "p", 1) > 0
     shares = (getattr(module, name, None) for name in ("drop", "dropout", "drop_prob"))
@@ -100,7 +100,7 @@ def _draws_randomly(module: nn.Module) -> bool:
 
 
 def follow(run: Run, resumed: Resumed | None, group: ProcessGroup) -> tuple[int, Path]:
-    """The run in a process that is not the first: it trains, and writes nothing; the exit code and the run's folder."""
+    """Trains in a process other than the first, which writes nothing; returns the exit code and the run's folder."""
     snapshot = None
     if resumed is not None and resumed.payload is not None:
         snapshot = Snapshot.from_payload(resumed.payload, run.training)
@@ -128,7 +128,7 @@ def _check_batch(batch_size: int, accumulate: int, size: int, *, separate_norms:
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Errors: ConfigError."""
+    """Raises ConfigError if the batch is smaller than the group."""
     if batch_size < devices:
         raise ConfigError(
             f"batch_size: {batch_size} samples do not fit on {devices} devices; write one for each at least"
@@ -136,7 +136,7 @@ def check_batch_size(batch_size: int, devices: int) -> None:
 
 
 def _synchronize_start(run: Run, group: ProcessGroup) -> None:
-    """All have the same data, config and weights, or the first process's weights. Errors: ConfigError."""
+    """Raises ConfigError unless all ranks have the same data and config; they start from the first one's weights."""
     checked = group.all_gather([run.config.hash, run.splits.hash, run.training.net.count])
     if any(other != checked[0] for other in checked):
         what = next(
@@ -153,13 +153,13 @@ def _synchronize_start(run: Run, group: ProcessGroup) -> None:
 
 
 def _checksum(net: FlatModel) -> list[int]:
-    """Of the bits of all that the net holds."""
+    """Returns a checksum of all bits of the net."""
     state: dict[str, Tensor] = net.module.state_dict()
     return [zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) for value in state.values()]
 
 
 def _state(run: Run) -> list[Tensor]:
-    """What might drift apart: weights, batch norm's statistics, averages of both."""
+    """Returns the tensors that might diverge: weights, batch norm's statistics, averages of both."""
     net = run.training.net
     kept = [value for part in run.regularizations for value in part.state.values()]
     averages = [value for value in kept if isinstance(value, Tensor) and value.is_floating_point()]
@@ -167,15 +167,15 @@ def _state(run: Run) -> list[Tensor]:
     return [net.parameters, *buffers, *averages]
 
 
-# What a process trains on
+# The share of a process
 
 
 def shares_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: int) -> Microbatches:
-    """This process's pieces of a batch, each with its weight: its share of the whole batch, or for a sum its samples.
+    """Returns this process's parts of a batch, each with its weight: its share of the batch, or for a sum its samples.
 
-    The batch is first shared out, then split as `accumulate` asks, in as many pieces everywhere. No process gets fewer
-    samples than `least`: of a small last batch some get none, and of one with fewer samples than processes the first
-    gets all.
+    The batch is first divided among processes, then split by `accumulate`, into the same number of parts everywhere. No
+    process gets fewer samples than `least`: of a small last batch some get none, and of one with fewer samples than
+    processes the first gets all.
     """
 
     def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
@@ -184,7 +184,7 @@ def shares_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: in
         if group.rank >= taking:
             return []
         own_share = inputs.tensor_split(taking)[group.rank], targets.tensor_split(taking)[group.rank]
-        # as many as the smallest share allows: batch norm cannot take one sample
+        # limited by the smallest share: batch norm cannot take one sample
         number = max(1, min(accumulate, count // taking // 2))
         microbatches = zip(own_share[0].tensor_split(number), own_share[1].tensor_split(number), strict=True)
         divisor = count if reduction == "mean" else 1
@@ -194,7 +194,7 @@ def shares_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: in
 
 
 def rank_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Tensor]:
-    """The forward pass, in which each process draws masks of its own; outside of it all draw the same.
+    """Returns the forward pass with random masks of this process's own; everything else draws the same everywhere.
 
     The draws follow from the step, so that a resumed run has the same ones.
     """
@@ -207,7 +207,7 @@ def rank_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], T
     def passed(inputs: Tensor) -> Tensor:
         nonlocal step, drawn
         shared = stream.get_state()
-        if training.progress.step == step:  # another piece of the same batch
+        if training.progress.step == step:  # another part of the same batch
             stream.set_state(drawn)
         else:
             step = training.progress.step
@@ -222,9 +222,9 @@ def rank_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], T
 
 
 class Pace:
-    """Steps at which all processes agree on something, about AGREEMENT_SECONDS apart.
+    """Determines the steps at which all processes agree on something, about AGREEMENT_SECONDS apart.
 
-    The next one is settled with each, by the slowest process.
+    Each agreement sets the next one, by the slowest process.
     """
 
     def __init__(self, group: ProcessGroup) -> None:
@@ -233,7 +233,7 @@ class Pace:
         self.agreed_at = time.perf_counter()
 
     def agreed(self, step: int, *values: float) -> Sequence[float] | None:
-        """Each value's maximum over the processes; None if it is not time yet. Errors: Lost."""
+        """Returns each value's maximum over the processes; None if it is not time yet. Raises ProcessLost."""
         if self.last < step < self.next:
             return None
         now = time.perf_counter()
@@ -245,10 +245,10 @@ class Pace:
 
 
 class Agreement(Pace):
-    """Between two steps: whether any process was asked to stop, or has met a loss that is not finite."""
+    """Checks between two steps whether any process was asked to stop, or has a loss that is not finite."""
 
     def __call__(self, training: Training, meter: Meter) -> None:
-        """Errors: NotFinite, Interrupted, Lost."""
+        """Raises NotFinite, Interrupted, ProcessLost."""
         found = self.agreed(training.progress.step, training.progress.stop_requested, not meter.is_finite)
         if found is None:
             return
@@ -260,7 +260,7 @@ class Agreement(Pace):
 
 
 class InterruptibleFeed(Feed):
-    """The same batches; all processes break off between two, VALIDATION_GRACE after one of them was asked to stop."""
+    """The same batches; all processes stop between two, VALIDATION_GRACE after a stop was requested from any."""
 
     def __init__(self, feed: Feed, progress: Progress, group: ProcessGroup) -> None:
         vars(self).update(vars(feed))
@@ -268,9 +268,9 @@ class InterruptibleFeed(Feed):
         self.group = group
 
     def __call__(self, order: Tensor, batch_size: int, generators: Sequence[Generator] = ()) -> Iterator[Batch]:
-        """Errors: Interrupted, Lost."""
+        """Raises Interrupted, ProcessLost."""
         pace, asked = Pace(self.group), math.inf
-        everywhere = len(batch_sizes(self.count // self.group.size, batch_size))  # some process may have one more
+        everywhere = len(batch_sizes(self.count // self.group.size, batch_size))  # another process may have one more
         for number, batch in enumerate(super().__call__(order, batch_size, generators), 1):
             yield batch
             if self.progress.stop_requested:
@@ -286,7 +286,7 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class _SynchronizedNorm(nn.SyncBatchNorm):
-    """Batch norm whose statistics are those of the samples of all processes; alone where the others have none."""
+    """Batch norm with the statistics of all processes' samples; of its own where the others have none."""
 
     alone = False
 
@@ -295,15 +295,15 @@ class _SynchronizedNorm(nn.SyncBatchNorm):
 
 
 def _synchronized(norm: nn.Module) -> _SynchronizedNorm:
-    """The layer itself, of another class: hooks, parameters and lists that it stands in stay as they are."""
-    vars(norm)["process_group"] = None  # of SyncBatchNorm: everyone
+    """Changes the layer's class in place: hooks, parameters and lists that contain it stay as they are."""
+    vars(norm)["process_group"] = None  # SyncBatchNorm's default: all processes
     norm.__class__ = _SynchronizedNorm
     assert isinstance(norm, _SynchronizedNorm)
     return norm
 
 
 def _marking_alone(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size: int) -> Microbatches:
-    """The pieces, with the norms told when they are by themselves."""
+    """Returns `parts`, which also tells the norms whether a batch leaves some processes without samples."""
 
     def marked(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
         for norm in norms:
@@ -314,7 +314,7 @@ def _marking_alone(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size
 
 
 def _batch_norms(run: Run) -> list[nn.Module]:
-    """Those that take statistics from batches, in some epoch."""
+    """Returns the norm layers that take statistics from batches, in some epoch."""
     frozen = {id(layer) for part in run.freezing.always_frozen() for layer in part.modules()}
     layers = run.training.inputs.model.modules()
     return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in frozen]

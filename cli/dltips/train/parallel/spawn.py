@@ -1,6 +1,6 @@
-"""From one command to several processes and back to one exit code; or one of those that torchrun or srun started.
+"""Starts the processes of a run and returns one exit code; or runs as one of those that torchrun or srun started.
 
-Imports no torch before it is certain that there are to be several.
+Imports no torch before several processes are certain.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from dltips.train.parallel.world import (
     world_from,
 )
 
-KILL_GRACE = 10.0  # seconds, in which processes that were killed are gone
-TAIL_LINES = 40  # lines of what a process said last
+KILL_GRACE = 10.0  # seconds until killed processes are gone
+TAIL_LINES = 40  # last lines of a process's output
 
 
 def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[str], one_run: Callable[[], int]) -> int:
-    """The run in this process, or in several; the exit code. Errors: ConfigError.
+    """Runs in this process, or in several; returns the exit code. Raises ConfigError.
 
     `arguments` are those of `dltips train`, for the processes that are started.
     """
@@ -63,14 +63,14 @@ def run_on_devices(composed: DictConfig, overrides: list[str], arguments: list[s
 
 
 def _requested_devices(composed: DictConfig, overrides: list[str]) -> int:
-    """How many devices: as typed; of a run that goes on, as it had. Errors: ConfigError."""
+    """Returns the number of devices: as typed, or that of the resumed run. Raises ConfigError."""
     from dltips.catalog.registry import Size, check_value
 
     return int(check_value("devices", _typed_or_stored(composed, overrides, "devices", 1), Size))
 
 
 def _typed_or_stored(composed: DictConfig, overrides: list[str], key: str, default: object) -> Any:
-    """As typed; of a run that goes on, as it had. Errors: ConfigError."""
+    """Returns the value as typed, or that of the resumed run. Raises ConfigError."""
     if composed.get("resume") is None or key in typed_keys(overrides):
         return composed.get(key)
     from dltips.runs import folder
@@ -79,13 +79,13 @@ def _typed_or_stored(composed: DictConfig, overrides: list[str], key: str, defau
 
 
 def _start_processes(devices: int, arguments: list[str], stop: StopCount) -> int:
-    """Run `dltips train` with these arguments in so many processes, which end before this does; the exit code."""
+    """Runs `dltips train` with these arguments in several processes, ends them all, and returns the exit code."""
     import logging
 
-    failed: tuple[int, int] | None = None  # the rank that went first, and its exit status
+    failed: tuple[int, int] | None = None  # the rank that failed first, and its exit status
     with tempfile.TemporaryDirectory(prefix="dltips-") as name, _inherited_environment(devices, name):
         messages = Path(name)
-        logging.disable(logging.CRITICAL)  # what torch says of an end is said here, in one line
+        logging.disable(logging.CRITICAL)  # torch's message about a process's end is replaced by one line
         try:
             if not stop.count:
                 failed = _supervise(devices, messages, arguments, stop)
@@ -115,7 +115,7 @@ class StopCount:
 
 @contextlib.contextmanager
 def counting_signals() -> Iterator[StopCount]:
-    """Within, signals are counted. A signal that nohup has switched off stays off."""
+    """Counts signals during the block. A signal ignored by nohup stays ignored."""
     count = StopCount()
     numbers = present("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1")
     with handling(count.on_signal, [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]):
@@ -123,9 +123,9 @@ def counting_signals() -> Iterator[StopCount]:
 
 
 def _supervise(devices: int, messages: Path, arguments: list[str], stop: StopCount) -> tuple[int, int] | None:
-    """Start the processes and wait for their end; the rank that failed first, if any, and its exit status.
+    """Starts the processes and waits for them; returns the first failed rank, if any, and its exit status.
 
-    Torch's supervisor gets a thread, in which it leaves signals alone: else it would kill 30 s after the first.
+    Torch's supervisor runs in a thread, in which it leaves signals alone: else it would kill 30 s after the first.
     """
     ended: list[BaseException | None] = []
 
@@ -151,7 +151,7 @@ def _supervise(devices: int, messages: Path, arguments: list[str], stop: StopCou
                 signalled.add(file)
     deadline = time.monotonic() + KILL_GRACE
     while thread.is_alive() and time.monotonic() < deadline:
-        _end_all(messages)  # also those that begin only now
+        _end_all(messages)  # also those that are starting
         thread.join(0.1)
     if ended and ended[0] is not None:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -165,12 +165,12 @@ def _supervise(devices: int, messages: Path, arguments: list[str], stop: StopCou
 
 @contextlib.contextmanager
 def _inherited_environment(devices: int, messages: str) -> Iterator[None]:
-    """What the processes inherit."""
+    """Sets the environment that the processes inherit."""
     environment = dict(os.environ)
-    # what a process leaves that is killed goes with the folder
+    # files left by a killed process are removed with the folder
     os.environ |= {MESSAGES_VARIABLE: messages, "TMPDIR": messages}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # each process would tell of the others' end
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else each process would report the end of the others
     try:
         yield
     finally:
@@ -179,16 +179,16 @@ def _inherited_environment(devices: int, messages: str) -> Iterator[None]:
 
 
 def _end_all(messages: Path) -> None:
-    """None of the processes outlives this one."""
+    """Ends all processes, so that none outlives this one."""
     for file in messages.glob("pid-*") if hasattr(os, "killpg") else ():
         with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
             os.killpg(int(file.read_text()), signal.SIGKILL)
 
 
 def _conclude(messages: Path, devices: int, failed: tuple[int, int] | None, *, stopped: bool) -> int:
-    """The exit code, and what has to be said since no process could."""
+    """Returns the exit code, and the report that no process could write."""
     codes = {rank: read_message(messages / f"code-{rank}") for rank in range(devices)}
-    if codes[0].isdigit():  # it has said why
+    if codes[0].isdigit():  # it has reported the reason
         return int(codes[0])
     path = read_message(messages / "folder")
     for rank, code in codes.items():
@@ -206,7 +206,7 @@ def _conclude(messages: Path, devices: int, failed: tuple[int, int] | None, *, s
 
 
 def how_to_resume(path: str) -> str:
-    """How to go on with a run that could not save; `path` is its folder, if it got that far."""
+    """Returns how to resume a run that could not save; `path` is its folder, if it was made."""
     from dltips.runs import checkpoint
 
     if not path:
@@ -217,18 +217,18 @@ def how_to_resume(path: str) -> str:
 
 
 def _append_to_log(messages: Path, rank: int, path: str) -> None:
-    """The end of what a process said, a traceback for instance, goes to run.log: the first one has said its own."""
+    """Appends the end of a process's output, such as a traceback, to run.log; the first process has its own."""
     lines = read_message(messages / f"said-{rank}").splitlines()[-TAIL_LINES:]
     if rank and lines and path:
         with contextlib.suppress(OSError), (Path(path) / LOG).open("a", encoding="utf-8") as log:
             log.writelines(f"process {rank + 1}: {line}\n" for line in lines)
 
 
-# One of several
+# One of several processes
 
 
 def _run_as_process(world: World, composed: DictConfig, overrides: list[str], one_run: Callable[[], int]) -> int:
-    """The run, as one of its processes."""
+    """Trains as one of the run's processes."""
     stderr = os.dup(2)
     if world.rank:
         _silence(world.rank)
@@ -253,14 +253,14 @@ def _run_as_process(world: World, composed: DictConfig, overrides: list[str], on
 
         if world.rank:
             send_message(f"why-{world.rank}", reason(error))
-            # what is wrong in all processes the first one says
+            # the first process reports errors that all of them have
             if MESSAGES_VARIABLE not in os.environ and not (isinstance(error, ConfigError) and _has_ended(first_pid)):
                 os.write(stderr, f"dltips: process {world.rank + 1} of {world.size}: {reason(error)}\n".encode())
         raise
 
 
 def _has_ended(first_pid: int | None) -> bool:
-    """Whether process 0 ends, too."""
+    """Returns whether process 0 ends, too."""
     from dltips.train.parallel.group import is_alive
 
     deadline = time.monotonic() + KILL_GRACE
@@ -272,7 +272,7 @@ def _has_ended(first_pid: int | None) -> bool:
 
 
 def _silence(rank: int) -> None:
-    """What this process says goes to the starting process's folder, or nowhere."""
+    """Redirects this process's output to a file for the parent, or to nowhere."""
     name = Path(os.environ[MESSAGES_VARIABLE]) / f"said-{rank}" if MESSAGES_VARIABLE in os.environ else os.devnull
     sys.stdout.flush()
     sys.stderr.flush()

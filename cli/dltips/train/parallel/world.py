@@ -1,4 +1,4 @@
-"""Where a process stands among those that share its run; messages that they leave for the one that started them."""
+"""Finds a process's place among those that share its run, and passes messages to their parent by files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from pathlib import Path
 
 from dltips.errors import ConfigError
 
-MESSAGES_VARIABLE = (
-    "DLTIPS_PROCESSES"  # a folder of the starting process: each rank's pid, exit code, what it said, the run folder
-)
+# a folder of the parent: each rank's pid, exit code and output, and the run folder
+MESSAGES_VARIABLE = "DLTIPS_PROCESSES"
 
 
-LOST_CODE = "lost"  # in place of an exit code: another process went first
+LOST_CODE = "lost"  # instead of an exit code: another process failed first
 
 
-CPU_PROCESSES_ALLOWED = 4  # so many processes may share a CPU with fewer cores, to try things out
+CPU_PROCESSES_ALLOWED = 4  # up to so many processes may share a CPU with fewer cores, for trying things out
 
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands among those of the run."""
+    """This process's place among those of the run."""
 
     rank: int
     size: int
@@ -35,7 +34,7 @@ class World:
 
 
 def world_from(environment: Mapping[str, str]) -> World | None:
-    """Where torchrun or srun has put this process; None if it is alone. Errors: ConfigError.
+    """Returns this process's place under torchrun or srun; None if it is alone. Raises ConfigError.
 
     A command in a batch script that is not under srun is alone, whatever the job's number of tasks.
     """
@@ -51,7 +50,7 @@ def world_from(environment: Mapping[str, str]) -> World | None:
         tasks = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
         local_size = int(tasks.group()) if tasks else size
         address = environment.get("MASTER_ADDR") or _first_node(environment)
-        # two runs of one job, one after the other, must not meet at one port; below those that the system hands out
+        # two runs of one job, one after the other, need different ports; below those that the system assigns
         chosen = (
             10000 + (_number(environment, "SLURM_JOB_ID", 0) * 7 + _number(environment, "SLURM_STEP_ID", 0)) % 20000
         )
@@ -77,7 +76,7 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
 
 
 def _first_node(environment: Mapping[str, str]) -> str:
-    """The node of process 0: the first of `node[003-007,12]`; its own address where there is one node alone."""
+    """Returns the node of process 0: the first of `node[003-007,12]`; its own address if there is only one node."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
     names = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
@@ -88,7 +87,7 @@ def _first_node(environment: Mapping[str, str]) -> str:
 
 
 def check_device(devices: int, device: str) -> None:
-    """Errors: ConfigError for a device of which there is one, if so many are wanted."""
+    """Raises ConfigError if several devices are requested of a kind that exists once."""
     import torch
 
     if device.startswith("cuda:"):
@@ -103,7 +102,7 @@ def check_device(devices: int, device: str) -> None:
 
 
 def check_devices(devices: int, device: str) -> None:
-    """Whether this machine has so many. Errors: ConfigError."""
+    """Raises ConfigError if this machine has fewer devices."""
     import torch
 
     check_device(devices, device)
@@ -126,14 +125,14 @@ def read_message(file: Path) -> str:
 
 
 def reported_reason() -> str:
-    """What another process of this machine has told of its end; "" where none has."""
+    """Returns the reason that another process of this machine reported for its end; "" without one."""
     files = sorted(Path(os.environ[MESSAGES_VARIABLE]).glob("why-*")) if MESSAGES_VARIABLE in os.environ else []
     reasons = [f"process {int(file.name.removeprefix('why-')) + 1}: {read_message(file)}" for file in files]
     return next(iter(reasons), "")
 
 
 def send_message(name: str, text: object) -> None:
-    """To the starting process, if there is one; what is told first counts."""
+    """Writes a message file for the parent, if any; the first write of a name wins."""
     if MESSAGES_VARIABLE in os.environ:
         with contextlib.suppress(OSError), (Path(os.environ[MESSAGES_VARIABLE]) / name).open("x") as file:
             file.write(str(text))

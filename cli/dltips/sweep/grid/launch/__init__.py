@@ -1,1 +1,1 @@
-"""Launchers of a grid beside this process and its workers: submitit (SLURM, or jobs of this machine) and Ray."""
+"""Launches a grid's trials elsewhere: by submitit (SLURM, or jobs of this machine) or Ray."""

@@ -1,4 +1,4 @@
-"""The near end of a launcher: trials go out, outcomes come in as they come, and ctrl-C stops all of them."""
+"""The launcher's local end: submits trials, yields their outcomes as they come, and stops all of them on ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from dltips.sweep.grid.launch.remote_trial import JobResult
 from dltips.sweep.trial import Trial, TrialOutcome
 from dltips.train.context import RunContext
 
-POLL = 0.2  # seconds: how late a signal may be heard
+POLL = 0.2  # maximum delay in seconds until a signal is handled
 
 
 class JobLost(str):
-    """Why a trial gave no reply: `killed by SIGKILL`, `lost with its node`."""
+    """The reason why a trial returned no result: `killed by SIGKILL`, `lost with its node`."""
 
 
 class Executor(Protocol):
-    """Those who run trials elsewhere."""
+    """Runs trials elsewhere."""
 
     @property
     def busy(self) -> bool:
-        """Whether a trial is still out."""
+        """Returns whether any trial is running or queued."""
 
     def wait(self, seconds: float) -> list[tuple[Trial, JobResult | JobLost]]:
-        """Those that ended, after so many seconds at the most."""
+        """Returns the trials that have ended, after at most so many seconds."""
 
     def stop(self) -> None:
-        """Begin no more; tell those that run to save a checkpoint and end."""
+        """Starts no further trial; tells running ones to save a checkpoint and end."""
 
     def close(self) -> None:
-        """End whatever is left, at once."""
+        """Ends all remaining trials at once."""
 
 
 def collect(crew: Executor, place: Path, context: RunContext) -> Iterator[TrialOutcome]:
-    """Outcomes as they come. Errors: ConfigError where a machine cannot run trials; KeyboardInterrupt the second time.
+    """Yields outcomes as they come. Raises ConfigError if a machine cannot run trials.
 
-    A job that dies leaves its trial cut off, and the others go on.
+    A trial whose job dies counts as cut off, and the others go on. A second ctrl-C raises KeyboardInterrupt.
     """
     told = False
     with contextlib.closing(crew), SignalFlag() as ears:
@@ -53,7 +53,7 @@ def collect(crew: Executor, place: Path, context: RunContext) -> Iterator[TrialO
                 told = True
             for trial, reply in crew.wait(POLL):
                 if ears.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
-                    continue  # it never began
+                    continue  # it never started
                 yield _outcome(trial, reply, place, context, asked=ears.stop)
 
 
@@ -80,7 +80,7 @@ def _goes_on(how: str) -> str:
 
 
 class SignalFlag:
-    """Within, the first ctrl-C or SIGTERM is remembered, and a second one is a KeyboardInterrupt."""
+    """Remembers the first ctrl-C or SIGTERM during the block; the second one raises KeyboardInterrupt."""
 
     def __enter__(self) -> SignalFlag:
         self.stop = False
@@ -98,5 +98,5 @@ class SignalFlag:
 
 
 def ignore_sigint() -> contextlib.AbstractContextManager[None]:
-    """Within, processes start that a terminal's ctrl-C does not reach: the executor passes it on to them, once."""
+    """Shields processes started in the block from the terminal's ctrl-C: the executor passes it on, once."""
     return handling(signal.SIG_IGN, (signal.SIGINT,))

@@ -1,4 +1,4 @@
-"""The far end of a launcher: one frozen trial, run in another process or on another machine."""
+"""The launcher's remote end: runs one frozen trial in another process or on another machine."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from dltips.runs.layout import SUMMARY
 from dltips.sweep.trial import Trial, TrialOutcome, run_trial
 from dltips.train.context import RunContext
 
-RUNNING = ".running"  # in the sweep's folder: a locked file for each trial that some process runs
+RUNNING = ".running"  # in the sweep's folder: a locked file for each running trial
 
 
 @dataclass(frozen=True)
 class Job:
-    """What travels: a trial, and what it has to know of the place where the command was given."""
+    """A trial to send, and the settings of the command's process."""
 
     trial: Trial
-    place: str  # the sweep's folder, absolute: on a file system that all machines share
-    folder: str  # where the command was given: what relative paths in a config start from
+    place: str  # the sweep's folder, absolute, on a file system that all machines share
+    folder: str  # the command's current folder: the base of relative paths in a config
     typed: Sequence[str]
-    environment: Mapping[str, str]  # DLTIPS_DATA, DLTIPS_IMPORT: where data and the user's own tips lie
-    cores: int | None  # threads for a net that is large enough; None: as the process finds it
+    environment: Mapping[str, str]  # DLTIPS_DATA, DLTIPS_IMPORT: the paths of data and of the user's own tips
+    cores: int | None  # threads for a net that is large enough; None: the process's default
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What comes back: how the trial ended, and what a person should know of it; or why nothing can be run there."""
+    """The trial's outcome and the notes on it, or the reason why nothing can run there."""
 
     outcome: TrialOutcome | None
     notes: Sequence[str] = ()
@@ -43,14 +43,14 @@ class JobResult:
 
 
 class Heard(set[str]):
-    """Notes that go to run.log alone: they travel, and whoever gave the command says each of them once."""
+    """Collects notes, which go only to run.log here; the command's process prints each of them once."""
 
     def __contains__(self, note: object) -> bool:
         return True
 
 
 def run_job(errand: Job) -> JobResult:
-    """Run the trial in this process, or go on with it. Its failure is its outcome; nothing is raised."""
+    """Runs or resumes the trial in this process. A failure is its outcome; nothing is raised."""
     os.environ.update(errand.environment)
     if errand.cores is not None:
         os.environ["OMP_NUM_THREADS"] = str(errand.cores)
@@ -72,23 +72,23 @@ def run_job(errand: Job) -> JobResult:
             outcome = run_trial(trial, place, replace(_shared(), typed=errand.typed, reported=notes))
     except ConfigError as error:
         return JobResult(None, tuple(notes), str(error))
-    except KeyboardInterrupt:  # before the first step, or the second time: what was cut off goes on
+    except KeyboardInterrupt:  # before the first step, or the second ctrl-C: the trial was cut off and can be resumed
         with contextlib.suppress(OSError):
             (path / SUMMARY).unlink(missing_ok=True)
         outcome = TrialOutcome(trial.number, "interrupted", path)
-    gc.collect()  # a net and its hooks hold one another
+    gc.collect()  # a net and its hooks form reference cycles
     return JobResult(outcome, tuple(notes))
 
 
 @functools.cache
 def _shared() -> RunContext:
-    """What the trials of this process share: data are loaded once."""
+    """Returns what the trials of this process share: data are loaded once."""
     return RunContext()
 
 
 @contextlib.contextmanager
 def claimed(file: Path) -> Iterator[str | None]:
-    """Yields None, and no other process has the file's trial meanwhile; or else the name of the process that has it.
+    """Yields None while no other process runs the file's trial; else the name of the process that does.
 
     On a file system without locks every process gets None.
     """
@@ -106,7 +106,7 @@ def claimed(file: Path) -> Iterator[str | None]:
 
 
 def jobs_of(trials: Sequence[Trial], place: Path, typed: Sequence[str], cores: int | None) -> list[Job]:
-    """The trials, ready to travel."""
+    """Returns the trials as jobs."""
     environment = {name: os.environ[name] for name in ("DLTIPS_DATA", "DLTIPS_IMPORT") if name in os.environ}
     shared: dict[str, Any] = {
         "place": str(place.resolve()),

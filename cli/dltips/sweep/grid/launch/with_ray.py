@@ -1,7 +1,7 @@
-"""hydra/launcher=ray: a Ray cluster's machines, or Ray on this one.
+"""hydra/launcher=ray: runs trials on a Ray cluster's machines, or by Ray on this one.
 
-Ray brings trials to where cores and GPUs are free, and gives each its own: it sets CUDA_VISIBLE_DEVICES. Not Hydra's
-own plugin: it wants a package that Python 3.11 has no use for (pickle5), and composes each trial when it starts.
+Ray sends trials to free cores and GPUs, and gives each its own by CUDA_VISIBLE_DEVICES. Hydra's own plugin is not
+used: it requires pickle5, which Python 3.11 has no use for, and composes each trial when it starts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Knobs:
 
 
 def launcher(knobs: Knobs) -> Any:
-    """Errors: ConfigError for an address where nobody answers."""
+    """Returns the launcher. Raises ConfigError for an address where no cluster answers."""
     address = knobs.address
     if address is not None and address != "auto":
         host, _, port = address.rpartition(":")
@@ -71,9 +71,9 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunCont
 
 @contextlib.contextmanager
 def ray_session(address: str | None) -> Iterator[Any]:
-    """Ray, connected to the cluster, or to one of its own that ends with it. Errors: ConfigError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # who asks for no GPU sees none
+    """Connects to the Ray cluster, or starts one that ends with the block. Raises ConfigError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial that asks for no GPU sees none
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(int(ANSWER_WITHIN)))  # a try takes a second
     _bring_token(address)
     with redirect_output() as said:
@@ -95,7 +95,7 @@ def ray_session(address: str | None) -> Iterator[Any]:
 
 
 def _bring_token(address: str | None) -> None:
-    """A token for a cluster of our own, which no file keeps; and for another the person's, if there is one.
+    """Creates a token for a cluster of our own, kept in no file; another cluster gets the user's, if there is one.
 
     Ray 2.60 starts clusters with a token by default, and joins them without, unless RAY_AUTH_MODE says so.
     """
@@ -110,7 +110,7 @@ def _bring_token(address: str | None) -> None:
 
 @contextlib.contextmanager
 def redirect_output() -> Iterator[Callable[[], str]]:
-    """Within, what Ray writes to stdout and stderr goes to a file, whose text is given; our notes stay on stderr."""
+    """Redirects Ray's output to a file during the block and yields its text; our notes stay on stderr."""
     with tempfile.TemporaryFile() as file:
         stdout, stderr, terminal = sys.stdout, sys.stderr, os.dup(2)
 
@@ -120,7 +120,7 @@ def redirect_output() -> Iterator[Callable[[], str]]:
 
         with os.fdopen(os.dup(terminal), "w", buffering=1) as ours, os.fdopen(os.dup(file.fileno()), "w") as theirs:
             sys.stdout, sys.stderr = theirs, ours
-            os.dup2(file.fileno(), 2)  # its compiled parts write there
+            os.dup2(file.fileno(), 2)  # Ray's compiled parts write there
             try:
                 yield said
             finally:
@@ -144,7 +144,7 @@ def _why_not(text: str, said: str, address: str | None) -> str:
 
 
 def check_room(wanted: dict[str, float], nodes: Sequence[dict[str, float]]) -> None:
-    """Errors: ConfigError for what no machine has: Ray would wait for it for ever."""
+    """Raises ConfigError for resources that no machine has: Ray would wait for them forever."""
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
     there = "; ".join(sorted({f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes}))
@@ -155,7 +155,7 @@ def check_room(wanted: dict[str, float], nodes: Sequence[dict[str, float]]) -> N
 
 
 class RayExecutor:
-    """All trials are Ray's at once, which runs as many as there is room for."""
+    """Submits all trials to Ray at once, which runs as many as fit."""
 
     def __init__(self, ray: Any, waiting: Sequence[Job], wanted: dict[str, float], retries: int) -> None:
         self._ray = ray
@@ -174,7 +174,7 @@ class RayExecutor:
     def stop(self) -> None:
         self._stopped = True
         for task in self._out:
-            self._ray.cancel(task, force=False)  # a KeyboardInterrupt there, which the run hears as ctrl-C
+            self._ray.cancel(task, force=False)  # raises KeyboardInterrupt there, which the run handles as ctrl-C
 
     def close(self) -> None:
         for task in self._out:

@@ -1,7 +1,7 @@
 """hydra/launcher=submitit_slurm: a SLURM cluster's jobs, one for each trial, in one array.
 
-What submitit's script lacks is added: --requeue, and srun's own --cpus-per-task, which it no longer takes from sbatch
-(SLURM 22.05). Not Hydra's own plugin: it composes each trial when its job starts.
+Adds what submitit's script lacks: --requeue, and srun's own --cpus-per-task, which it no longer takes from sbatch
+(SLURM 22.05). Hydra's own plugin is not used: it composes each trial when its job starts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dltips.sweep.grid.launch.with_submitit import STOP, RemoteCall, SubmittedJo
 from dltips.sweep.trial import Trial, TrialOutcome
 from dltips.train.context import RunContext
 
-LOOK = 2.0  # seconds between two looks at a file system that many machines share
+LOOK = 2.0  # seconds between two scans of the shared file system
 LEFT_ALONE = 60.0  # seconds after scancel; SLURM kills after 30 (KillWait)
 
 
@@ -48,7 +48,7 @@ class Knobs:
 
 
 def launcher(knobs: Knobs) -> Any:
-    """Errors: ConfigError where there is no SLURM."""
+    """Returns the launcher. Raises ConfigError if there is no SLURM."""
     for program in ("sbatch", "srun", "sacct", "scancel"):
         if shutil.which(program) is None:
             raise ConfigError(
@@ -67,7 +67,7 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunCont
 
 
 def executor_for(knobs: Knobs, place: Path) -> Any:
-    """submitit's, with all that stands in the script. Errors: ConfigError."""
+    """Returns submitit's executor, with all settings of the script. Raises ConfigError."""
     import submitit
 
     executor = submitit.SlurmExecutor(fresh(place), max_num_timeout=knobs.max_num_timeout)
@@ -97,7 +97,7 @@ def executor_for(knobs: Knobs, place: Path) -> Any:
 
 
 class SlurmExecutor:
-    """All jobs are SLURM's at once, which lets so many of them run at a time."""
+    """Submits all jobs to SLURM at once, which limits how many of them run at a time."""
 
     def __init__(self, executor: Any, waiting: Sequence[Job]) -> None:
         self._folder = Path(executor.folder)
@@ -127,7 +127,7 @@ class SlurmExecutor:
         return [(out.trial, result_of(out, f"ended by SLURM, as {out.job.state}")) for out in ended]
 
     def _given_up(self, out: SubmittedJob) -> bool:
-        """Whether SLURM says that the job has ended without a word."""
+        """Returns whether SLURM reports the end of a job that left no result."""
         if self._stopped is None:
             return bool(out.job.watcher.is_done(out.job.job_id))
         late = time.monotonic() - self._stopped > LEFT_ALONE

@@ -1,8 +1,8 @@
-"""hydra/launcher=submitit_local: submitit's jobs, as processes of this machine: what SLURM would do, tried at home.
+"""hydra/launcher=submitit_local: submitit's jobs as processes of this machine, to try SLURM's behaviour locally.
 
-submitit writes what a job shall do to a file, and its end to another (pickles, in .submitit within the sweep's folder):
-both are removed when the job has ended, its log stays. Not Hydra's own plugin: it starts all jobs at once, and composes
-each when it starts.
+submitit writes a job's call to a file, and its result to another (pickles, in .submitit within the sweep's folder):
+both are removed when the job has ended, its log stays. Hydra's own plugin is not used: it starts all jobs at once, and
+composes each when it starts.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from dltips.sweep.trial import Trial, TrialOutcome
 from dltips.train.context import RunContext
 
 FOLDER = ".submitit"  # in the sweep's
-STOP = "stop"  # a file in it: who gave the command has stopped it
-KILLED_WITHIN = 600.0  # seconds that a job waits for its scheduler to end it, which may queue it again
+STOP = "stop"  # a file in it: the command was stopped
+KILLED_WITHIN = 600.0  # seconds that a job waits for its scheduler to end it and perhaps requeue it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Knobs:
 
 
 def launcher(knobs: Knobs) -> Any:
-    """Errors: ConfigError."""
+    """Returns the launcher."""
     return partial(_launch, knobs)
 
 
@@ -62,7 +62,7 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunCont
 
 
 def fresh(place: Path) -> Path:
-    """The folder of the jobs' files; nobody has stopped them yet. Errors: ConfigError."""
+    """Returns the folder of the jobs' files, without a stop file. Raises ConfigError."""
     logging.getLogger("submitit").setLevel(logging.ERROR)
     folder = place.resolve() / FOLDER
     try:
@@ -74,7 +74,7 @@ def fresh(place: Path) -> Path:
 
 
 def refuse_secrets(trials: Sequence[Trial], texts: Mapping[str, str] | None = None) -> None:
-    """Errors: ConfigError for what looks like a secret: a job's files would hold it."""
+    """Raises ConfigError for anything that looks like a secret: a job's files would contain it."""
     for plain in [trial.plain for trial in trials] + [texts or {}]:
         hidden = dict(leaves(redacted(plain)))
         for key, value in leaves(plain):
@@ -86,21 +86,21 @@ def refuse_secrets(trials: Sequence[Trial], texts: Mapping[str, str] | None = No
 
 
 class RemoteCall:
-    """What submitit runs; it hands over its own handlers of signals before."""
+    """The call that submitit runs; submitit passes its own signal handlers first."""
 
     def __call__(self, errand: Job) -> JobResult:
-        """Run a trial. If the time is up, what is done is saved and the job is queued again, and goes on with it."""
+        """Runs a trial. When the time is up, it saves a checkpoint, and the job is requeued and resumes from it."""
         from submitit.core.job_environment import JobEnvironment
 
         on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
         if not on_slurm:
-            os.setpgid(0, 0)  # a terminal's ctrl-C reaches the one who gave the command, who passes it on once
+            os.setpgid(0, 0)  # the terminal's ctrl-C only reaches the command's process, which passes it on once
         time_is_up = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
         queue_again: Any = signal.getsignal(time_is_up)
         heard: list[int] = []
 
         def stop(number: int, frame: object) -> None:
-            raise KeyboardInterrupt  # before the first step or after the last one: between them the run listens
+            raise KeyboardInterrupt  # before the first step or after the last one: in between the run handles it
 
         def save_and_queue(number: int, frame: object) -> None:
             if not heard:
@@ -115,13 +115,13 @@ class RemoteCall:
             if stopped and heard:
                 queue_again(heard[0], None)  # and exits
             if stopped and on_slurm and not (Path(errand.place) / FOLDER / STOP).exists():
-                # preempted: SLURM queues a job again that it has to kill, not one that ends in its days of grace
+                # SLURM requeues a preempted job only if it is killed, not if it exits within the grace period
                 time.sleep(KILLED_WITHIN)
                 raise SystemExit(128 + signal.SIGTERM)
         return reply
 
     def checkpoint(self, errand: Job) -> Any:
-        """What a job that is queued again does: the same, which goes on from the trial's checkpoint."""
+        """Returns the call of a requeued job: the same, which resumes from the trial's checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, errand)
@@ -129,7 +129,7 @@ class RemoteCall:
 
 @dataclass
 class SubmittedJob:
-    """A job, and what it does."""
+    """A submitted job and its trial."""
 
     job: Any
     trial: Trial
@@ -137,7 +137,7 @@ class SubmittedJob:
 
 
 def result_of(out: SubmittedJob, stdout_of_kill: str) -> JobResult | JobLost:
-    """What a job that has ended left; its files go, its log stays."""
+    """Returns the result of an ended job; removes its files, keeps its log."""
     paths = out.job.paths
     log = f"see {os.path.relpath(paths.stderr)}"
     if not paths.result_pickle.exists():
@@ -155,7 +155,7 @@ def result_of(out: SubmittedJob, stdout_of_kill: str) -> JobResult | JobLost:
 
 
 class LocalExecutor:
-    """Jobs of this machine, so many at a time, each with its own GPUs."""
+    """Runs jobs on this machine, so many at a time, each with its own GPUs."""
 
     def __init__(self, executor: Any, waiting: Sequence[Job], at_once: int, gpus: int) -> None:
         self._executor = executor
@@ -191,7 +191,7 @@ class LocalExecutor:
     def _terminate(self) -> None:
         for out in self._out:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(out.job.job_id), signal.SIGTERM)  # of the process that started the job, and passes it on
+                os.kill(int(out.job.job_id), signal.SIGTERM)  # the job's starter passes it on
 
     def _give(self, slot: int) -> None:
         if not self._waiting:
@@ -204,7 +204,7 @@ class LocalExecutor:
 
 
 def gpus_of(slot: int, each: int) -> list[int]:
-    """The numbers of a slot's GPUs, as CUDA_VISIBLE_DEVICES counts them; none where this machine has none."""
+    """Returns the numbers of a slot's GPUs for CUDA_VISIBLE_DEVICES; empty if this machine has none."""
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
