@@ -26,8 +26,8 @@ from dltips.feed.batches import to_float
 from dltips.train.build import build_model, build_run, initialize
 from dltips.train.data import Data, prepare_data
 from dltips.train.device import keep_freed_memory
-from dltips.train.finetuning.features import cut, keep_features
-from dltips.train.finetuning.pretrained import find, put, wanted
+from dltips.train.finetuning.features import body_and_head, keep_features
+from dltips.train.finetuning.pretrained import find, load_weights, wanted
 from dltips.train.fit import fit
 from dltips.train.loop import evaluation_batch
 
@@ -47,14 +47,14 @@ def started(config: Config) -> tuple[nn.Module, Data]:
     data = prepare_data(config, CPU, pretrained.preprocess, wanted(config, pretrained, None))
     model = build_model(config, tuple(data.train.inputs.shape[1:]), len(data.source.classes), [])
     initialize(model, config, data.preprocess(to_float(data.train.inputs[:2])))
-    put(pretrained, model, config)
+    load_weights(pretrained, model, config)
     return model.to(memory_format=torch.channels_last), data
 
 
 def ordinary(config: Config) -> tuple[float, float]:
     """Seconds and last validation accuracy of the loop that computes the features in every epoch."""
     model, data = started(config)
-    body, head = cut(model)
+    body, head = body_and_head(model)
     body.eval()
     optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
     train, val = (data.feed(part, once=True) for part in (data.train, data.splits.val))
@@ -88,7 +88,7 @@ def ours(config: Config) -> tuple[float, float]:
 def extraction(config: Config, rounds: int) -> list[float]:
     """Ours over the bare loop's seconds, round by round."""
     model, data = started(config)
-    body, _ = cut(model)
+    body, _ = body_and_head(model)
     body.eval()
     feed = data.feed(data.train, once=True)
     batch = evaluation_batch(feed, config.settings.batch_size)

@@ -20,7 +20,7 @@ def main() -> None:
     import torch
 
     from dltips.feed.load import load
-    from dltips.feed.placement import place
+    from dltips.feed.placement import place_split
     from dltips.feed.splits import split
     from dltips.tips.data import DataKnobs
     from dltips.tips.data.torchvision_sets import cifar10
@@ -43,7 +43,7 @@ def main() -> None:
     source = load(lambda: cifar10(root=None, download=False), common)
     read = time.perf_counter()
     splits = split(source, common)
-    stores = [place(part, common.placement, device) for part in (splits.train, splits.val)]
+    stores = [place_split(part, common.placement, device) for part in (splits.train, splits.val)]
     if device.type == "cuda":
         torch.cuda.synchronize()
     done = time.perf_counter()

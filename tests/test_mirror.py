@@ -9,17 +9,19 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cli" / "dltips"
 TESTS = Path(__file__).parent
 # Rooms whose tests do not stand under their modules' names yet
-ROOMS_TO_COME = ("commands", "config", "train")
+ROOMS_TO_COME = ("commands", "config")
 # Modules without a test file of their own, each with the reason
 EXCEPTIONS = {
     "__init__.py": "hands on names of other modules",
     "exit_codes.py": "numbers; each command's test asserts its own",
     "paths.py": "tests/test_own_tips.py and tests/config/test_recipes.py look for what lies there",
-    "signals.py": "tests/sweep/grid/test_signals.py sends real ones, tests/train/parallel/test_sharing.py too",
-    "tips/finetune/base.py": "records and a protocol; tests/train/finetuning/test_transfer.py uses them",
+    "signals.py": "tests/sweep/grid/test_signals.py sends real ones, tests/train/parallel/test_spawn.py too",
+    "tips/finetune/base.py": "records and a protocol; tests/train/finetuning/test_freezing.py uses them",
 }
 # Test files of several modules together, each with the reason
 ACROSS = {
+    "test_ants_bees.py": "the claim of a shipped recipe, on real weights and photographs",
+    "test_board_in_browser.py": "the events of a run and the charts of a sweep, in a real browser",
     "test_house.py": "which room stands on which",
     "sweep/grid/test_launchers_cut_off.py": "trials of every launcher, cut off for real",
     "sweep/grid/test_signals.py": "real signals to grids and searches",
@@ -33,6 +35,7 @@ ACROSS = {
     "test_mirror.py": "of the tests themselves",
     "test_own_tips.py": "a user's tips through the whole program",
     "test_recipes.py": "the shipped recipes",
+    "train/test_kill.py": "a run that is killed at any moment: its checkpoints, its metrics, and its resume",
 }
 
 

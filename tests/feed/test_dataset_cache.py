@@ -6,8 +6,8 @@ import torch
 from dltips.config.composition import compose
 from dltips.config.validation import Config, validate
 from dltips.feed import dataset_cache
-from dltips.feed.dataset_cache import KEPT, DatasetCache
-from dltips.feed.load import Wanted
+from dltips.feed.dataset_cache import MAX_KEPT, DatasetCache
+from dltips.feed.load import RequiredInputs
 from dltips.tips.data import DataKnobs
 
 
@@ -15,7 +15,7 @@ def config_of(*overrides: str) -> Config:
     return validate(compose(["data=synthetic", "data.samples=40", *overrides])[0])
 
 
-def samples(cache: DatasetCache, config: Config, wanted: Wanted | None = None) -> dataset_cache.Samples:
+def samples(cache: DatasetCache, config: Config, wanted: RequiredInputs | None = None) -> dataset_cache.Samples:
     common: DataKnobs = config.common["data"]()
     return cache.samples(config, common, wanted)
 
@@ -32,7 +32,7 @@ def test_what_a_net_wants_is_another_set() -> None:
     cache = DatasetCache()
     config = config_of("data.kind=image", "data.size=8")
     first = samples(cache, config)
-    wanted = Wanted(channels=1, sides=None, shape=None)
+    wanted = RequiredInputs(channels=1, sides=None, shape=None)
     gray = samples(cache, config, wanted)
     assert gray is not first and samples(cache, config, wanted) is gray
     assert gray[2].inputs.shape[1:] == (1, 8, 8) and first[2].inputs.shape[1:] == (3, 8, 8)
@@ -55,12 +55,12 @@ def test_the_set_that_was_asked_for_longest_ago_is_forgotten_first(monkeypatch: 
 
     monkeypatch.setattr(dataset_cache, "load", counted)
     cache = DatasetCache()
-    for seed in range(KEPT):
+    for seed in range(MAX_KEPT):
         samples(cache, config_of(f"data.seed={seed}"))
     samples(cache, config_of("data.seed=0"))  # the oldest one is young again
-    samples(cache, config_of(f"data.seed={KEPT}"))  # one too many: 1 goes
-    assert loaded == list(range(KEPT + 1))
+    samples(cache, config_of(f"data.seed={MAX_KEPT}"))  # one too many: 1 goes
+    assert loaded == list(range(MAX_KEPT + 1))
     samples(cache, config_of("data.seed=0"))
-    assert loaded == list(range(KEPT + 1))
+    assert loaded == list(range(MAX_KEPT + 1))
     samples(cache, config_of("data.seed=1"))
-    assert loaded[-1] == 1 and len(loaded) == KEPT + 2
+    assert loaded[-1] == 1 and len(loaded) == MAX_KEPT + 2

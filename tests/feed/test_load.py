@@ -1,5 +1,6 @@
 """What the data are brought to: the size, the channels and the classes that the user or a pretrained net wants."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torchvision.transforms import v2
 
 from dltips.catalog.registry import Tip
 from dltips.errors import ConfigError
-from dltips.feed.load import Wanted, load
+from dltips.feed.load import RequiredInputs, load
 from dltips.feed.splits import split
 from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.image_folder import image_folder
@@ -115,9 +116,8 @@ def test_without_a_size_or_with_the_source_s_own_nothing_is_touched() -> None:
 @pytest.mark.parametrize("inputs", [torch.zeros(5, 4), torch.zeros(5, 1, 100)])
 def test_what_is_no_image_is_refused(inputs: Tensor) -> None:
     shape = tuple(inputs.shape[1:])
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.image_size: .*{re.escape(str(shape))}; leave it out$"):
         load(lambda: replace(source(), inputs=inputs), common(8))
-    assert str(caught.value) == (f"data.image_size: is for images, but a sample's shape is {shape}; leave it out")
 
 
 # What a net with weights wants.
@@ -146,15 +146,15 @@ SIZE = "data: images of 9x12 are resized to 6x5, as the pretrained net wants"
 @pytest.mark.parametrize(
     ("channels", "wanted", "form", "notes", "hash"),
     [
-        (1, Wanted(3, None, None), Form(3, (12, 9)), (GRAY,), "x-3c"),
-        (3, Wanted(1, None, None), Form(1, (12, 9)), (COLOUR,), "x-1c"),
-        (3, Wanted(None, (5, 6), None), Form(3, (5, 6)), (SIZE,), "x-6x5"),
-        (1, Wanted(3, (5, 6), None), Form(3, (5, 6)), (SIZE, GRAY), "x-6x5-3c"),
-        (3, Wanted(None, None, (1, 5, 6)), Form(1, (5, 6)), (SIZE, COLOUR), "x-6x5-1c"),
+        (1, RequiredInputs(3, None, None), Form(3, (12, 9)), (GRAY,), "x-3c"),
+        (3, RequiredInputs(1, None, None), Form(1, (12, 9)), (COLOUR,), "x-1c"),
+        (3, RequiredInputs(None, (5, 6), None), Form(3, (5, 6)), (SIZE,), "x-6x5"),
+        (1, RequiredInputs(3, (5, 6), None), Form(3, (5, 6)), (SIZE, GRAY), "x-6x5-3c"),
+        (3, RequiredInputs(None, None, (1, 5, 6)), Form(1, (5, 6)), (SIZE, COLOUR), "x-6x5-1c"),
     ],
 )
 def test_images_are_brought_to_what_the_net_wants_and_it_is_said(
-    channels: int, wanted: Wanted, form: Form, notes: tuple[str, ...], hash: str
+    channels: int, wanted: RequiredInputs, form: Form, notes: tuple[str, ...], hash: str
 ) -> None:
     whole = source(inputs=images(channels=channels))
     loaded = load(lambda: whole, common(), wanted)
@@ -167,9 +167,15 @@ def test_images_are_brought_to_what_the_net_wants_and_it_is_said(
 
 @pytest.mark.parametrize(
     "wanted",
-    [None, Wanted(None, None, None), Wanted(3, None, None), Wanted(3, (12, 9), None), Wanted(None, None, (3, 12, 9))],
+    [
+        None,
+        RequiredInputs(None, None, None),
+        RequiredInputs(3, None, None),
+        RequiredInputs(3, (12, 9), None),
+        RequiredInputs(None, None, (3, 12, 9)),
+    ],
 )
-def test_what_the_net_wants_already_is_not_touched(wanted: Wanted | None) -> None:
+def test_what_the_net_wants_already_is_not_touched(wanted: RequiredInputs | None) -> None:
     whole = source()
     assert load(lambda: whole, common(), wanted) is whole
 
@@ -179,40 +185,41 @@ def test_gray_repeated_takes_no_memory() -> None:
     assert repeated.shape == (5, 3, 24, 24) and repeated.untyped_storage().nbytes() == 5 * 24 * 24
 
 
-@pytest.mark.parametrize("wanted", [Wanted(3, (12, 9), None), Wanted(None, None, (3, 12, 9))])
-def test_image_size_wins_over_the_sides_of_the_weights_and_it_is_said(wanted: Wanted) -> None:
+@pytest.mark.parametrize("wanted", [RequiredInputs(3, (12, 9), None), RequiredInputs(None, None, (3, 12, 9))])
+def test_image_size_wins_over_the_sides_of_the_weights_and_it_is_said(wanted: RequiredInputs) -> None:
     loaded = load(lambda: source(), common(6), wanted)
     assert loaded.form == Form(3, (6, 6)) and loaded.hash == "x-6"
     assert loaded.notes == (
         "data: images are of 6x6, as data.image_size says, though the pretrained net was made for 9x12",
     )
-    assert load(lambda: source(), common(6), Wanted(3, (6, 6), None)).notes == ()
+    assert load(lambda: source(), common(6), RequiredInputs(3, (6, 6), None)).notes == ()
 
 
 @pytest.mark.parametrize(
     ("inputs", "wanted", "takes"),
     [
-        (torch.zeros(5, 4), Wanted(None, None, (3,)), "(3,)"),
-        (torch.zeros(5, 4), Wanted(3, (8, 8), (3, 8, 8)), "(3, 8, 8)"),
-        (torch.zeros(5, 1, 100), Wanted(None, None, (1, 200)), "(1, 200)"),
-        (torch.zeros(5, 1, 100), Wanted(3, (8, 8), None), "images"),
-        (images(), Wanted(None, None, (64,)), "(64,)"),
-        (images(channels=2), Wanted(3, None, None), "images of 3 channels"),
-        (images(channels=3), Wanted(None, None, (2, 12, 9)), "images of 2 channels"),
+        (torch.zeros(5, 4), RequiredInputs(None, None, (3,)), "(3,)"),
+        (torch.zeros(5, 4), RequiredInputs(3, (8, 8), (3, 8, 8)), "(3, 8, 8)"),
+        (torch.zeros(5, 1, 100), RequiredInputs(None, None, (1, 200)), "(1, 200)"),
+        (torch.zeros(5, 1, 100), RequiredInputs(3, (8, 8), None), "images"),
+        (images(), RequiredInputs(None, None, (64,)), "(64,)"),
+        (images(channels=2), RequiredInputs(3, None, None), "images of 3 channels"),
+        (images(channels=3), RequiredInputs(None, None, (2, 12, 9)), "images of 2 channels"),
     ],
 )
-def test_samples_that_cannot_become_what_the_net_takes_are_refused(inputs: Tensor, wanted: Wanted, takes: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_samples_that_cannot_become_what_the_net_takes_are_refused(
+    inputs: Tensor, wanted: RequiredInputs, takes: str
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=rf"^data: .*{re.escape(str(tuple(inputs.shape[1:])))}.* {re.escape(takes)}; .*finetune\.source$",
+    ):
         load(lambda: source(inputs=inputs), common(), wanted)
-    assert str(caught.value) == (
-        f"data: a sample's shape is {tuple(inputs.shape[1:])}, but the pretrained net takes {takes}; choose other data,"
-        " or other weights with finetune.source"
-    )
 
 
 def test_vectors_of_the_very_shape_are_taken() -> None:
     whole = source(inputs=torch.zeros(5, 4))
-    assert load(lambda: whole, common(), Wanted(None, None, (4,))) is whole
+    assert load(lambda: whole, common(), RequiredInputs(None, None, (4,))) is whole
 
 
 @pytest.fixture
@@ -228,11 +235,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tip:
 
 
 def test_pictures_of_several_sizes_are_read_at_the_net_s(folder: Tip) -> None:
-    loaded = load(folder, common(), Wanted(3, (8, 8), None))
+    loaded = load(folder, common(), RequiredInputs(3, (8, 8), None))
     at_once = image_folder(**{**folder.knobs, "image_size": 8})
     assert torch.equal(loaded.inputs, at_once.inputs) and loaded.form is None and loaded.hash == at_once.hash
     assert loaded.notes == ("data: pictures are read at 8x8, as the pretrained net wants",)
-    evaluated = load(folder, common(), Wanted(None, None, (3, 8, 8)))  # the shape as a checkpoint has it
+    evaluated = load(folder, common(), RequiredInputs(None, None, (3, 8, 8)))  # the shape as a checkpoint has it
     assert torch.equal(evaluated.inputs, at_once.inputs) and evaluated.form is None
 
 
@@ -240,9 +247,9 @@ def test_pictures_of_several_sizes_are_cut_to_no_other_form_than_a_square(folder
     with pytest.raises(
         ConfigError, match=r"^data\.image_size: the pictures differ in size .*write data\.image_size=64$"
     ):
-        load(folder, common(), Wanted(3, (8, 12), None))
+        load(folder, common(), RequiredInputs(3, (8, 12), None))
     sized = replace(folder, knobs={**folder.knobs, "image_size": 16})
-    loaded = load(sized, common(16), Wanted(3, (8, 8), None))
+    loaded = load(sized, common(16), RequiredInputs(3, (8, 8), None))
     assert loaded.inputs.shape[2:] == (16, 16) and loaded.form is None
     assert loaded.notes[0].startswith("data: images are of 16x16, as data.image_size says")
 
@@ -297,30 +304,27 @@ def test_a_number_is_a_position_unless_a_class_has_that_name() -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (("Trouser", "Dres"), "'Dres' is no class of these data; did you mean Dress?"),
+        (("Trouser", "Dres"), "'Dres' .*did you mean Dress\\?$"),
         (
             ("Trouser", "boat anchor"),
-            "'boat anchor' is no class of these data; there is: Coat, Dress, Pullover, T-shirt/top, Trouser",
+            "'boat anchor' .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
         (
             (1, 5),
-            "5 is neither the name of a class nor a position from 0 to 4; there is: Coat, Dress, Pullover, T-shirt/top,"
-            " Trouser",
+            "5 .*position from 0 to 4; .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
         (
             (-1, 1),
-            "-1 is neither the name of a class nor a position from 0 to 4; there is: Coat, Dress, Pullover,"
-            " T-shirt/top, Trouser",
+            "-1 .*position from 0 to 4; .*: Coat, Dress, Pullover, T-shirt/top, Trouser$",
         ),
-        (("Trouser",), "fewer than two leave nothing to tell apart; give two or more, or null for all"),
-        ((), "fewer than two leave nothing to tell apart; give two or more, or null for all"),
-        (("Trouser", 3, 1), "Trouser stands there twice; give each class once"),
+        (("Trouser",), ".*two or more, or null for all$"),
+        ((), ".*two or more, or null for all$"),
+        (("Trouser", 3, 1), "Trouser .*twice; give each class once$"),
     ],
 )
 def test_classes_that_cannot_be_are_refused(chosen: tuple[int | str, ...], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.only_classes: {message}"):
         load(clothes, common(only_classes=chosen))
-    assert str(caught.value) == f"data.only_classes: {message}"
 
 
 def test_samples_of_some_classes_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dltips.feed.batches import Resident, Streaming
-from dltips.feed.placement import free_memory, place
+from dltips.feed.placement import free_memory, place_split
 from dltips.feed.splits import Split
 
 CPU = torch.device("cpu")
@@ -40,8 +40,8 @@ def test_data_lie_on_the_device_if_asked_or_if_they_fill_half_of_what_is_free(
     placement: str, free: int, kind: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dltips.feed.placement.free_memory", lambda device: free)
-    assert isinstance(place(images(), placement, CPU), kind)
-    assert isinstance(place(chosen(images()), placement, CPU), kind)
+    assert isinstance(place_split(images(), placement, CPU), kind)
+    assert isinstance(place_split(chosen(images()), placement, CPU), kind)
 
 
 def test_on_a_cpu_what_is_free_is_the_machine_s_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,11 +130,8 @@ def test_a_test_fraction_of_zero_does_without_a_test_set() -> None:
 
 
 def test_a_test_set_that_would_be_empty_is_refused_with_both_remedies() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^data\.test_fraction: 0\.001 of 100 samples .*set it to 0"):
         split(source(), common(test_fraction=0.001))
-    assert str(caught.value) == (
-        "data.test_fraction: 0.001 of 100 samples leaves none for the test; raise it, or set it to 0 to do without"
-    )
 
 
 def test_an_official_validation_set_stays_untouched() -> None:
@@ -196,20 +193,14 @@ def test_a_class_with_too_few_samples_is_named() -> None:
     scarce = replace(labels(), targets=torch.cat([torch.arange(985) % 9, torch.full((15,), 9)]))
     count = int((split(scarce, common()).train.taken().targets == 9).sum())
     assert 0 < count < 15
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.per_class: {count + 1} .*{count} samples of class 9 .*lower it$"):
         split(scarce, common(per_class=count + 1))
-    assert str(caught.value) == (
-        f"data.per_class: {count + 1} is more than the {count} samples of class 9 in the training split; lower it"
-    )
     assert len(split(scarce, common(per_class=count)).train) == 10 * count
 
 
 def test_a_subset_and_so_many_of_each_class_are_not_both_given() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^data\.per_class: 20 .*data\.subset=100 .*leave one out$"):
         common(subset=100, per_class=20)
-    assert str(caught.value) == (
-        "data.per_class: 20 and data.subset=100 both say how many samples to train on; leave one out"
-    )
 
 
 # Images that are yet to be brought to another form.
@@ -283,9 +274,8 @@ def test_what_would_not_fit_into_memory_is_refused(
     large = getattr(split(pictures(form=Form(3, (20_000, 30_000))), common(**knobs)), part)
     needed = len(large) * 20_000 * 30_000 / 1e9  # gray, and repeated without a copy
     monkeypatch.setattr("dltips.memory.available", lambda: 4 * 10**9)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^data\.{key}: .*{needed:,.1f} GB.* 4\.0 GB .*lower it"):
         large.taken()
-    assert str(caught.value) == f"data.{key}: takes {needed:,.1f} GB, but 4.0 GB are free; lower it"
 
 
 # Label noise.
@@ -346,7 +336,7 @@ def test_each_wrong_class_is_as_likely() -> None:
 
 
 def test_noise_with_a_single_class_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^data\.label_noise: there is one class only"):
+    with pytest.raises(ConfigError, match=r"^data\.label_noise: .*one class"):
         split(replace(labels(), classes=("a",)), common(label_noise=0.1))
 
 

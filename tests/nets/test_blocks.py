@@ -68,9 +68,9 @@ def test_a_convolution_has_a_bias_unless_a_norm_subtracts_it(norm: str, biased: 
 
 
 def test_groups_that_do_not_divide_or_mean_nothing_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^model.groups: 5 groups do not divide 32 channels; take a number that do"):
+    with pytest.raises(ConfigError, match=r"^model\.groups: 5 .*32 channels; take a number"):
         normalization("group", 32, 5)
-    with pytest.raises(ConfigError, match=r"^model.groups: 4 is for model.norm=group, not for batch; leave it out$"):
+    with pytest.raises(ConfigError, match=r"^model\.groups: 4 .*model\.norm=group.*leave it out$"):
         normalization("batch", 32, 4)
 
 

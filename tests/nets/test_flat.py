@@ -31,7 +31,7 @@ def small_model() -> nn.Sequential:
 def step(net: FlatModel) -> None:
     net.gradients.zero_()
     net.module(torch.randn(4, 2, 4, 4)).square().sum().backward()
-    net.settle()
+    net.detect_unused()
 
 
 def test_flattening_changes_no_value_and_no_output() -> None:
@@ -155,7 +155,7 @@ def test_a_tied_weight_lies_in_the_buffer_once_and_stays_tied() -> None:
     torch.testing.assert_close(net.views(net.gradients)[0][1], reference.one.weight.grad)
     net.parameters.zero_()
     assert not model.two.weight.any()
-    net.settle()
+    net.detect_unused()
     assert net.decay_mask(spare=True).sum() == 25
 
 

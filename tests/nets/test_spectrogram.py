@@ -1,5 +1,7 @@
 """The spectrogram is that of its definition, computed a second time by numpy and scipy."""
 
+import re
+
 import numpy
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_more_bands_than_the_window_tells_apart_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         LogMel(8000, 100, "data")
     message = str(caught.value)
-    assert message.startswith("data.mels: 100 bands are more than a window of 256 samples can tell apart at 8000 Hz;")
+    assert re.match(r"data\.mels: 100 .*256 samples .*8000 Hz; ", message)
     most = int(message.rpartition(" ")[2])
     assert mel_filters(8000, 256, most).any(1).all() and not mel_filters(8000, 256, most + 1).any(1).all()
 
@@ -107,8 +109,5 @@ def test_a_net_for_another_sample_rate_is_refused() -> None:
     for rate in (None, 8000):
         check_sample_rate(net, rate)
     check_sample_rate(nn.Linear(2, 2), 16000)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^model\.sample_rate: 8000, .*write model\.sample_rate=16000$"):
         check_sample_rate(net, 16000)
-    assert str(caught.value) == (
-        "model.sample_rate: 8000, but the recordings have 16000 samples per second; write model.sample_rate=16000"
-    )

@@ -147,12 +147,10 @@ def test_body_and_head_are_the_net_to_the_bit_and_share_its_parameters(name: str
     net, inputs = build(name), samples(name)
     keys = list(net.state_dict())
     if name in UNCUT:
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(
+            ConfigError, match=r"^finetune\.views: VisionTransformerDistilled .*write finetune\.views=0$"
+        ):
             stages.cut(net.train())
-        assert str(error.value) == (
-            "finetune.views: VisionTransformerDistilled does more than hand over its classifier's outputs, so that its"
-            " features cannot be computed once; write finetune.views=0"
-        )
         assert all(part.training for part in net.modules())
         return
     body, head = stages.cut(net)
@@ -282,14 +280,12 @@ def test_norms_activations_and_pools_join_the_stage_before_them() -> None:
 def test_a_wrong_name_gets_the_nearest_one() -> None:
     net = build("timm:resnet18")
     found = stages.stages_of(net)
-    assert stages.named(found, "layer4", "finetune.stage", "resnet18") == found[4]
-    with pytest.raises(ConfigError, match=r"^finetune\.stage: 'layr4' is no stage of resnet18; did you mean layer4\?$"):
-        stages.named(found, "layr4", "finetune.stage", "resnet18")
-    with pytest.raises(
-        ConfigError, match=r"^finetune\.stage: 'x' is no stage of ResNet; there is: conv1, fc, layer1, la"
-    ):
+    assert stages.find_stage(found, "layer4", "finetune.stage", "resnet18") == found[4]
+    with pytest.raises(ConfigError, match=r"^finetune\.stage: 'layr4' .*resnet18; did you mean layer4\?$"):
+        stages.find_stage(found, "layr4", "finetune.stage", "resnet18")
+    with pytest.raises(ConfigError, match=r"^finetune\.stage: 'x' .*ResNet; .*: conv1, fc, layer1, la"):
         stages.up_to(net, "x")
-    with pytest.raises(ConfigError, match=r"^finetune\.stage: 'layr1' is no stage of ResNet; did you mean layer1"):
+    with pytest.raises(ConfigError, match=r"^finetune\.stage: 'layr1' .*ResNet; did you mean layer1"):
         stages.outputs(net, samples("timm:resnet18"), ["layr1"])
 
 
@@ -344,18 +340,15 @@ def test_a_stage_that_is_called_behind_a_dropped_one_is_refused() -> None:
     net = Backwards()
     net.first, net.second = nn.Linear(6, 6), nn.Linear(5, 6)
     inputs = torch.randn(4, 5)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=r"^finetune\.stage: Backwards .*first.*take another stage$"):
         stages.up_to(net, "first")(inputs)
-    assert str(error.value) == (
-        "finetune.stage: Backwards does not call first before the stages behind it; take another stage"
-    )
     assert list(stages.shapes(net, inputs)) == ["second", "first", "head"]
     assert torch.equal(stages.outputs(net, inputs, ["first"])["first"], net.first(net.second(inputs)))
 
 
 def test_a_net_that_changes_its_classifier_s_outputs_is_not_cut() -> None:
     net = torchvision.models.squeezenet1_1(num_classes=7)  # an activation and a pool follow
-    with pytest.raises(ConfigError, match=r"^finetune\.views: SqueezeNet does more than hand over its classifier's ou"):
+    with pytest.raises(ConfigError, match=r"^finetune\.views: SqueezeNet .*finetune\.views=0$"):
         stages.cut(net)
     zeroed: nn.Module = timm.create_model("test_vit", num_classes=7)
     nn.init.zeros_(zeroed.get_parameter("head.weight"))

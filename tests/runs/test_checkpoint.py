@@ -48,7 +48,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
 def test_a_part_that_is_missing_is_found(part: str, tmp_path: Path) -> None:
     checkpoint.write(tmp_path, {name: value for name, value in PAYLOAD.items() if name != part})
     with pytest.raises(checkpoint.Damaged, match="no whole checkpoint"):
-        checkpoint.read(tmp_path / "last.pt", checkpoint.TRAINING)
+        checkpoint.read(tmp_path / "last.pt", checkpoint.TRAINING_KEYS)
 
 
 def test_a_folder_without_checkpoints_is_told_from_one_with_damaged_ones(tmp_path: Path) -> None:

@@ -150,11 +150,8 @@ def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern(tmp_path: Path) -
 
 def test_without_a_place_it_is_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=r"^outputs: does not exist; .*dltips train"):
         past_runs.runs_in([])
-    assert str(error.value) == (
-        "outputs: does not exist; make a run with dltips train, or give a run, a sweep, or a folder of them"
-    )
     write(tmp_path / "outputs" / "run", summary())
     assert [run.path for run in past_runs.runs_in([])] == [Path("outputs/run")]
 
@@ -164,17 +161,16 @@ def test_places_without_runs_are_refused_in_a_line(tmp_path: Path, monkeypatch: 
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     (tmp_path / "file").write_text("")
     for place, message in {
-        "empty": "empty: has no run in it; give a run, a sweep, or a folder of them",
-        "gone": "gone: does not exist; give a run, a sweep, or a folder of them",
-        "file": "file: is no folder; give a run, a sweep, or a folder of them",
-        "gone*": "gone*: the pattern matches no folder; try ls -d gone*",
-        "f*": "f*: the pattern matches no folder; try ls -d f*",
-        "emp*": "emp*: has no run in it; give a run, a sweep, or a folder of them",
-        " ": "'' is no folder; give one of those under outputs, or none for all of them",
+        "empty": r"^empty: has no run in it; give a run",
+        "gone": r"^gone: does not exist; give a run",
+        "file": r"^file: .*folder; give a run",
+        "gone*": r"^gone\*: .*pattern.*ls -d gone\*",
+        "f*": r"^f\*: .*pattern.*ls -d f\*",
+        "emp*": r"^emp\*: has no run in it; give a run",
+        " ": r"^'' .*folder; .*under outputs",
     }.items():
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=message):
             past_runs.runs_in([place])
-        assert str(error.value) == message
 
 
 def test_records_end_at_a_torn_line(tmp_path: Path) -> None:
@@ -186,7 +182,7 @@ def test_records_end_at_a_torn_line(tmp_path: Path) -> None:
 
 def test_a_run_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"^last: there is no run under .*outputs; give a run folder$"):
+    with pytest.raises(ConfigError, match=r"^last: .*no run.* under .*outputs; give a run folder$"):
         past_runs.find("last")
     write(tmp_path / "outputs" / "2026-a", summary())
     write(tmp_path / "outputs" / "2026-b" / "000-x", summary())
@@ -204,13 +200,12 @@ def test_a_run_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert past_runs.find("last").path == Path("outputs/2026-c")
     (tmp_path / "outputs" / "2026-d").mkdir()
     (tmp_path / "outputs" / "2026-d" / "sweep.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"^outputs/2026-d: none of its runs is finished; give one of the folders in"):
+    with pytest.raises(ConfigError, match=r"^outputs/2026-d: .*finished; give one of the folders in"):
         past_runs.find("outputs/2026-d")
     for name, message in {
-        "outputs": "outputs: is no run folder: it has no config.yaml; give one of the folders under outputs",
-        "gone": "gone: does not exist; give one of the folders under outputs",
-        "": "'': is no run folder: it has no config.yaml; give one of the folders under outputs",
+        "outputs": r"^outputs: .*run folder.*no config\.yaml; .*under outputs$",
+        "gone": r"^gone: does not exist; .*under outputs$",
+        "": r"^'': .*run folder.*no config\.yaml; .*under outputs$",
     }.items():
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=message):
             past_runs.find(name)
-        assert str(error.value) == message

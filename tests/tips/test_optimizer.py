@@ -126,7 +126,7 @@ def descend(net: FlatModel, inputs: Tensor, targets: Tensor) -> None:
     """The loop's part before a rule's step."""
     net.gradients.zero_()
     functional.cross_entropy(net.module(inputs), targets).backward()
-    net.settle()
+    net.detect_unused()
 
 
 @pytest.mark.parametrize("name", RULES)

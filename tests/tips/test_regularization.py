@@ -65,7 +65,7 @@ def loss_of(model: nn.Module, seed: int) -> Tensor:
 def backward(net: FlatModel, seed: int = 0) -> None:
     net.gradients.zero_()
     loss_of(net.module, seed).backward()
-    net.settle()
+    net.detect_unused()
 
 
 def train(net: FlatModel, regularizer: Any, steps: int, rate: float = 0.1) -> None:

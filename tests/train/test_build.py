@@ -1,38 +1,39 @@
-"""What is fitted on the training split serves the others too."""
-
-from dataclasses import replace
+"""A run is built from its config: the net, its first weights, and what a batch may be."""
 
 import pytest
 import torch
 
-from dltips.catalog.registry import Tip
-from dltips.tips.data import Source
-from dltips.tips.preprocessing import none, standardize
-from dltips.train.data import fit_preprocessing, lacks_values
-
-VECTORS = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-HOLE = torch.tensor([[5.0, torch.nan]])
-SOURCE = Source(VECTORS, torch.tensor([0, 1]), ("a", "b"), "x")
+from dltips.config.composition import compose
+from dltips.config.validation import Config, validate
+from dltips.errors import ConfigError
+from dltips.train.build import build_run, check_batch_size
 
 
-def test_one_missing_number_anywhere_is_enough() -> None:
-    assert not lacks_values(SOURCE)
-    assert not lacks_values(replace(SOURCE, inputs=torch.zeros(2, 1, 4, 4, dtype=torch.uint8)))
-    assert lacks_values(replace(SOURCE, inputs=HOLE))
-    assert lacks_values(replace(SOURCE, val_inputs=HOLE))
-    assert lacks_values(replace(SOURCE, test_inputs=HOLE))
+def config_of(*overrides: str) -> Config:
+    return validate(compose(list(overrides))[0])
 
 
-@pytest.mark.parametrize("name", ["none", "standardize"])
-def test_what_is_missing_only_in_validation_becomes_the_training_mean(name: str) -> None:
-    tip = Tip("preprocessing", name, *{"none": (none, {}), "standardize": (standardize, {"epsilon": 1e-5})}[name])
-    preprocess = fit_preprocessing(tip, VECTORS, missing=True)
-    expected = fit_preprocessing(tip, VECTORS, missing=False)(torch.tensor([[5.0, 4.0]]))
-    assert torch.equal(preprocess(HOLE), expected)
+def test_a_model_that_keeps_its_weights_is_not_initialized() -> None:
+    overrides = ("model=timm", "model.architecture=test_efficientnet", "data.subset=64", "device=cpu")
+    kept, swapped = (build_run(config_of(*overrides, f"model.swap={swap}")) for swap in ("false", "true"))
+    stem = "conv_stem.weight"
+    ours, theirs = (run.training.net.module.get_parameter(stem) for run in (swapped, kept))
+    # he: variance 2 / fan_in of 9; timm takes the fan out
+    assert not torch.equal(ours, theirs)
+    assert ours.var().item() == pytest.approx(2 / 9, rel=0.3) and len(kept.notes) == 1 and not swapped.notes
 
 
-def test_the_means_are_of_what_is_there() -> None:
-    tip = Tip("preprocessing", "none", none, {})
-    inputs = torch.tensor([[1.0, torch.nan, torch.nan], [3.0, 8.0, torch.nan]])
-    filled = fit_preprocessing(tip, inputs, missing=True)(torch.full((1, 3), torch.nan))
-    assert filled.tolist() == [[2.0, 8.0, 0.0]]  # nothing is known of the last
+def test_a_batch_that_the_training_split_cannot_fill_is_refused() -> None:
+    check_batch_size(config_of("batch_size=5", "accumulate=5"), 5)
+    with pytest.raises(ConfigError, match=r"^batch_size: 6 .*5 training samples; lower it$"):
+        check_batch_size(config_of("batch_size=6"), 5)
+    with pytest.raises(ConfigError, match=r"^accumulate: 4 .*batch of 3$"):
+        check_batch_size(config_of("batch_size=3", "accumulate=4"), 5)
+
+
+def test_a_net_s_first_weights_follow_from_the_seed_and_disturb_no_other_stream() -> None:
+    before = torch.get_rng_state()
+    nets = [build_run(config_of("device=cpu", "data.subset=100", f"seed={seed}")).training.net for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(nets[0].parameters, nets[1].parameters)
+    assert not torch.equal(nets[0].parameters, nets[2].parameters)

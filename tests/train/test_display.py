@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dltips.formatting import clock
-from dltips.train.display import Display, counted, epoch_line
+from dltips.train.display import Display, epoch_line, with_progress
 
 RECORD = {
     "epoch": 3, "train/loss": 0.5, "train/accuracy": 0.75, "val/loss": 0.25, "val/accuracy": 1.0, "lr": 0.1,
@@ -45,6 +45,6 @@ def test_batches_are_counted_in_a_terminal_alone_and_the_line_goes(
     monkeypatch.setattr("dltips.train.display.time.perf_counter", lambda: float(next(moments)))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     batches = [(torch.zeros(3, 1), torch.zeros(3)), (torch.zeros(2, 1), torch.zeros(2))]
-    assert [len(targets) for _, targets in counted(batches, 5, "features")] == [3, 2]
+    assert [len(targets) for _, targets in with_progress(batches, 5, "features")] == [3, 2]
     said = capsys.readouterr().err
     assert said == ("\rfeatures: 5 of 5 samples \r\x1b[K" if terminal else "")

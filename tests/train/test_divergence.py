@@ -1,6 +1,7 @@
 """A loss that is not finite: the run stops, names the step and the layer, and keeps what was good."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_the_step_and_the_layer_are_named(capsys: pytest.CaptureFixture[str]) ->
     assert summary["status"] == "diverged"
     # 1e25 squared is out of a float's range, and the second layer is the first to multiply twice
     assert summary["diverged_at"] == {"epoch": 1, "step": 1, "where": "the output of layer hidden2.layer"}
-    assert "epoch 1, step 1: first in the output of layer hidden2.layer" in error
+    assert re.search(r"epoch 1, step 1: .*layer hidden2\.layer", error)
     assert "Traceback" not in error
 
 
@@ -38,7 +39,7 @@ def test_the_checkpoint_before_is_kept(capsys: pytest.CaptureFixture[str]) -> No
     assert kept["epoch"] == summary["diverged_at"]["epoch"] - 1 >= 1
     assert all(value.isfinite().all() for value in kept["model"].values())
     assert summary["last"]["epoch"] == kept["epoch"]
-    assert f"the checkpoint of epoch {kept['epoch']} is kept" in capsys.readouterr().err
+    assert re.search(rf"checkpoint of epoch {kept['epoch']} .*[Ll]ower optimizer\.lr", capsys.readouterr().err)
     assert (folder / "best.pt").exists()
 
 

@@ -1,5 +1,6 @@
 """Models that keep their own weights and activations, and those that are fitted."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -33,28 +34,26 @@ def config_of(*overrides: str) -> Config:
 
 
 def test_a_plain_net_keeps_nothing_and_has_nothing_to_say() -> None:
-    assert model_contract.kept(nn.Linear(2, 2)) == ()
+    assert model_contract.kept_families(nn.Linear(2, 2)) == ()
     assert model_contract.notes(nn.Linear(2, 2), config_of("init=xavier", "activation=tanh")) == []
 
 
 def test_what_a_model_does_not_take_is_said_once() -> None:
-    assert model_contract.notes(Keeper(), config_of("model=svm")) == [
-        "model=svm takes no init and no activation; it has its own"
-    ]
+    (note,) = model_contract.notes(Keeper(), config_of("model=svm"))
+    assert re.match(r"model=svm .*init .*activation; it has its own$", note)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("init=xavier",), "init: xavier cannot be had with model=mlp; it has its own"),
-        (("activation=tanh",), "activation: tanh cannot be had with model=mlp; it has its own"),
-        (("init.scale=2",), "init.scale: 2.0 cannot be had with model=mlp; it has its own"),
+        (("init=xavier",), r"^init: xavier .*model=mlp; it has its own$"),
+        (("activation=tanh",), r"^activation: tanh .*model=mlp; it has its own$"),
+        (("init.scale=2",), r"^init\.scale: 2\.0 .*model=mlp; it has its own$"),
     ],
 )
 def test_what_a_model_does_not_take_and_was_chosen_is_refused(overrides: Sequence[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=message):
         model_contract.notes(Keeper(), config_of(*overrides))
-    assert str(caught.value) == message
 
 
 def split(count: int) -> Split:
@@ -63,7 +62,7 @@ def split(count: int) -> Split:
 
 
 def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
-    part, model = split(model_contract.CHUNK + 7), Fitted()
+    part, model = split(model_contract.PREPROCESS_CHUNK + 7), Fitted()
     preprocess = Affine(shift=torch.tensor(0.5), scale=torch.tensor(2.0))
     model_contract.fit(model, config_of("model=svm"), preprocess, part)
     inputs, targets = model.given
@@ -76,11 +75,11 @@ def test_a_model_is_fitted_to_all_preprocessed_samples() -> None:
     [
         (
             "augmentation=crop",
-            r"^augmentation: model=svm is fitted once and sees no new draws; freeze copies with data.e",
+            r"^augmentation: model=svm .*data\.expand=4, .*augmentation=none$",
         ),
         (
             "data.balance=loss",
-            r"^data.balance: model=svm is fitted to the samples as they are, not to loss; write data.b",
+            r"^data\.balance: model=svm .*loss; write data\.balance=none$",
         ),
     ],
 )
@@ -97,13 +96,3 @@ def test_frozen_copies_are_fitted_as_samples() -> None:
         run = build_run(config_of("model=svm", "data.subset=100", "device=cpu", override, *augmentation))
         sizes.append(len(run.training.net.module.get_buffer("vectors")))
     assert sizes[1] > sizes[0]
-
-
-def test_a_model_that_keeps_its_weights_is_not_initialized() -> None:
-    overrides = ("model=timm", "model.architecture=test_efficientnet", "data.subset=64", "device=cpu")
-    kept, swapped = (build_run(config_of(*overrides, f"model.swap={swap}")) for swap in ("false", "true"))
-    stem = "conv_stem.weight"
-    ours, theirs = (run.training.net.module.get_parameter(stem) for run in (swapped, kept))
-    # he: variance 2 / fan_in of 9; timm takes the fan out
-    assert not torch.equal(ours, theirs)
-    assert ours.var().item() == pytest.approx(2 / 9, rel=0.3) and len(kept.notes) == 1 and not swapped.notes

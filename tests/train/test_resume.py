@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(capsys: py
         checkpoint.read(folder / "last.pt")
     capsys.readouterr()
     assert main(["train", f"resume={folder}", "epochs=4"]) == 0
-    assert "going on from the checkpoint before it" in capsys.readouterr().err
+    assert re.search(r"resume: .*last\.pt.*; .*checkpoint before", capsys.readouterr().err)
     assert all(torch.equal(weights(folder)[name], value) for name, value in weights(whole).items())
 
 
@@ -73,7 +74,7 @@ def test_two_damaged_checkpoints_end_in_one_line(capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert main(["train", f"resume={folder}", "epochs=3"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "no checkpoint of" in error and "start a new run" in error
+    assert error.count("\n") == 1 and re.search(r"resume: .*checkpoint.*start a new run", error)
     assert (folder / "metrics.jsonl").read_text() == before
     assert (folder / "summary.json").exists()
 
@@ -107,8 +108,8 @@ def test_without_a_checkpoint_the_run_starts_again() -> None:
         (["optimizer=adam"], "optimizer.name=sgd (not adam)"),
         (["seed=1"], "seed=0 (not 1)"),
         (["+recipe=quickstart"], "schedule.name=constant (not cosine)"),
-        (["epochs=2"], "epochs=N with more of them"),
-        (["epochs=1"], "epochs=N with more of them"),
+        (["epochs=2"], "write epochs=N"),
+        (["epochs=1"], "write epochs=N"),
     ],
 )
 def test_another_config_is_refused_and_the_difference_named(
@@ -134,7 +135,7 @@ def test_a_schedule_that_depends_on_the_length_is_not_extended(capsys: pytest.Ca
     capsys.readouterr()
     assert main(["train", f"resume={folder}", "epochs=3"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "schedule=cosine depends on it" in error
+    assert error.count("\n") == 1 and re.search(r"epochs: .*schedule=cosine .*leave epochs out", error)
 
 
 def test_reads_of_the_test_split_survive_a_resume() -> None:
@@ -176,7 +177,7 @@ def test_a_run_that_is_being_written_is_not_resumed(capsys: pytest.CaptureFixtur
         for chosen in ("last", folder):
             assert main(["train", f"resume={chosen}"]) == 2
             _, err = capsys.readouterr()
-            assert err == f"dltips: resume: {folder} is being written by another process; wait for it, or stop it\n"
+            assert re.fullmatch(rf"dltips: resume: {folder} .*another process; wait for it, or stop it\n", err)
         process.terminate()
         process.stderr.read()
         assert process.wait() == 130
@@ -223,7 +224,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_whole() -> None:
         (["augmentation=flip"], "augmentation=none (not flip)"),
         (["augmentation=[crop,flip]"], "augmentation=none (not crop,flip)"),
         (["regularization=l2"], "regularization=none (not l2)"),
-        (["epochs=0"], "has its 2 epochs"),
+        (["epochs=0"], "its 2 epochs"),
     ],
 )
 def test_another_stack_of_tips_or_no_epochs_is_refused(

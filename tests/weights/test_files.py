@@ -126,10 +126,7 @@ def test_a_pickle_with_code_is_refused_and_never_run(
 ) -> None:
     mark, path = tmp_path / "ran", tmp_path / "w.pth"
     write({**(state() if beside else {}), "code": Shell(mark)}, path)
-    assert refused(path) == (
-        f"holds code: to read it would call {os.system.__module__}.system; refused, and not run: ask for a .safetensors"
-        " file, or for the state dict alone"
-    )
+    assert re.search(rf"code: .*{os.system.__module__}\.system; .*ask for a \.safetensors file", refused(path))
     assert not mark.exists()
     torch.load(path, weights_only=False) if write in (zipped, legacy) else pickle.loads(path.read_bytes())
     assert mark.exists()  # it is a real one
@@ -139,17 +136,14 @@ def test_a_whole_module_is_code_too(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.save(net(), tmp_path / "w.pth")
-    assert "holds code: to read it would call torch.nn.modules." in refused(tmp_path / "w.pth")
+    assert re.search(r"code: .*torch\.nn\.modules\.", refused(tmp_path / "w.pth"))
 
 
 def test_a_torchscript_archive_is_code_too(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "w.pt")
-    assert refused(tmp_path / "w.pt") == (
-        "is a TorchScript archive, which holds code; give its state dict (torch.save(torch.jit.load(FILE).state_dict(),"
-        " ...)) or a .safetensors file"
-    )
+    assert re.search(r"TorchScript .*code; give its state dict .*or a \.safetensors file$", refused(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize("write", [zipped, legacy, safetensors])
@@ -160,7 +154,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(write: Callable[[Any, Path
     for size in range(16, len(whole), len(whole) // 40):
         path.write_bytes(whole[:size])
         said = refused(path)
-        assert re.fullmatch(r"is cut short or damaged \(.+\); download it again", said), (size, said)
+        assert re.search(r"damaged \(.+\); download it again$", said), (size, said)
 
 
 def test_a_flipped_bit_in_an_archive_is_seen(tmp_path: Path) -> None:
@@ -171,68 +165,68 @@ def test_a_flipped_bit_in_an_archive_is_seen(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(bytes(4000)) + 100] ^= 1
     path.write_bytes(content)
-    assert refused(path) == f"is damaged: {entry.filename} fails its checksum; download it again"
+    assert re.search(rf"damaged: {entry.filename} .*checksum; download it again$", refused(path))
 
 
-GIVE = "give a .pth or .safetensors file of weights"
+GIVE = r"give a \.pth or \.safetensors file"
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty; download it again"),
-        (b"<!DOCTYPE html><html><body>404", "is a web page, not weights; download the file itself"),
-        (b"\n  <html lang='en'>", "is a web page, not weights; download the file itself"),
+        (b"", "empty; download it again$"),
+        (b"<!DOCTYPE html><html><body>404", "web page.*; download the file itself$"),
+        (b"\n  <html lang='en'>", "web page.*; download the file itself$"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
-            "is git-lfs's pointer to the weights; fetch them with git lfs pull",
+            "git-lfs.*; .*git lfs pull$",
         ),
-        (b'{"weights": [1, 2]}', f"is text, not weights (it begins with '{{\"weights\": [1, 2]}}'); {GIVE}"),
-        ("Grüße\nvon".encode(), f"is text, not weights (it begins with 'Grüße'); {GIVE}"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), f"is a picture (PNG), not weights; {GIVE}"),
-        (b"\xff\xd8\xff\xe0" + bytes(50), f"is a picture (JPEG), not weights; {GIVE}"),
-        (b"\x1f\x8b\x08" + bytes(50), "is packed with gzip; unpack it first"),
-        (b"\x89HDF\r\n" + bytes(50), f"is an HDF5 file, as Keras writes them, not weights; {GIVE}"),
-        (b"\1\2" + bytes(80), f"is no file of weights (it begins with the bytes 01 02 00 00 00 00 00 00); {GIVE}"),
+        (b'{"weights": [1, 2]}', rf"text.*'{{\"weights\": \[1, 2\]}}'.*; {GIVE}"),
+        ("Grüße\nvon".encode(), f"text.*'Grüße'.*; {GIVE}"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), rf"picture \(PNG\).*; {GIVE}"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), rf"picture \(JPEG\).*; {GIVE}"),
+        (b"\x1f\x8b\x08" + bytes(50), "gzip; unpack it first$"),
+        (b"\x89HDF\r\n" + bytes(50), f"HDF5 .*; {GIVE}"),
+        (b"\1\2" + bytes(80), f"file of weights .*01 02 00 00 00 00 00 00.*; {GIVE}"),
     ],
 )  # fmt: skip
 def test_what_is_no_file_of_weights_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)
-    assert refused(tmp_path / "w.pth") == said
+    assert re.search(said, refused(tmp_path / "w.pth"))
 
 
 def test_archives_of_others_are_named(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "w.npz", a=numpy.zeros(2))
-    assert refused(tmp_path / "w.npz") == f"is numpy's archive (it holds a.npy); {GIVE}"
+    assert re.search(rf"numpy's archive .*a\.npy.*; {GIVE}", refused(tmp_path / "w.npz"))
     with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
         archive.writestr("w.pth", b"inside")
-    assert refused(tmp_path / "w.zip") == f"is a zip archive, but not torch's (it holds w.pth); {GIVE}"
+    assert re.search(rf"zip archive, .*torch's .*w\.pth.*; {GIVE}", refused(tmp_path / "w.zip"))
 
 
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ({"epoch": 1}, "holds no tensors with names; save model.state_dict()"),
-        ({}, "holds no tensors with names; save model.state_dict()"),
-        ({0: torch.ones(2)}, "holds no tensors with names; save model.state_dict()"),
-        (torch.ones(2), "holds one tensor without a name, no state dict; save model.state_dict()"),
-        ([torch.ones(2)], "holds a list, no state dict; save model.state_dict()"),
+        ({"epoch": 1}, r"no tensors.*; save model\.state_dict\(\)$"),
+        ({}, r"no tensors.*; save model\.state_dict\(\)$"),
+        ({0: torch.ones(2)}, r"no tensors.*; save model\.state_dict\(\)$"),
+        (torch.ones(2), r"one tensor.*; save model\.state_dict\(\)$"),
+        ([torch.ones(2)], r"a list, .*; save model\.state_dict\(\)$"),
         (
             {"generator": {"w": torch.ones(2)}, "critic": {"w": torch.ones(2)}},
-            "holds several state dicts (generator, critic); save the one that you mean by itself",
+            r"several state dicts \(generator, critic\); save ",
         ),
     ],
 )
 def test_a_file_without_one_state_dict_is_refused(held: Any, said: str, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "w.pth")
-    assert refused(tmp_path / "w.pth") == said
+    assert re.search(said, refused(tmp_path / "w.pth"))
 
 
 def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "resnet18.pth")
-    assert refused(tmp_path / "resnt18.pth") == "does not exist; did you mean resnet18.pth?"
-    assert refused(tmp_path / "none" / "w.pth") == f"does not exist; {GIVE}"
-    assert refused(tmp_path) == f"is a folder, and no run of dltips; write finetune.source={tmp_path / 'resnet18.pth'}"
+    assert re.search(r"did you mean resnet18\.pth\?$", refused(tmp_path / "resnt18.pth"))
+    assert re.search(f"does not exist; {GIVE}", refused(tmp_path / "none" / "w.pth"))
+    assert re.search(rf"folder.*; write finetune\.source={tmp_path / 'resnet18.pth'}$", refused(tmp_path))
     assert refused(tmp_path / "w.pth", "finetune.file").startswith("does not exist")
-    with pytest.raises(ConfigError, match=r"^finetune\.source: '' is no path; give a \.pth or \.safetensors"):
+    with pytest.raises(ConfigError, match=rf"^finetune\.source: '' .*path; {GIVE}"):
         read("")

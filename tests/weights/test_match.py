@@ -1,5 +1,6 @@
 """Weights come into a net to the bit, whatever a file calls them; the head stays new; half a match is refused."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError
 from dltips.tips.preprocessing import Affine
 from dltips.train.build import build_model
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained
 
 RESNET = ("model=resnet", "model.depth=18", "model.stem=imagenet")
@@ -45,7 +46,7 @@ def load(
 ) -> tuple[nn.Module, str]:
     model = net(config, shape)
     wanted = replace(config.common["finetune"](), **common)
-    return model, put(weights(state), model, config.tip("model"), wanted).report
+    return model, load_into(weights(state), model, config.tip("model"), wanted).report
 
 
 def refused(state: dict[str, Tensor], config: Config, shape: tuple[int, ...] = (3, 64, 64), **common: Any) -> str:
@@ -92,7 +93,7 @@ def test_a_head_of_as_many_classes_is_new_all_the_same(resnet18: dict[str, Tenso
     model = net(config, classes=1000)
     before = model.get_parameter("head.weight").clone()
     assert before.shape == resnet18["fc.weight"].shape
-    put(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
+    load_into(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
     assert torch.equal(model.get_parameter("head.weight"), before)
 
 
@@ -130,18 +131,18 @@ def test_keys_rename_in_their_order(resnet18: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("(->x", "finetune.keys: '(->x' is no regular expression with its replacement (missing ), unterminated"),
-        (r"conv->\1", r"finetune.keys: 'conv->\1' is no regular expression with its replacement (invalid group"),
+        ("(->x", r"^finetune\.keys: '\(->x' .*regular expression.*\(missing \), unterminated"),
+        (r"conv->\1", r"^finetune\.keys: 'conv->\\1' .*regular expression.*\(invalid group"),
         (
             "conv",
-            "finetune.keys: 'conv' is no PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'",
+            r"^finetune\.keys: 'conv' .*PATTERN->REPLACEMENT; write 'finetune\.keys=\[",
         ),
-        ("nothing->x", "finetune.keys: 'nothing->x' changes none of the names in w.pth (conv1.weight, bn1.weight,"),
-        (r"\d->", "tensors the name of another; mend it"),
+        ("nothing->x", r"^finetune\.keys: 'nothing->x' .*w\.pth \(conv1\.weight, bn1\.weight,"),
+        (r"\d->", r"^finetune\.keys: .* tensors .*name of another"),
     ],
 )
 def test_a_bad_key_is_refused(key: str, said: str, resnet18: dict[str, Tensor]) -> None:
-    assert said in refused(resnet18, configured(*RESNET), keys=(key,))
+    assert re.search(said, refused(resnet18, configured(*RESNET), keys=(key,)))
 
 
 def test_keys_can_be_typed() -> None:
@@ -154,14 +155,15 @@ def test_below_min_match_it_says_how_much_what_and_which_net(resnet18: dict[str,
     config = configured("model=resnet", "model.depth=34", "model.stem=imagenet")
     model = net(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(ConfigError) as caught:
-        put(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
-    assert str(caught.value) == (
-        "finetune.source: w.pth has 11,176,512 of resnet's 21,284,672 parameters (53%), and finetune.min_match asks for"
-        " 90%; missing: stage1.block3.body.conv1.layer.weight, stage1.block3.body.conv1.norm.weight,"
-        " stage1.block3.body.conv1.norm.bias and 45 more; the file looks like a resnet: write model=resnet"
-        " model.depth=18 model.stem=imagenet"
-    )
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"^finetune\.source: w\.pth .*11,176,512 of resnet's 21,284,672 parameters \(53%\).*min_match.*90%;"
+            r" .*stage1\.block3\.body\.conv1\.layer\.weight, .* and 45 more; .*write model=resnet model\.depth=18"
+            r" model\.stem=imagenet$"
+        ),
+    ):
+        load_into(weights(resnet18), model, config.tip("model"), config.common["finetune"]())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -192,10 +194,8 @@ def test_values_that_are_not_finite_are_refused_unless_the_head_has_them(
     value: float, resnet18: dict[str, Tensor]
 ) -> None:
     spoilt = torch.full_like(resnet18["bn1.running_mean"], value)
-    assert refused({**resnet18, "bn1.running_mean": spoilt}, configured(*RESNET)) == (
-        "finetune.source: w.pth has values that are not finite (NaN or infinite) in stem.norm.running_mean; its"
-        " training diverged, or the file is damaged: take another one"
-    )
+    message = refused({**resnet18, "bn1.running_mean": spoilt}, configured(*RESNET))
+    assert re.search(r"^finetune\.source: w\.pth .*not finite .*stem\.norm\.running_mean; .*take another one$", message)
     load({**resnet18, "fc.bias": torch.full((1000,), value)}, configured(*RESNET))
 
 

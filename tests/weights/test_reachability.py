@@ -20,7 +20,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         threading.Event().wait()
 
     monkeypatch.setattr(socket, "create_connection", hangs)
-    assert not reachability.reachable("https://hub.example", patience=0.05)
+    assert not reachability.reachable("https://hub.example", seconds=0.05)
 
 
 def test_a_host_is_reached_and_so_is_the_proxy_that_stands_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

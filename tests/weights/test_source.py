@@ -1,6 +1,7 @@
 """Weights with the inputs they want: a run's, timm's by name, a file's; what does not fit says what to type."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.tips.preprocessing import Affine, save
 from dltips.train.build import build_model
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained, find, fingerprint
 
 SHORT = ("device=cpu", "epochs=1", "log.tensorboard=false", "log.pictures=none", "data.subset=300")
@@ -39,7 +40,7 @@ def refused(source: object, *overrides: str) -> str:
 def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
     config = configured(source, *overrides)
     model = build_model(config, shape, 3, [])
-    report = put(find(config), model, config.tip("model"), config.common["finetune"]()).report
+    report = load_into(find(config), model, config.tip("model"), config.common["finetune"]()).report
     return model.state_dict(), report
 
 
@@ -80,9 +81,8 @@ def test_the_last_checkpoint_serves_where_there_is_no_best_one(run: Path, tmp_pa
     last = torch.load(run / "last.pt", weights_only=True)["model"]
     assert found(copied, *CNN).hash == fingerprint(last)
     (copied / "last.pt").unlink()
-    assert refused(copied, *CNN) == (
-        f"finetune.source: {copied} has neither best.pt nor last.pt: the run wrote no checkpoint; give another one"
-    )
+    message = rf"^finetune\.source: {copied} .*best\.pt .*last\.pt: .*give another one$"
+    assert re.search(message, refused(copied, *CNN))
 
 
 def test_a_checkpoint_file_is_as_good_as_its_folder(run: Path, tmp_path: Path) -> None:
@@ -105,20 +105,19 @@ def test_a_damaged_checkpoint_sends_to_the_other_one(run: Path, tmp_path: Path) 
     [
         (
             ("model=mlp", "activation=elu"),
-            "holds model=cnn 'model.widths=[8,16]', this run has model=mlp; write model=cnn 'model.widths=[8,16]'",
+            r"model=cnn 'model\.widths=\[8,16\]', .*model=mlp; write model=cnn 'model\.widths=\[8,16\]'$",
         ),
         (
             ("model=cnn", "model.widths=[8,16]", "model.depth=2"),
-            "holds model.depth=1 activation=elu, this run has model.depth=2 activation=relu; write model.depth=1"
-            " activation=elu",
+            r"model\.depth=1 activation=elu, .*model\.depth=2 activation=relu; write model\.depth=1 activation=elu$",
         ),
     ],
 )
 def test_another_net_than_the_runs_is_refused_with_what_to_type(
     overrides: tuple[str, ...], said: str, run: Path
 ) -> None:
-    assert refused(run, *overrides) == f"finetune.source: {run} {said}"
-    assert refused(run / "last.pt", *overrides) == f"finetune.source: {run / 'last.pt'} {said}"
+    for source in (run, run / "last.pt"):
+        assert re.search(rf"^finetune\.source: {source} .*{said}", refused(source, *overrides))
 
 
 @pytest.mark.parametrize(
@@ -197,18 +196,17 @@ def test_switches_that_go_with_a_librarys_weights_are_asked_for(
     given: tuple[str, ...], needed: str, has: str, tmp_path: Path
 ) -> None:
     path, _ = torchvisions(tmp_path)
-    assert refused(path, *RESNET, *given) == (
-        f"finetune.source: {path} is torchvision's resnet, which goes with {needed}, this run has {has}; write {needed}"
-    )
+    message = rf"^finetune\.source: {path} .*torchvision's resnet.* {needed}, .*{has}; write {needed}$"
+    assert re.search(message, refused(path, *RESNET, *given))
 
 
 def test_channels_are_those_of_the_first_convolution_and_decide_how_many_means(tmp_path: Path) -> None:
     model = build_model(configured("x", "model=cnn"), (1, 28, 28), 10, [])
     torch.save(model.state_dict(), tmp_path / "gray.pth")
-    assert refused(tmp_path / "gray.pth", "model=cnn") == (
-        f"finetune.mean: [0.485, 0.456, 0.406] has 3 values, but {tmp_path / 'gray.pth'} takes images of 1 channel;"
-        " give 1, those that it was trained with: 'finetune.mean=[NUMBER]'"
+    message = (
+        r"^finetune\.mean: \[0\.485, 0\.456, 0\.406\] .*gray\.pth .*1 channel; give 1.*'finetune\.mean=\[NUMBER\]'$"
     )
+    assert re.search(message, refused(tmp_path / "gray.pth", "model=cnn"))
     pretrained = found(tmp_path / "gray.pth", "model=cnn", "finetune.mean=[0.1]", "finetune.std=[0.3]")
     assert (pretrained.channels, pretrained.sides, pretrained.shape) == (1, None, None)
 
@@ -217,7 +215,7 @@ def test_a_net_of_vectors_has_no_channels(tmp_path: Path) -> None:
     model = build_model(configured("x", "model=mlp"), (8,), 10, [])
     torch.save(model.state_dict(), tmp_path / "v.pth")
     said = refused(tmp_path / "v.pth", "model=mlp")
-    assert "takes no images; give 1, those that it was trained with" in said
+    assert re.search(r"no images; give 1", said)
     pretrained = found(tmp_path / "v.pth", "model=mlp", "finetune.mean=[0]", "finetune.std=[1]")
     assert pretrained.channels is None
     assert torch.equal(pretrained.preprocess(torch.ones(2, 8)), torch.ones(2, 8))
@@ -234,10 +232,8 @@ def test_the_hash_is_of_names_and_values_not_of_their_order() -> None:
 
 def test_a_file_belongs_to_timm_alone_and_a_typo_gets_a_hint(tmp_path: Path) -> None:
     path, _ = torchvisions(tmp_path)
-    assert refused(path, *RESNET, "finetune.file=w.pth") == (
-        "finetune.file: w.pth goes with finetune.source=timm:NAME alone; for a file by itself write"
-        " finetune.source=w.pth"
-    )
+    message = r"^finetune\.file: w\.pth .*finetune\.source=timm:NAME.*write finetune\.source=w\.pth$"
+    assert re.search(message, refused(path, *RESNET, "finetune.file=w.pth"))
     typo = tmp_path / "resnt18.pth"
     assert refused(typo, *RESNET) == f"finetune.source: {typo} does not exist; did you mean resnet18.pth?"
 
@@ -251,21 +247,19 @@ def test_a_file_belongs_to_timm_alone_and_a_typo_gets_a_hint(tmp_path: Path) -> 
         (
             "timm:resnet18.a1_in1k",
             ("model=mlp",),
-            "timm:resnet18.a1_in1k goes with model=timm model.architecture=resnet18, this run has model=mlp; write"
-            " model=timm model.architecture=resnet18",
+            r"timm:resnet18\.a1_in1k .*model=mlp; write model=timm model\.architecture=resnet18$",
         ),
         (
             "timm:resnet34",
             ("model=timm",),
-            "timm:resnet34 goes with model=timm model.architecture=resnet34, this run has model=timm"
-            " model.architecture=resnet18; write model=timm model.architecture=resnet34",
+            r"timm:resnet34 .*model=timm model\.architecture=resnet18; write model=timm model\.architecture=resnet34$",
         ),
-        ("timm:resnt18", ("model=timm",), "timm:resnt18: 'resnt18' is no architecture of timm; did you mean resnet18?"),
-        ("timm:", ("model=timm",), "'timm:' names no weights; write timm:NAME, such as timm:resnet18.a1_in1k"),
+        ("timm:resnt18", ("model=timm",), r"timm:resnt18: 'resnt18' .*did you mean resnet18\?$"),
+        ("timm:", ("model=timm",), r"'timm:' .*write timm:NAME, such as timm:resnet18\.a1_in1k$"),
     ],
 )
 def test_a_name_that_does_not_fit_says_what_to_type(source: str, overrides: tuple[str, ...], said: str) -> None:
-    assert refused(source, *overrides) == f"finetune.source: {said}"
+    assert re.search(rf"^finetune\.source: {said}", refused(source, *overrides))
 
 
 # The real files

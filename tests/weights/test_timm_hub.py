@@ -16,7 +16,7 @@ from dltips.errors import ConfigError
 from dltips.tips.preprocessing import save
 from dltips.train.build import build_model
 from dltips.weights import timm_hub
-from dltips.weights.match import put
+from dltips.weights.match import load_into
 from dltips.weights.source import Pretrained, find, fingerprint
 
 TIMM = ("model=timm", "model.architecture=test_efficientnet")
@@ -40,7 +40,7 @@ def refused(source: object, *overrides: str) -> str:
 def loaded(source: object, *overrides: str, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], str]:
     config = configured(source, *overrides)
     model = build_model(config, shape, 3, [])
-    report = put(find(config), model, config.tip("model"), config.common["finetune"]()).report
+    report = load_into(find(config), model, config.tip("model"), config.common["finetune"]()).report
     return model.state_dict(), report
 
 
@@ -135,23 +135,23 @@ def test_offline_and_not_cached_is_one_line_and_no_download_is_tried(
         (no_cache / "hub" / "models--timm--test_efficientnet.other").mkdir(parents=True)
     said = refused("timm:test_efficientnet", *TIMM)
     tag, where = (".r160_in1k", ", from http://127.0.0.1:") if others else ("", "), or go online once")
-    assert said.startswith(
-        f"finetune.source: timm:test_efficientnet{tag} is not in the cache, and 127.0.0.1 cannot be reached; give"
-    )
+    assert re.match(rf"finetune\.source: timm:test_efficientnet{tag} .*cache.* 127\.0\.0\.1 .*reached; give", said)
     assert where in said and said.endswith("), or go online once")
 
 
 def test_the_users_offline_switch_is_honoured(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert refused("timm:test_efficientnet", *TIMM) == (
-        "finetune.source: timm:test_efficientnet is not in the cache, and HF_HUB_OFFLINE forbids to download it; give"
-        " its file (finetune.file=FILE)"
+    message = (
+        r"^finetune\.source: timm:test_efficientnet .*cache.* HF_HUB_OFFLINE .*give its file \(finetune\.file=FILE\)$"
     )
+    assert re.search(message, refused("timm:test_efficientnet", *TIMM))
 
 
 def test_a_tag_or_an_architecture_without_weights_says_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"timm has no weights resnet18\.foo; the tags of resnet18 are a1_in1k, a2_"):
+    with pytest.raises(
+        ConfigError, match=r"^finetune\.source: timm .*resnet18\.foo; .*tags of resnet18 are a1_in1k, a2_"
+    ):
         timm_hub.record("resnet18.foo")
     bare = sorted(set(timm.list_models()) - {name.partition(".")[0] for name in timm.list_pretrained()})[0]
-    with pytest.raises(ConfigError, match=rf"^finetune\.source: timm has no weights for {bare}; give a file"):
+    with pytest.raises(ConfigError, match=rf"^finetune\.source: timm .*{bare}; give a file"):
         timm_hub.record(bare)

@@ -13,7 +13,7 @@ from dltips.commands import grid_flags
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_OK, EXIT_USAGE
-from dltips.train.parallel.world import world
+from dltips.train.parallel.world import world_from
 
 COMPARE_SECONDS = 60  # for each strategy, by default
 HELP = "see dltips train --help"
@@ -78,7 +78,7 @@ def _show(chosen: Namespace) -> int:
 
 def _refuse_several(flag: str) -> None:
     """Raises ConfigError if torchrun or srun has started several processes of a command that needs one."""
-    place = world(os.environ)
+    place = world_from(os.environ)
     if place is not None:
         if place.rank:
             sys.exit(EXIT_USAGE)  # only the first one reports the reason

@@ -7,17 +7,17 @@ import sys
 
 from dltips.commands import verbs
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK
-from dltips.train.parallel.world import tell
+from dltips.train.parallel.world import send_message
 
 
 def run(arguments: list[str]) -> int:
     """Writes the exit code for the parent, and exits with 0: torchrun would kill ranks before they report."""
     rank = os.environ["RANK"]
-    tell(f"pid-{rank}", os.getpid())
+    send_message(f"pid-{rank}", os.getpid())
     try:
-        tell(f"code-{rank}", verbs.run("train", arguments))
+        send_message(f"code-{rank}", verbs.run("train", arguments))
     except BaseException:
-        tell(f"code-{rank}", EXIT_INTERNAL)
+        send_message(f"code-{rank}", EXIT_INTERNAL)
         raise
     return EXIT_OK
 

@@ -33,11 +33,11 @@ class Augmentations:
         early = [tip for tip in chosen if tip not in late]
         return cls(
             [tip.name for tip in (*early, *late)],
-            [_ready(tip, samples) for tip in early],
-            [_ready(tip, samples) for tip in late],
+            [_fitted(tip, samples) for tip in early],
+            [_fitted(tip, samples) for tip in late],
         )
 
-    def try_on(self, train_split: Split) -> None:
+    def check_applicable(self, train_split: Split) -> None:
         """Tries each augmentation on three samples, so that it fails before the first step. Raises ConfigError."""
         inputs, targets = to_float(train_split.inputs[:3]), train_split.targets[:3]
         for augment in (*self.before, *self.after):
@@ -67,6 +67,6 @@ class Augmentations:
         return grown, Augmentations((), (), ())
 
 
-def _ready(tip: Tip, samples: Samples) -> Augment:
+def _fitted(tip: Tip, samples: Samples) -> Augment:
     augment: Augment = tip(samples) if inspect.isclass(tip.function) else tip
     return augment

@@ -151,20 +151,20 @@ class Feed:
                 inputs, targets = augment(inputs, targets, generator)
             if self.augmentations and inputs.dim() == 4:
                 inputs = inputs.clamp(0, 1)
-            yield as_net_takes(self.preprocess(inputs)), targets
+            yield to_channels_last(self.preprocess(inputs)), targets
 
     def _mixed(self, batches: Iterator[Batch], generators: Sequence[Generator]) -> Iterator[Batch]:
         for inputs, targets in batches:
             for mix, generator in zip(self.mixing, generators, strict=True):
                 inputs, targets = mix(inputs, targets, generator)
-            yield as_net_takes(inputs), targets
+            yield to_channels_last(inputs), targets
 
     def _prepare(self, raw: Tensor) -> Tensor:
         prepared: Tensor = self.preprocess(to_float(raw))
         return prepared
 
 
-def as_net_takes(inputs: Tensor) -> Tensor:
+def to_channels_last(inputs: Tensor) -> Tensor:
     """Returns images in channels_last, which makes a convolution step about 1.7 times as fast, on a CPU too."""
     if inputs.dim() != 4:
         return inputs

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 from dltips.config.validation import Config
-from dltips.feed.load import Wanted, load
+from dltips.feed.load import RequiredInputs, load
 from dltips.feed.splits import Split, Splits, split
 from dltips.tips.data import DataKnobs, Source
 
 Samples = tuple[Source, Splits, Split]
-KEPT = 4  # data sets: a sweep over more of them loads some again
+MAX_KEPT = 4  # data sets: a sweep over more of them loads some again
 
 
 class DatasetCache:
@@ -19,7 +19,7 @@ class DatasetCache:
     def __init__(self) -> None:
         self._kept: dict[str, Samples] = {}
 
-    def samples(self, config: Config, common: DataKnobs, wanted: Wanted | None) -> Samples:
+    def samples(self, config: Config, common: DataKnobs, wanted: RequiredInputs | None) -> Samples:
         """Returns a config's source, its splits, and its copied training samples. Raises ConfigError."""
         key = _key(config, wanted)
         if key in self._kept:
@@ -28,10 +28,10 @@ class DatasetCache:
         source = load(config.tip("data"), common, wanted)
         splits = split(source, common)
         self._kept[key] = source, splits, splits.train.taken()
-        if len(self._kept) > KEPT:
+        if len(self._kept) > MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         return self._kept[key]
 
 
-def _key(config: Config, wanted: Wanted | None) -> str:
+def _key(config: Config, wanted: RequiredInputs | None) -> str:
     return json.dumps([config.resolved["data"], repr(wanted)], sort_keys=True, default=str)

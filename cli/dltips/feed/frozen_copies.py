@@ -12,7 +12,7 @@ from dltips.errors import ConfigError
 from dltips.feed.batches import Augment, to_float
 from dltips.feed.splits import Split
 
-CHUNK = 1024  # samples augmented at a time
+AUGMENT_CHUNK = 1024  # samples augmented at a time
 
 
 def expanded(
@@ -28,10 +28,10 @@ def expanded(
     inputs = torch.empty((copies * len(split), *split.inputs.shape[1:]), dtype=split.inputs.dtype)
     for copy in range(copies):
         generators = [generator_for(copy, number) for number in range(len(augmentations))]
-        for start in range(0, len(split), CHUNK):
-            part, targets = split.inputs[start : start + CHUNK], split.targets[start : start + CHUNK]
+        for start in range(0, len(split), AUGMENT_CHUNK):
+            part, targets = split.inputs[start : start + AUGMENT_CHUNK], split.targets[start : start + AUGMENT_CHUNK]
             first = copy * len(split) + start
-            inputs[first : first + len(part)] = _as(part.dtype, _augmented(part, targets, augmentations, generators))
+            inputs[first : first + len(part)] = _cast(part.dtype, _augmented(part, targets, augmentations, generators))
     return Split(inputs, split.targets.repeat(copies))
 
 
@@ -42,5 +42,5 @@ def _augmented(part: Tensor, targets: Tensor, augmentations: Sequence[Augment], 
     return inputs
 
 
-def _as(dtype: torch.dtype, inputs: Tensor) -> Tensor:
+def _cast(dtype: torch.dtype, inputs: Tensor) -> Tensor:
     return inputs.clamp(0, 1).mul(255).round() if dtype == torch.uint8 else inputs

@@ -16,7 +16,7 @@ from dltips.tips.data.pictures import Form
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequiredInputs:
     """The inputs that a pretrained net requires; None where it takes the data as they are."""
 
     channels: int | None  # of images
@@ -24,14 +24,14 @@ class Wanted:
     shape: tuple[int, ...] | None  # exact shape of a sample; only data.image_size may ask for other sides
 
 
-def load(tip: Any, common: DataKnobs, wanted: Wanted | None = None) -> Source:
+def load(tip: Any, common: DataKnobs, wanted: RequiredInputs | None = None) -> Source:
     """Loads the source and the form that its images still have to get; notes report the net's requirements.
 
     Raises ConfigError.
     """
-    wanted = wanted or Wanted(None, None, None)
+    wanted = wanted or RequiredInputs(None, None, None)
     if wanted.shape is not None and len(wanted.shape) == 3:
-        wanted = Wanted(wanted.shape[0], (wanted.shape[1], wanted.shape[2]), wanted.shape)
+        wanted = RequiredInputs(wanted.shape[0], (wanted.shape[1], wanted.shape[2]), wanted.shape)
     source = _of_classes(_acquired(tip, common, wanted), common.only_classes)
     if source.inputs.dim() == 4 and source.inputs.dtype == torch.uint8:
         return _formed(source, common, wanted)
@@ -39,13 +39,13 @@ def load(tip: Any, common: DataKnobs, wanted: Wanted | None = None) -> Source:
     if common.image_size is not None:
         raise ConfigError(f"data.image_size: is for images, but a sample's shape is {shape}; leave it out")
     if wanted.shape is not None and shape != wanted.shape:
-        raise _misfit(shape, str(wanted.shape))
+        raise _shape_error(shape, str(wanted.shape))
     if wanted.shape is None and (wanted.channels, wanted.sides) != (None, None):
-        raise _misfit(shape, "images")
+        raise _shape_error(shape, "images")
     return source
 
 
-def _acquired(tip: Any, common: DataKnobs, wanted: Wanted) -> Source:
+def _acquired(tip: Any, common: DataKnobs, wanted: RequiredInputs) -> Source:
     """Loads the source; pictures resized while they are read (image_folder) get the net's size at once.
 
     They are cut to a square, so this is for square sides; others are resized afterwards.
@@ -60,16 +60,16 @@ def _acquired(tip: Any, common: DataKnobs, wanted: Wanted) -> Source:
         source: Source = tip()
         return source
     source = replace(tip, knobs={**tip.knobs, "image_size": wanted.sides[0]})()
-    return _noted(source, f"data: pictures are read at {_text(wanted.sides)}, as the pretrained net wants")
+    return _with_note(source, f"data: pictures are read at {_sides_text(wanted.sides)}, as the pretrained net wants")
 
 
 def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
     """Returns the samples of these classes only, in all parts; class k is the k-th given. Raises ConfigError."""
     if classes is None:
         return source
-    chosen = [_position(name, source.classes) for name in classes]
-    for place, position in enumerate(chosen):
-        if position in chosen[:place]:
+    chosen = [_class_index(name, source.classes) for name in classes]
+    for number, position in enumerate(chosen):
+        if position in chosen[:number]:
             raise ConfigError(f"data.only_classes: {source.classes[position]} stands there twice; give each class once")
     if len(chosen) < 2:
         raise ConfigError(
@@ -95,7 +95,7 @@ def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
     )
 
 
-def _position(name: int | str, classes: Sequence[str]) -> int:
+def _class_index(name: int | str, classes: Sequence[str]) -> int:
     if str(name) in classes:
         return classes.index(str(name))
     if isinstance(name, str):
@@ -108,47 +108,48 @@ def _position(name: int | str, classes: Sequence[str]) -> int:
     return name
 
 
-def _formed(source: Source, common: DataKnobs, wanted: Wanted) -> Source:
+def _formed(source: Source, common: DataKnobs, wanted: RequiredInputs) -> Source:
     """Returns the source with the form that its images still have to get, if it differs. Raises ConfigError."""
     channels, height, width = source.inputs.shape[1:]
     if wanted.shape is not None and len(wanted.shape) != 3:
-        raise _misfit((channels, height, width), str(wanted.shape))
-    size, own = common.image_size, (height, width)
-    sides = (size, size) if size is not None else wanted.sides or own
+        raise _shape_error((channels, height, width), str(wanted.shape))
+    size, given = common.image_size, (height, width)
+    sides = (size, size) if size is not None else wanted.sides or given
     form = Form(wanted.channels or channels, sides)
     if form.channels != channels and {form.channels, channels} != {1, 3}:
-        raise _misfit((channels, height, width), f"images of {form.channels} channels")
+        raise _shape_error((channels, height, width), f"images of {form.channels} channels")
     if size is not None and wanted.sides is not None and sides != wanted.sides:
-        source = _noted(
+        source = _with_note(
             source,
-            f"data: images are of {_text(sides)}, as data.image_size says, though the pretrained net was made for"
-            f" {_text(wanted.sides)}",
+            f"data: images are of {_sides_text(sides)}, as data.image_size says, though the pretrained net was made for"
+            f" {_sides_text(wanted.sides)}",
         )
-    elif sides != own and size is None:
-        source = _noted(
-            source, f"data: images of {_text(own)} are resized to {_text(sides)}, as the pretrained net wants"
+    elif sides != given and size is None:
+        source = _with_note(
+            source,
+            f"data: images of {_sides_text(given)} are resized to {_sides_text(sides)}, as the pretrained net wants",
         )
     if form.channels > channels:
-        source = _noted(source, "data: gray pictures are repeated to 3 channels, as the pretrained net wants")
+        source = _with_note(source, "data: gray pictures are repeated to 3 channels, as the pretrained net wants")
     elif form.channels < channels:
-        source = _noted(source, "data: RGB pictures become gray ones (ITU-R 601), as the pretrained net wants")
-    if form == Form(channels, own):
+        source = _with_note(source, "data: RGB pictures become gray ones (ITU-R 601), as the pretrained net wants")
+    if form == Form(channels, given):
         return source
-    changes = [str(size) if sides == (size, size) else _text(sides)] if sides != own else []
+    changes = [str(size) if sides == (size, size) else _sides_text(sides)] if sides != given else []
     changes += [f"{form.channels}c"] if form.channels != channels else []
     return replace(source, form=form, hash="-".join([source.hash, *changes]))
 
 
-def _text(sides: tuple[int, int]) -> str:
+def _sides_text(sides: tuple[int, int]) -> str:
     """Formats (H, W) as users write it, the width first."""
     return f"{sides[1]}x{sides[0]}"
 
 
-def _noted(source: Source, note: str) -> Source:
+def _with_note(source: Source, note: str) -> Source:
     return replace(source, notes=(*source.notes, note))
 
 
-def _misfit(shape: Sequence[int], takes: str) -> ConfigError:
+def _shape_error(shape: Sequence[int], takes: str) -> ConfigError:
     return ConfigError(
         f"data: a sample's shape is {tuple(shape)}, but the pretrained net takes {takes}; choose other data, or other"
         " weights with finetune.source"

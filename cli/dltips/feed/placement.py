@@ -9,7 +9,7 @@ from dltips.feed.batches import Batches, Resident, Streaming
 from dltips.feed.splits import Split
 
 
-def place(split: Split, placement: str, device: torch.device) -> Batches:
+def place_split(split: Split, placement: str, device: torch.device) -> Batches:
     """Returns resident or streaming batches, as configured; `auto` is resident up to half of the free memory."""
     if placement == "auto":
         bytes_needed = len(split) * split.inputs[:1].nbytes

@@ -88,9 +88,9 @@ def split(source: Source, common: DataKnobs) -> Splits:
             " set it to 0 to do without"
         )
     test, val, train = torch.split(order, [test_count, val_count, train_count])
-    train = _fewer(source, train, common)
+    train = _subset(source, train, common)
     parts: Sequence[Split] = (
-        Split(source.inputs, _noisy(source, train, common), train),
+        Split(source.inputs, _noisy_labels(source, train, common), train),
         _official(source.val_inputs, source.val_targets) or Split(source.inputs, source.targets, val),
         _official(source.test_inputs, source.test_targets) or Split(source.inputs, source.targets, test),
     )
@@ -103,14 +103,14 @@ def split(source: Source, common: DataKnobs) -> Splits:
     if common.per_class is not None:  # a subset of that size has as many
         hashed["per_class"] = common.per_class
     if source.form is not None:
-        fewer = "data.subset" if common.per_class is None else "data.per_class"
-        keys = (fewer, "data.image_size", "data.image_size")
+        subset_key = "data.subset" if common.per_class is None else "data.per_class"
+        keys = (subset_key, "data.image_size", "data.image_size")
         parts = [Formed(part, source.form, key) for part, key in zip(parts, keys, strict=True)]
     train_split, val_split, test_split = parts
     return Splits(train_split, val_split, test_split, _hash(hashed))
 
 
-def _fewer(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
+def _subset(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
     """Returns the first training indices, by subset or per_class: a smaller subset is part of a larger one.
 
     By the source's own labels: label noise comes after. Raises ConfigError if there are not enough.
@@ -127,15 +127,15 @@ def _fewer(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
             f"data.per_class: {common.per_class} is more than the {counts[least]} samples of class"
             f" {source.classes[least]} in the training split; lower it"
         )
-    places = [(targets == label).nonzero().flatten()[: common.per_class] for label in range(len(source.classes))]
-    return train[torch.cat(places).sort().values]
+    chosen = [(targets == label).nonzero().flatten()[: common.per_class] for label in range(len(source.classes))]
+    return train[torch.cat(chosen).sort().values]
 
 
 def _official(inputs: Tensor | None, targets: Tensor | None) -> Split | None:
     return None if inputs is None or targets is None else Split(inputs, targets)
 
 
-def _noisy(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
+def _noisy_labels(source: Source, train: Tensor, common: DataKnobs) -> Tensor:
     """Returns the source's labels with a share of the training split's replaced by another class, each equally likely.
 
     Drawn from split_seed, so that runs over seeds share the noise, and more noise includes less noise.

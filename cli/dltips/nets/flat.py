@@ -34,17 +34,17 @@ class FlatModel:
     views silently. Zero the gradients with `gradients.zero_()`; `zero_grad()` would replace them.
     """
 
-    def __init__(self, module: nn.Module, resting: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, module: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
         self.module = module
         self.learning_rate = 0.0  # of the current step, set by the loop
-        self.flatten(resting)
+        self.flatten(frozen)
 
-    def flatten(self, resting: Sequence[nn.Module] = ()) -> None:
+    def flatten(self, frozen: Sequence[nn.Module] = ()) -> None:
         """Lays out the trainable parameters, again whenever they change. Flat tensors made before become invalid.
 
-        `resting` are the frozen parts: in eval mode, their buffers too.
+        `frozen` are the frozen parts: in eval mode, their buffers too.
         """
-        self.resting = resting
+        self.frozen = frozen
         self.rate_factors: Tensor | None = None  # flat factors of each parameter's rate, if they differ
         module = self.module
         norms = {id(parameter) for layer in module.modules() if is_norm(layer) for parameter in layer.parameters(False)}
@@ -64,19 +64,24 @@ class FlatModel:
             self._view(self.parameters, segment).copy_(parameter.data)
             parameter.data = self._view(self.parameters, segment)
             parameter.grad = self._view(self.gradients, segment)
-        frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
-        for parameter in frozen.values():
+        frozen_parameters = {
+            name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad
+        }
+        for parameter in frozen_parameters.values():
             parameter.grad = None
-        still = {id(buffer) for part in resting for buffer in part.buffers()}
+        frozen_buffers = {id(buffer) for part in frozen for buffer in part.buffers()}
         # names in the state dict of tensors that no step changes
-        self.constant = {*frozen, *(name for name, buffer in module.named_buffers() if id(buffer) in still)}
+        self.constant = {
+            *frozen_parameters,
+            *(name for name, buffer in module.named_buffers() if id(buffer) in frozen_buffers),
+        }
         self._unused: list[str] | None = None
         self._watch_first_backward()
 
     def train(self) -> None:
         """Sets training mode, except for the frozen parts."""
         self.module.train()
-        for part in self.resting:
+        for part in self.frozen:
             part.eval()
 
     def _view(self, flat: Tensor, segment: Segment) -> Tensor:
@@ -101,7 +106,7 @@ class FlatModel:
         ]
         self._seen, self._handles = seen, handles
 
-    def settle(self) -> None:
+    def detect_unused(self) -> None:
         """Detects, after the first backward pass, the parameters without a gradient, which must not decay."""
         if self._unused is None:
             for handle in self._handles:

@@ -28,7 +28,7 @@ class KeyMap:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, function: Function) -> Function:
-        _layouts.setdefault(function, []).insert(0, self)
+        _key_maps.setdefault(function, []).insert(0, self)
         return function
 
     def ours(self, key: str) -> str:
@@ -47,9 +47,9 @@ class KeyMap:
         return ours
 
 
-_layouts: dict[Any, list[KeyMap]] = {}
+_key_maps: dict[Any, list[KeyMap]] = {}
 
 
 def key_maps_of(function: Callable[..., Any]) -> Sequence[KeyMap]:
     """Returns the key maps of a model's function, in order; our own names need none."""
-    return tuple(_layouts.get(function, ()))
+    return tuple(_key_maps.get(function, ()))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dltips.nets.blocks import Concat, PaddedShortcut, Residual
 from dltips.nets.flat import is_norm
 
-COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
+COUNTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _flops(model: nn.Module, sample: Tensor) -> int:
 def _is_counted(module: nn.Module) -> bool:
     """Returns whether it is a layer with weights, a convolution by another name, or declares its own FLOPs."""
     convolves = hasattr(module, "kernel_size") and hasattr(module, "weight")
-    return isinstance(module, COUNTED) or convolves or hasattr(module, "flops_per_sample")
+    return isinstance(module, COUNTED_LAYERS) or convolves or hasattr(module, "flops_per_sample")
 
 
 def _computes_unseen(module: nn.Module) -> bool:
@@ -93,22 +93,22 @@ def _flops_of_operations(model: nn.Module, sample: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-class _Unknown(Exception):
+class _UnknownLayer(Exception):
     """A module whose receptive field only a forward pass would show."""
 
 
 @dataclass(frozen=True)
-class _View:
+class _FieldOfView:
     """The receptive field per axis, and its shift between neighbouring units."""
 
     field: tuple[int, ...] = ()
     jump: tuple[int, ...] = ()
     ended: bool = False  # a unit of the following layers sees everything
 
-    def through(self, kernel: Any, stride: Any, dilation: Any, axes: int) -> _View:
+    def through(self, kernel: Any, stride: Any, dilation: Any, axes: int) -> _FieldOfView:
         field, jump = self.field or (1,) * axes, self.jump or (1,) * axes
         kernel, stride, dilation = (_per_axis(setting, axes) for setting in (kernel, stride, dilation))
-        return _View(
+        return _FieldOfView(
             tuple(r + (k - 1) * d * j for r, k, d, j in zip(field, kernel, dilation, jump, strict=True)),
             tuple(j * s for j, s in zip(jump, stride, strict=True)),
         )
@@ -121,36 +121,36 @@ def receptive_field(model: nn.Module) -> tuple[int, ...] | None:
     whole input, are not counted.
     """
     try:
-        return _seen(model, _View()).field or None
-    except _Unknown:
+        return _field_after(model, _FieldOfView()).field or None
+    except _UnknownLayer:
         return None
 
 
-def _seen(module: nn.Module, view: _View) -> _View:
+def _field_after(module: nn.Module, view: _FieldOfView) -> _FieldOfView:
     if isinstance(module, nn.Sequential):
         for child in module:
             if view.ended:
                 break
-            view = _seen(child, view)
+            view = _field_after(child, view)
         return view
     if isinstance(module, Residual | Concat):
         branches = [module.body, module.shortcut] if isinstance(module, Residual) else list(module.children())
-        views = [_seen(branch, view) for branch in branches]
+        views = [_field_after(branch, view) for branch in branches]
         fields = [seen.field for seen in views if seen.field]
-        return _View(tuple(map(max, zip(*fields, strict=True))), max(seen.jump for seen in views))
+        return _FieldOfView(tuple(map(max, zip(*fields, strict=True))), max(seen.jump for seen in views))
     if isinstance(module, PaddedShortcut):
         return view.through(1, module.stride, 1, 2)
     if hasattr(module, "kernel_size") and hasattr(module, "stride"):
         axes = 1 if isinstance(module, nn.Conv1d | nn.MaxPool1d | nn.AvgPool1d) else 2
         return view.through(module.kernel_size, module.stride, getattr(module, "dilation", 1), axes)
-    if isinstance(module, ENDS):
-        return _View(view.field, view.jump, ended=True)
-    if is_norm(module) or isinstance(module, nn.Identity) or _place(module) in ELEMENTWISE:
+    if isinstance(module, GLOBAL_LAYERS):
+        return _FieldOfView(view.field, view.jump, ended=True)
+    if is_norm(module) or isinstance(module, nn.Identity) or _defining_module(module) in ELEMENTWISE:
         return view
-    raise _Unknown
+    raise _UnknownLayer
 
 
-ENDS = (
+GLOBAL_LAYERS = (
     nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool1d,
@@ -161,7 +161,7 @@ ENDS = (
 ELEMENTWISE = ("torch.nn.modules.activation", "torch.nn.modules.dropout", "dltips.tips.activation")
 
 
-def _place(module: nn.Module) -> str:
+def _defining_module(module: nn.Module) -> str:
     return type(module).__module__
 
 

@@ -21,7 +21,7 @@ from dltips.nets.pooling import Pool, Widths, tensor_of
 
 HEAD = "head"  # the only stage of a net without parts, such as svm
 # children that are one stage, whatever their number of layers
-WHOLE = ("stem", "patch_embed", "head", "classifier", "fc", "pre_logits")
+SINGLE_STAGE = ("stem", "patch_embed", "head", "classifier", "fc", "pre_logits")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def stages_of(model: nn.Module) -> list[Stage]:
     names: list[str] = []
     early: list[str] = []  # before the first stage
     in_head = False
-    for path, child in _pieces(model, heads):
+    for path, child in _stage_modules(model, heads):
         is_head = any(child is head for head in heads)
         if is_head and in_head:  # a second classifier beside the first
             groups[-1].append(path)
@@ -75,7 +75,7 @@ def stages_of(model: nn.Module) -> list[Stage]:
     return [Stage(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
 
 
-def named(stages: Sequence[Stage], name: str, key: str, architecture: str) -> Stage:
+def find_stage(stages: Sequence[Stage], name: str, key: str, architecture: str) -> Stage:
     """Returns the stage of that name. Raises ConfigError with `key`, and the nearest name or all of them."""
     for stage in stages:
         if stage.name == name:
@@ -122,14 +122,14 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
     return weighted[-1:]
 
 
-def _pieces(model: nn.Module, heads: Sequence[nn.Module], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _stage_modules(model: nn.Module, heads: Sequence[nn.Module], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Yields the modules that make up stages, with their paths."""
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         if any(child is head for head in heads):
             yield path, child
         elif _is_split(path, child) or any(part is head for part in child.modules() for head in heads):
-            yield from _pieces(child, heads, f"{path}.")
+            yield from _stage_modules(child, heads, f"{path}.")
         else:
             yield path, child
 
@@ -138,7 +138,7 @@ def _is_split(path: str, child: nn.Module) -> bool:
     """Returns whether its children are stages: those of `blocks`, but not those of `layer1`."""
     if isinstance(child, nn.ModuleList | nn.ModuleDict) and type(child).forward is nn.Module.forward:
         return True  # a mere list is never called itself
-    if not isinstance(child, nn.Sequential) or "." in path or path[-1].isdigit() or path.startswith(WHOLE):
+    if not isinstance(child, nn.Sequential) or "." in path or path[-1].isdigit() or path.startswith(SINGLE_STAGE):
         return False
     return sum(_has_weights(part) for part in child) > 1
 
@@ -168,12 +168,12 @@ def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     classifiers = _classifiers(model)
     paths = [path for path in last.modules if any(model.get_submodule(path) is part for part in classifiers)]
     head = model.get_submodule(paths[0])
-    body = _twin(model, {path: nn.Identity() for path in paths})
+    body = _with_replaced(model, {path: nn.Identity() for path in paths})
     if isinstance(head, nn.Conv2d):  # the net flattens the output of its 1x1 convolution
         head = nn.Sequential(
             OrderedDict(unflatten=nn.Unflatten(1, (head.in_channels, 1, 1)), layer=head, flatten=nn.Flatten())
         )
-    if len(paths) > 1 or not _is_whole(model, body, head):
+    if len(paths) > 1 or not _hands_over(model, body, head):
         raise ConfigError(
             f"finetune.views: {type(model).__name__} does more than hand over its classifier's outputs, so that its"
             " features cannot be computed once; write finetune.views=0"
@@ -187,13 +187,13 @@ def up_to(model: nn.Module, stage_name: str) -> nn.Module:
     It loads the state dict of the same cut of another net of its architecture.
     """
     stages = stages_of(model)
-    stage = named(stages, stage_name, "finetune.stage", type(model).__name__)
+    stage = find_stage(stages, stage_name, "finetune.stage", type(model).__name__)
     if stage.modules == ("",):
         return model
     later = [path for other in stages[stages.index(stage) + 1 :] for path in other.modules]
     if isinstance(model, nn.Sequential):
         return nn.Sequential(OrderedDict((name, part) for name, part in model.named_children() if name not in later))
-    return UpTo(_twin(model, {path: End() for path in later}), stage)
+    return UpTo(_with_replaced(model, {path: End() for path in later}), stage)
 
 
 class UpTo(nn.Module):
@@ -210,22 +210,22 @@ class UpTo(nn.Module):
         return found[self.stage.name]
 
 
-def _twin(model: nn.Module, replaced: dict[str, nn.Module]) -> nn.Module:
+def _with_replaced(model: nn.Module, replaced: dict[str, nn.Module]) -> nn.Module:
     """Returns the net with other modules at these paths; everything else is shared with the original."""
-    twin = _shallow(model)
+    twin = _shallow_copy(model)
     for path, module in replaced.items():
         parent, original = twin, model
         *way, name = path.split(".")
         for step in way:
             original = original.get_submodule(step)
             if parent._modules[step] is original:
-                parent._modules[step] = _shallow(original)
+                parent._modules[step] = _shallow_copy(original)
             parent = parent.get_submodule(step)
         parent._modules[name] = module
     return twin
 
 
-def _shallow(module: nn.Module) -> nn.Module:
+def _shallow_copy(module: nn.Module) -> nn.Module:
     """Returns a copy with registers of its own; parameters, buffers and children are shared."""
     twin = copy.copy(module)
     for register in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
@@ -233,7 +233,7 @@ def _shallow(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _is_whole(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
+def _hands_over(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
     """Returns whether head(body(x)) is model(x) to the bit, in eval mode, for one image; restores the modes."""
     modes = [(part, part.training) for net in (model, body, head) for part in net.modules()]
     try:
@@ -244,7 +244,7 @@ def _is_whole(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
             features = body(images)
             same = torch.equal(head(features), model(images))
             # a head of zeros would hide its inputs
-            return same and features.dim() == 2 and torch.equal(_entering(model, head, images), features)
+            return same and features.dim() == 2 and torch.equal(_classifier_inputs(model, head, images), features)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError):
         return False
     finally:
@@ -252,7 +252,7 @@ def _is_whole(model: nn.Module, body: nn.Module, head: nn.Module) -> bool:
             part.training = mode
 
 
-def _entering(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+def _classifier_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
     """Returns the flat input of the net's classifier."""
     classifier = head.get_submodule("layer") if isinstance(head, nn.Sequential) else head
     seen: list[Tensor] = []
@@ -289,10 +289,10 @@ def outputs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> dict[str,
         found[name] = pool(output)
 
     stages = stages_of(model)
-    places = [stages.index(named(stages, name, "finetune.stage", type(model).__name__)) for name in names]
-    if places:
-        wanted = [stages[place] for place in sorted(set(places))]
-        _watch(model, inputs, wanted, stages[max(places) + 1 :], see)
+    indices = [stages.index(find_stage(stages, name, "finetune.stage", type(model).__name__)) for name in names]
+    if indices:
+        wanted = [stages[index] for index in sorted(set(indices))]
+        _watch(model, inputs, wanted, stages[max(indices) + 1 :], see)
     return {name: found[name] for name in names}
 
 

@@ -32,11 +32,11 @@ def write(folder: Path, payload: Mapping[str, Any], name: str = LAST) -> None:
     sync_folder(folder)
 
 
-NET = ("format", "epoch", "model", "preprocessing", "input_shape", "classes")
-TRAINING = (*NET, "seconds", "optimizer", "schedule", "regularizations", "stopped", "best")
+NET_KEYS = ("format", "epoch", "model", "preprocessing", "input_shape", "classes")
+TRAINING_KEYS = (*NET_KEYS, "seconds", "optimizer", "schedule", "regularizations", "stopped", "best")
 
 
-def read(path: Path, parts: Sequence[str] = NET) -> dict[str, Any]:
+def read(path: Path, parts: Sequence[str] = NET_KEYS) -> dict[str, Any]:
     """Returns a checkpoint's payload, with all the requested parts. Raises Damaged."""
     try:
         # torch.load does not verify the checksums of the zip archive
@@ -63,7 +63,7 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for name in (LAST, PREVIOUS):
         if (folder / name).exists():
             try:
-                return read(folder / name, TRAINING), problems
+                return read(folder / name, TRAINING_KEYS), problems
             except Damaged as error:
                 problems.append(str(error))
     if problems:

@@ -57,8 +57,8 @@ def code_hash() -> str:
 @functools.cache  # 5 ms
 def _code_hash(user_modules: tuple[str, ...]) -> str:
     files = sorted(paths.PACKAGE.rglob("*.py"))
-    own = [paths.module_file(name) for name in user_modules]
-    files += [file for module in own if module is not None for file in _with_what_it_imports(module)]
+    user_files = [paths.module_file(name) for name in user_modules]
+    files += [file for module in user_files if module is not None for file in _with_what_it_imports(module)]
     hashed = hashlib.sha256(f"{torch.__version__} {numpy.__version__}".encode())
     for file in files:
         hashed.update(hashlib.sha256(file.read_bytes()).digest())

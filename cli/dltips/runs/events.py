@@ -32,8 +32,9 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 CHARTS = {"loss": ("train/loss", "val/loss"), "accuracy": ("train/accuracy", "val/accuracy"), "learning rate": ("lr",)}
-PATTERN = "events.out.tfevents.*"  # TensorBoard reads every file with "tfevents" in its name, in the order of the names
-HPARAMS = "_hparams_/"  # the prefix of the tags that TensorBoard looks for
+# TensorBoard reads every file with "tfevents" in its name, in the order of the names
+FILE_PATTERN = "events.out.tfevents.*"
+HPARAMS_PREFIX = "_hparams_/"  # the prefix of the tags that TensorBoard looks for
 FIELD_TYPES = {
     "bool_value": api_pb2.DATA_TYPE_BOOL,
     "number_value": api_pb2.DATA_TYPE_FLOAT64,
@@ -54,7 +55,7 @@ class EventFile:
         self, folder: Path, name: str | None = None, trial: str | None = None, started: float | None = None
     ) -> None:
         self._trial = trial or trial_name(folder.name)
-        self._path = folder / PATTERN.replace("*", name or str(time.time_ns()))
+        self._path = folder / FILE_PATTERN.replace("*", name or str(time.time_ns()))
         self._path.touch(exist_ok=False)
         self._has_scalars = False
         self._started = started or time.time()
@@ -170,7 +171,7 @@ def _field(value: bool | int | float | str) -> str:
 
 def _hparams(tag: str, data: HParamsPluginData) -> Summary.Value:
     empty = TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape=shape(0))
-    return Summary.Value(tag=HPARAMS + tag, tensor=empty, metadata=metadata("hparams", data.SerializeToString()))
+    return Summary.Value(tag=HPARAMS_PREFIX + tag, tensor=empty, metadata=metadata("hparams", data.SerializeToString()))
 
 
 def _string(tag: str, plugin: str, content: bytes) -> Summary.Value:

@@ -27,9 +27,9 @@ UNFINISHED = ("interrupted", "failed")
 
 def check_writable() -> None:
     """Checks, before anything is loaded, that a run folder can be made. Raises ConfigError. Leaves nothing behind."""
-    place = paths.OUTPUTS if paths.OUTPUTS.exists() else Path()
+    folder = paths.OUTPUTS if paths.OUTPUTS.exists() else Path()
     try:
-        handle, name = tempfile.mkstemp(dir=place, prefix=".dltips-")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".dltips-")
         os.close(handle)
         os.unlink(name)
     except OSError as error:

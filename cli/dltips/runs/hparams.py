@@ -40,8 +40,8 @@ def _columns(folders: tuple[Path, ...]) -> Mapping[str, Scalar]:
         columns[family] = ""
         for folder in folders:
             for file in sorted((folder / family).glob("*.yaml")):
-                found = leaves(_plain_yaml(file), f"{family}.")
-                for key, value in found:
+                settings = leaves(_plain_yaml(file), f"{family}.")
+                for key, value in settings:
                     if not key.endswith(".name"):
                         # a key may be a number in one option and text in another: then it is text
                         columns[key] = value if type(_example(columns.get(key, value))) is type(_example(value)) else ""

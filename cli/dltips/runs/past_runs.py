@@ -15,7 +15,7 @@ from dltips.files import read_json
 from dltips.runs.layout import CONFIG, SUMMARY, SWEEP, read_metrics
 
 USED = "finished"  # the only runs that are averaged
-DEEPEST = 4  # levels below the given folder: outputs/SWEEP/RUN takes two
+MAX_DEPTH = 4  # levels below the given folder: outputs/SWEEP/RUN takes two
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def runs_in(places: Sequence[str] = ()) -> list[PastRun]:
     """
     found: dict[str, Path] = {}
     for place in places or [str(paths.OUTPUTS)]:
-        folders = [folder for start in _starts(place) for folder in _run_folders(start)]
+        folders = [folder for start in _matching_folders(place) for folder in _run_folders(start)]
         if not folders:
             raise ConfigError(f"{place}: has no run in it; give a run, a sweep, or a folder of them")
         for folder in folders:
@@ -168,21 +168,21 @@ def read(folder: Path) -> PastRun:
     )
 
 
-def _starts(place: str) -> list[Path]:
+def _matching_folders(pattern: str) -> list[Path]:
     """Returns the folders of an argument: itself, or the matches of a pattern. Raises ConfigError."""
-    if not place.strip():
+    if not pattern.strip():
         raise ConfigError(f"'' is no folder; give one of those under {paths.OUTPUTS}, or none for all of them")
-    start = _newest() if _is_last(place) else Path(os.path.expanduser(place))
+    start = _newest() if _is_last(pattern) else Path(os.path.expanduser(pattern))
     if start.is_dir():
         return [start]
     if os.path.lexists(start):
-        raise ConfigError(f"{place}: is no folder; give a run, a sweep, or a folder of them")
-    if not glob.has_magic(place):
-        hint = "make a run with dltips train, or give" if place == str(paths.OUTPUTS) else "give"
-        raise ConfigError(f"{place}: does not exist; {hint} a run, a sweep, or a folder of them")
+        raise ConfigError(f"{pattern}: is no folder; give a run, a sweep, or a folder of them")
+    if not glob.has_magic(pattern):
+        hint = "make a run with dltips train, or give" if pattern == str(paths.OUTPUTS) else "give"
+        raise ConfigError(f"{pattern}: does not exist; {hint} a run, a sweep, or a folder of them")
     matched = [Path(name) for name in sorted(glob.glob(str(start), recursive=True)) if os.path.isdir(name)]
     if not matched:
-        raise ConfigError(f"{place}: the pattern matches no folder; try ls -d {place}")
+        raise ConfigError(f"{pattern}: the pattern matches no folder; try ls -d {pattern}")
     return matched
 
 
@@ -190,7 +190,7 @@ def _run_folders(start: Path) -> Iterator[Path]:
     """Yields the run folders in a folder or below it, breadth first, following symbolic links, each folder once."""
     seen: set[str] = set()
     level = [start]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         below: list[Path] = []
         for folder in level:
             true = os.path.realpath(folder)

@@ -19,10 +19,10 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from torch import Tensor
 
 from dltips.files import replacing
-from dltips.runs.events import HPARAMS, PATTERN, EventFile, metadata, record, records, shape
+from dltips.runs.events import FILE_PATTERN, HPARAMS_PREFIX, EventFile, metadata, record, records, shape
 
-READABLE = 64  # minimum pixels of the longer side of a picture in a grid
-BINS = 30  # bins of a histogram, as TensorBoard itself makes them
+READABLE_PIXELS = 64  # minimum pixels of the longer side of a picture in a grid
+HISTOGRAM_BINS = 30  # bins of a histogram, as TensorBoard itself makes them
 
 
 class Events(EventFile):
@@ -55,7 +55,7 @@ def cut(folder: Path, last_step: int) -> None:
     (TensorBoard would show the first session's HParams, and how that one ended.) Each file is replaced atomically; one
     that becomes empty is removed.
     """
-    for path in folder.glob(PATTERN):
+    for path in folder.glob(FILE_PATTERN):
         kept = [data for data in records(path.read_bytes()) if _stays(Event.FromString(data), last_step)]
         if not kept:
             path.unlink()
@@ -66,7 +66,7 @@ def cut(folder: Path, last_step: int) -> None:
 
 def _stays(event: Event, last_step: int) -> bool:
     values = event.summary.value
-    return event.step <= last_step and not any(v.tag.startswith(HPARAMS) or v.HasField("image") for v in values)
+    return event.step <= last_step and not any(v.tag.startswith(HPARAMS_PREFIX) or v.HasField("image") for v in values)
 
 
 def _histogram(tag: str, tensor: Tensor) -> Summary.Value:
@@ -78,8 +78,8 @@ def _histogram(tag: str, tensor: Tensor) -> Summary.Value:
         low, high = (float(value) for value in values.aminmax())
         if low == high:
             low, high = low - 0.5, high + 0.5
-        counts = values.histc(BINS, low, high).tolist()
-        edges = torch.linspace(low, high, BINS + 1, dtype=values.dtype).tolist()
+        counts = values.histc(HISTOGRAM_BINS, low, high).tolist()
+        edges = torch.linspace(low, high, HISTOGRAM_BINS + 1, dtype=values.dtype).tolist()
         rows = [number for row in zip(edges, edges[1:], counts, strict=False) for number in row]
     proto = TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=rows, tensor_shape=shape(len(rows) // 3, 3))
     return Summary.Value(tag=tag, tensor=proto, metadata=metadata("histograms"))
@@ -91,7 +91,7 @@ def _grid(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True)
     count, channels, height, width = images.shape
-    scale = max(1, math.ceil(READABLE / max(height, width)))
+    scale = max(1, math.ceil(READABLE_PIXELS / max(height, width)))
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     images = torch.nn.functional.pad(images, (0, 2, 0, 2), value=0.5)  # a grey line, which shows on black and on white
     side = math.ceil(math.sqrt(count))

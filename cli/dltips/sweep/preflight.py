@@ -43,7 +43,7 @@ def _hashes(config: Config, store: DatasetCache) -> tuple[torch.device, str, str
     check_batch_size(config, len(train) * max(1, common.expand))
     classes = len(source.classes)
     augmentations = Augmentations.build(config.tips["augmentation"], Samples(train.inputs, train.targets, classes))
-    augmentations.try_on(train)
+    augmentations.check_applicable(train)
     if common.expand:
         augmentations.check_freezable()
     regularizations = [tip() for tip in config.tips["regularization"]]

@@ -33,14 +33,14 @@ from dltips.train.finetuning import features, plans, pretrained
 from dltips.train.finetuning.freezing import FreezeSchedule
 from dltips.train.layer_statistics import LayerStatistics
 from dltips.train.loop import Autocast, Criterion, Hooks, Training, TrainingInputs, microbatches_for
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 from dltips.train.resumed import Resumed
 from dltips.train.snapshot import Best, Weights
 
 if TYPE_CHECKING:
     from dltips.weights.source import Pretrained
 
-PROBE = 64  # samples in the fixed batch for layer statistics
+PROBE_SAMPLES = 64  # samples in the fixed batch for layer statistics
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Run:
 
     def unfreeze(self, epoch: int, best: Best | None) -> Best | None:
         """Applies this epoch's freezing phase; returns the best weights, re-laid out for the new flat buffers."""
-        if not self.freezing.begins(epoch):
+        if not self.freezing.begins_phase(epoch):
             return best
         net = self.training.net
         named = best.weights.named(net) if best is not None else {}
         net.flatten(self.freezing.freeze(epoch))
-        self.training.use(optimizer_for(self.config, net, self.freezing, epoch))
+        self.training.use_optimizer(optimizer_for(self.config, net, self.freezing, epoch))
         for part in self.regularizations:
             part.thaw()
         return None if best is None else Best(best.metrics, Weights.from_named(named, net))
@@ -95,7 +95,7 @@ def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> R
     settled = resumed if resumed is not None and resumed.is_settled else None
     device = devices.choose(settings.device)
     autocast = devices.autocast(settings.precision, device)
-    with group().in_turn():  # the other processes find what one has downloaded
+    with current_group().in_turn():  # the other processes find what one has downloaded
         source = None if settled else pretrained.find(config)
         given_preprocess = settled.preprocess if settled else source.preprocess if source else None
         data = prepare_data(config, device, given_preprocess, pretrained.wanted(config, source, settled), datasets)
@@ -103,7 +103,7 @@ def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> R
     regularizations = [tip() for tip in config.tips["regularization"]]
     for plan_ahead in _hooks(regularizations, "plan"):
         plan_ahead(settings.epochs)
-    probe = data.preprocess(to_float(data.train.inputs[:PROBE].to(device)))
+    probe = data.preprocess(to_float(data.train.inputs[:PROBE_SAMPLES].to(device)))
     model, notes, missing = _initialized(config, data, regularizations, source, probe)
     tuned = _tune(config, model, data, probe, autocast, threads, settled)
     freeze_norm = config.common["finetune"]().freeze_norm
@@ -117,7 +117,7 @@ def _build(config: Config, resumed: Resumed | None, datasets: DatasetCache) -> R
     training = _training(config, net, tuned.data, tuned.inputs, optimizer, regularizations, autocast)
     statistics = None
     if config.log.layers:
-        targets = data.train.targets[:PROBE].to(device)
+        targets = data.train.targets[:PROBE_SAMPLES].to(device)
         statistics = LayerStatistics(tuned.inputs.probe, targets, tuned.inputs.model, autocast)
     return Run(
         config=config,
@@ -156,10 +156,10 @@ def _initialized(
     initialize(model, config, probe.cpu())
     missing: Sequence[str] = ()
     if source is not None:
-        loaded = pretrained.put(source, model, config)
+        loaded = pretrained.load_weights(source, model, config)
         notes += [*source.notes, loaded.report]
         missing = loaded.missing
-    return _on(data.device, model, data.train), notes, missing
+    return _to_device(data.device, model, data.train), notes, missing
 
 
 @dataclass(frozen=True)
@@ -187,15 +187,17 @@ def _tune(
     """Runs the fine-tuning strategy and precomputes the features that it caches. Raises ConfigError."""
     settings, input_shape = config.settings, tuple(data.train.inputs.shape[1:])
     size = measure(model, input_shape, data.device)
-    beforehand = threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    feature_threads = (
+        threads.features if threads else devices.threads(3.0 * size.flops_per_sample * settings.batch_size)
+    )
     if config.tip("finetune").name != "none":  # features may be computed: as fast as a bare loop
         devices.keep_freed_memory()
-    with devices.conditions(data.device, thread_count=beforehand, deterministic=settings.deterministic):
+    with devices.conditions(data.device, thread_count=feature_threads, deterministic=settings.deterministic):
         started = time.perf_counter()
         plan = plans.make_plan(config, model, data, autocast, settled)
-        model = _on(data.device, plans.with_replaced_head(model, plan.top), data.train)
+        model = _to_device(data.device, plans.with_replaced_head(model, plan.top), data.train)
         if settled is not None:
-            plans.put_back(settled, model)
+            plans.load_weights(settled, model)
         data = plans.as_planned(data, plan)
         inputs = features.training_inputs(config, model, data, plan, autocast, probe)
         seconds = time.perf_counter() - started if plan.phases else 0.0
@@ -204,14 +206,14 @@ def _tune(
         plan = replace(plan, top=replace(plan.top, features=None))  # they are part of the inputs
     trained = size if inputs.model is model else measure(inputs.model, inputs.probe.shape[1:], data.device)
     count = devices.threads(3.0 * trained.flops_per_sample * settings.batch_size)
-    return _Tuned(model, data, plan, inputs, size, threads or devices.Threads(count, beforehand), seconds)
+    return _Tuned(model, data, plan, inputs, size, threads or devices.Threads(count, feature_threads), seconds)
 
 
 def optimizer_for(config: Config, net: FlatModel, freezing: FreezeSchedule, epoch: int) -> Optimizer:
     """Returns the optimizer of this epoch's trainable parameters. Raises ConfigError."""
     knobs: OptimizerKnobs = config.common["optimizer"]()
     optimizer: Optimizer = config.tip("optimizer")(net)
-    return with_rates(optimizer, net, knobs.rates, freezing.rates(epoch), freezing.later(epoch))
+    return with_rates(optimizer, net, knobs.rates, freezing.rates(epoch), freezing.trained_later(epoch))
 
 
 def _training(
@@ -246,12 +248,12 @@ def _training(
             after_step=_hooks(regularizations, "after_step"),
             end_epoch=_hooks(regularizations, "end_epoch"),
             swaps=_hooks(regularizations, "swap"),
-            on_metrics=[*_hooks(regularizations, "after_epoch"), _adjusting(schedule)],
+            on_metrics=[*_hooks(regularizations, "after_epoch"), _schedule_hook(schedule)],
         ),
     )
 
 
-def _on(device: torch.device, model: nn.Module, split: Split) -> nn.Module:
+def _to_device(device: torch.device, model: nn.Module, split: Split) -> nn.Module:
     """Moves the net to the device, in channels_last for images."""
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if split.inputs.dim() == 4 else model
@@ -282,19 +284,19 @@ def build_model(
 
 def initialize(model: nn.Module, config: Config, inputs: Tensor) -> None:
     """Applies the init scheme, unless the model keeps its own weights; inputs are one preprocessed CPU batch."""
-    if "init" not in model_contract.kept(model):
+    if "init" not in model_contract.kept_families(model):
         seed = config.settings.seed
         config.tip("init")(model, lambda name: seeds.generator(seed, "init", name), inputs)
-    look = getattr(model, "look", None)
-    if callable(look):  # one layer is initialized from data
-        look(inputs)
+    init_from_data = getattr(model, "init_from_data", None)
+    if callable(init_from_data):  # one layer is initialized from data
+        init_from_data(inputs)
 
 
 def _hooks(parts: Sequence[Any], name: str) -> list[Any]:
     return [getattr(part, name) for part in parts if hasattr(part, name)]
 
 
-def _adjusting(schedule: Schedule) -> Callable[[Mapping[str, float]], bool]:
+def _schedule_hook(schedule: Schedule) -> Callable[[Mapping[str, float]], bool]:
     """Returns a hook that passes each epoch's metrics to the schedule, for plateau, and never stops the run."""
 
     def adjust(metrics: Mapping[str, float]) -> bool:
@@ -328,10 +330,10 @@ def check_batch_size(config: Config, count: int) -> None:
 
 
 def _check_batch_norm(config: Config, net: FlatModel, freezing: FreezeSchedule) -> None:
-    part = config.settings.batch_size // config.settings.accumulate
-    resting = {id(layer) for stage in freezing.always_resting() for layer in stage.modules()}
+    microbatch_size = config.settings.batch_size // config.settings.accumulate
+    frozen = {id(layer) for stage in freezing.always_frozen() for layer in stage.modules()}
     norms = [layer for layer in net.module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    if part < 2 and any(id(layer) not in resting for layer in norms):
+    if microbatch_size < 2 and any(id(layer) not in frozen for layer in norms):
         raise ConfigError(
             f"batch_size: {config.settings.batch_size} with accumulate={config.settings.accumulate} leaves one sample"
             " at a time, which batch norm cannot take; raise it, or write model.norm=none"

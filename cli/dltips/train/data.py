@@ -14,8 +14,8 @@ from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Feed
 from dltips.feed.dataset_cache import DatasetCache
-from dltips.feed.load import Wanted
-from dltips.feed.placement import place
+from dltips.feed.load import RequiredInputs
+from dltips.feed.placement import place_split
 from dltips.feed.splits import Split, Splits
 from dltips.tips.augmentation import Samples
 from dltips.tips.data import DataKnobs, Source
@@ -38,12 +38,16 @@ class Data:
     def feed(self, part: Split, *, augmented: bool = False, once: bool = False) -> Feed:
         """Returns the split as the net takes it; with `once`, for a single pass, nothing is cached."""
         augmentations = self.augmentations if augmented else Augmentations((), (), ())
-        batches = place(part, self.common.placement, self.device)
+        batches = place_split(part, self.common.placement, self.device)
         return Feed(batches, len(part), self.preprocess, augmentations.before, augmentations.after, once=once)
 
 
 def prepare_data(
-    config: Config, device: torch.device, fitted: nn.Module | None, wanted: Wanted | None, store: DatasetCache
+    config: Config,
+    device: torch.device,
+    fitted: nn.Module | None,
+    wanted: RequiredInputs | None,
+    datasets: DatasetCache,
 ) -> Data:
     """Loads, splits, and fits on the training split. Raises ConfigError.
 
@@ -51,10 +55,10 @@ def prepare_data(
     """
     seed, common = config.settings.seed, config.common["data"]()
     balance.check(common.balance, common.shuffle)
-    source, splits, train = store.samples(config, common, wanted)
+    source, splits, train = datasets.samples(config, common, wanted)
     samples = Samples(train.inputs, train.targets, len(source.classes))
     augmentations = Augmentations.build(config.tips["augmentation"], samples)
-    augmentations.try_on(train)
+    augmentations.check_applicable(train)
     preprocess = fitted or fit_preprocessing(config.tip("preprocessing"), train.inputs, lacks_values(source))
     if common.expand:
         train, augmentations = augmentations.frozen(

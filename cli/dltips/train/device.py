@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dltips.errors import ConfigError
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 
 # Below this many multiply-adds per step a second thread costs more than it gains.
 SINGLE_THREAD_FLOPS = 100_000_000
@@ -50,10 +50,10 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
 
 def threads(flops_per_step: float) -> int:
     """Returns 1 for tiny nets, else OMP_NUM_THREADS or all cores, divided among the processes."""
-    several = group()
-    if flops_per_step / several.size < SINGLE_THREAD_FLOPS:
+    processes = current_group()
+    if flops_per_step / processes.size < SINGLE_THREAD_FLOPS:
         return 1
-    if several.size > 1:
+    if processes.size > 1:
         # torchrun sets OMP_NUM_THREADS to 1 if it is unset
         return max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]))
     chosen = os.environ.get("OMP_NUM_THREADS", "")
@@ -63,12 +63,12 @@ def threads(flops_per_step: float) -> int:
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Uses one thread during the block, so that sums have one order, whatever the number of cores."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,20 @@ class Threads:
 @contextlib.contextmanager
 def conditions(device: torch.device, *, thread_count: int, deterministic: bool) -> Iterator[None]:
     """Sets threads, deterministic kernels and the global random state for the block; restores them afterwards."""
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     # called only if it changes something: use_deterministic_algorithms imports the compiler, a second and 200 MB
-    change = deterministic and not torch.are_deterministic_algorithms_enabled()
+    switches = deterministic and not torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             torch.set_num_threads(thread_count)
-            if change:
+            if switches:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
             yield
         finally:
-            if change:
+            if switches:
                 torch.use_deterministic_algorithms(False)
-            torch.set_num_threads(before)
+            torch.set_num_threads(previous)
 
 
 def describe(device: torch.device) -> str:

@@ -58,7 +58,7 @@ class Display:
         left = (time.perf_counter() - self.started) / max(1, done) * (self.epochs - record["epoch"])
         self.say(epoch_line(record, self.epochs, left))
 
-    def leave(self) -> None:
+    def stop_live(self) -> None:
         """Ends the live display; later lines are plain."""
 
     def close(self) -> None:
@@ -91,12 +91,12 @@ class LiveDisplay(Display):
                 for task in self.tasks:
                     epoch = min(epochs, training.progress.step // training.steps_per_epoch + 1)
                     task.completed = training.progress.step
-                    task.fields["place"] = f"epoch {epoch}/{epochs}  step {training.progress.step}/{total}"
+                    task.fields["position"] = f"epoch {epoch}/{epochs}  step {training.progress.step}/{total}"
                 return super().get_renderables()
 
-        columns = (TextColumn("{task.fields[place]}"), BarColumn(), TextColumn("{task.fields[score]}"), Speed())
+        columns = (TextColumn("{task.fields[position]}"), BarColumn(), TextColumn("{task.fields[score]}"), Speed())
         self.progress = Follow(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5)
-        self.task = self.progress.add_task("", total=total, place="", score="")
+        self.task = self.progress.add_task("", total=total, position="", score="")
         self.progress.start()
 
     def write(self, text: str) -> None:
@@ -106,7 +106,7 @@ class LiveDisplay(Display):
         super().epoch(record)
         self.progress.update(self.task, score=f"loss {record['val/loss']:.3f}  accuracy {record['val/accuracy']:.3f}")
 
-    def leave(self) -> None:
+    def stop_live(self) -> None:
         self.progress.stop()
 
 
@@ -129,7 +129,7 @@ def display_for(log: Path, epochs: int, training: Training, *, quiet: bool = Fal
     return LiveDisplay(log, epochs, training) if sys.stderr.isatty() else Display(log, epochs)
 
 
-def counted(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
+def with_progress(batches: Iterable[Batch], total: int, what: str) -> Iterator[Batch]:
     """Yields the batches; in a terminal, after one second, a temporary line shows the number of samples done."""
     started, done, shown = time.perf_counter(), 0, False
     for inputs, targets in batches:

@@ -36,7 +36,7 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
     where = "the loss"
     try:
         for inputs, targets in batches(training, epoch):
-            if group.highest(training.progress.stop_requested)[0]:
+            if group.maxima(training.progress.stop_requested)[0]:
                 where = "a step from here on (stopped while looking)"
                 break
             meter = Meter(group)
@@ -45,12 +45,12 @@ def locate(run: Run, snapshot: Snapshot, epoch: int) -> tuple[int, int, str]:
             try:
                 meter.means()
             except NotFinite:
-                where = next(filter(None, group.gather(first_bad[0])), where)
+                where = next(filter(None, group.all_gather(first_bad[0])), where)
                 break
-            if group.highest(not bool(net.parameters.isfinite().all()))[0]:
+            if group.maxima(not bool(net.parameters.isfinite().all()))[0]:
                 views = net.views(net.parameters)
                 broken = next((segment.name for segment, view in views if not bool(view.isfinite().all())), "")
-                where = f"the update of {next(filter(None, group.gather(broken)))}"
+                where = f"the update of {next(filter(None, group.all_gather(broken)))}"
                 break
     finally:
         for handle in handles:

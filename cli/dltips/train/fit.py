@@ -24,7 +24,7 @@ class Recorder(Protocol):
     def epoch(self, record: Record, snapshot: Snapshot) -> None: ...
 
 
-class Nobody:
+class NoRecorder:
     """Records nothing."""
 
     def epoch(self, record: Record, snapshot: Snapshot) -> None:
@@ -66,7 +66,7 @@ def fit(
     watchers: Sequence[Watcher] = (),
 ) -> Result:
     """Trains until the last epoch, early stopping, an interruption, or a loss that is not finite."""
-    recorder = recorder or Nobody()
+    recorder = recorder or NoRecorder()
     with devices.conditions(
         run.training.device, thread_count=run.threads.training, deterministic=run.config.settings.deterministic
     ):
@@ -85,7 +85,7 @@ def _fit(
     snapshot = resume or Snapshot.take(training, run.regularizations, 0, 0.0, None)
     if settings.epochs == 0 and snapshot.epoch == 0:
         try:
-            record, best = _score(run, 0, clock, None, 0.0, best)
+            record, best = _score_and_keep_best(run, 0, clock, None, 0.0, best)
         except Interrupted:
             return Result("interrupted", records, snapshot)
         snapshot = Snapshot.take(training, run.regularizations, 0, clock(), best)
@@ -96,7 +96,7 @@ def _fit(
         started = time.perf_counter()
         try:
             means = train_epoch(training, epoch, run.statistics.before_last_step if run.statistics else None)
-            record, best = _score(run, epoch + 1, clock, means, time.perf_counter() - started, best)
+            record, best = _score_and_keep_best(run, epoch + 1, clock, means, time.perf_counter() - started, best)
         except Interrupted:
             return Result("interrupted", records, snapshot)
         except NotFinite:
@@ -106,19 +106,19 @@ def _fit(
         records.append(record)
         stops = [hook(record) for hook in training.hooks.on_metrics]  # all are called, even after a first one stops
         best = run.unfreeze(epoch + 1, best)
-        stopped = training.group.first(any(stops))
+        stopped = training.group.from_first(any(stops))
         snapshot = Snapshot.take(training, run.regularizations, epoch + 1, clock(), best, stopped=stopped)
         recorder.epoch(record, snapshot)
         # a watcher stops this session, not the training: the checkpoint does not record it
         watched = time.perf_counter()
         enough = [watch(record) for watch in watchers]
         clock.before -= time.perf_counter() - watched  # time spent waiting for a search's database does not count
-        if training.group.first(any(enough)) or snapshot.stopped:
+        if training.group.from_first(any(enough)) or snapshot.stopped:
             break
     return Result("finished", records, snapshot, stopped_early=snapshot.epoch < settings.epochs)
 
 
-def _score(
+def _score_and_keep_best(
     run: Run, epoch: int, clock: _Clock, means: tuple[float, float] | None, seconds: float, best: Best | None
 ) -> tuple[Record, Best | None]:
     """Validates, measures the layers, keeps the weights if they are the best so far; returns the epoch's record."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dltips.nets.flat import FlatModel, weighted_layers
 
-FEW = 2**16  # numbers whose norm is right to five digits in float32; of ten million it is off by 0.4 %
+FLOAT32_NORM_NUMBERS = 2**16  # numbers whose norm is right to five digits in float32; of ten million it is off by 0.4 %
 SATURATED = 0.01  # a bounded activation within 1 % of its range from a bound
 # A weight or an activation up to 1 % of its layer's root mean square: 0.8 % of normally distributed numbers. Relative
 # to the layer's scale, since a factor may be moved between two layers of ReLUs without changing the net.
@@ -79,7 +79,7 @@ class LayerStatistics:
             count = output.numel()
             total = output.sum()
             readings.add(name, "mean", total, lambda total: total / count)
-            if count > FEW:
+            if count > FLOAT32_NORM_NUMBERS:
                 readings.add(name, "variance", output.var(correction=0))
             else:  # half as slow as var
                 deviation = torch.linalg.vector_norm(output.sub(total, alpha=1 / count))
@@ -117,9 +117,9 @@ class LayerStatistics:
             if moved is not None:
                 step = torch.linalg.vector_norm(moved[segment.start : segment.stop])
                 readings.add(name, "update_ratio", step / norm.clamp(min=1e-12))
-            self._shares(name, weight, norm, readings)
+            self._weight_shares(name, weight, norm, readings)
 
-    def _shares(self, name: str, weight: Tensor, norm: Tensor, readings: _Readings) -> None:
+    def _weight_shares(self, name: str, weight: Tensor, norm: Tensor, readings: _Readings) -> None:
         """Records the shares of weights near 0 and of positive ones, and the spread of the units' norms."""
         count = weight.numel()
         readings.add(name, "near_zero", _far_from_0(weight.abs(), norm), lambda signs: (count - signs) / (2 * count))

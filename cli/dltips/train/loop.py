@@ -20,9 +20,9 @@ from dltips.tips.schedule import Schedule
 from dltips.train import seeds
 from dltips.train.parallel.group import SINGLE_PROCESS, ProcessGroup
 
-EVALUATION = 256  # minimum batch of an evaluation; 512 is slower per image on a CPU (cnn)
-VALUES = 2**22  # maximum number of values: mobilenet_v2 on 256 images of 224x224 would take 5 GB
-FOLD = 256  # steps between checks of the losses: each check waits for the device
+EVALUATION_SAMPLES = 256  # minimum batch of an evaluation; 512 is slower per image on a CPU (cnn)
+EVALUATION_VALUES = 2**22  # maximum number of values: mobilenet_v2 on 256 images of 224x224 would take 5 GB
+FOLD_STEPS = 256  # steps between checks of the losses: each check waits for the device
 
 Criterion = Callable[..., Tensor]
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -90,7 +90,7 @@ class Training:
     check: Callable[[Training, Meter], None] = field(default_factory=lambda: check)  # called between two steps
     progress: Progress = field(default_factory=Progress)
 
-    def use(self, optimizer: Optimizer) -> None:
+    def use_optimizer(self, optimizer: Optimizer) -> None:
         """Switches to another optimizer, for other trainable parameters."""
         self.optimizer = optimizer
 
@@ -105,9 +105,9 @@ def split_batch(count: int) -> Microbatches:
 
     def parts(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
         # a smaller last batch has fewer parts: batch norm cannot take one sample
-        number = max(1, min(count, len(targets) // 2))
-        pieces = zip(inputs.tensor_split(number), targets.tensor_split(number), strict=True)
-        return [(part, labels, len(labels) / len(targets)) for part, labels in pieces]
+        count_of_parts = max(1, min(count, len(targets) // 2))
+        split = zip(inputs.tensor_split(count_of_parts), targets.tensor_split(count_of_parts), strict=True)
+        return [(part, labels, len(labels) / len(targets)) for part, labels in split]
 
     return parts
 
@@ -137,7 +137,7 @@ class Meter:
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         self.pending.append((loss.detach(), outputs.detach(), targets))
         self.graph = loss
-        if len(self.pending) == FOLD:
+        if len(self.pending) == FOLD_STEPS:
             self.fold()
 
     def fold(self) -> None:
@@ -185,10 +185,10 @@ class Meter:
         """
         loss, _ = self.totals()
         loss = loss if math.isfinite(loss) else math.nan
-        cells = int(self.group.highest(len(self.confusion))[0])
+        cells = int(self.group.maxima(len(self.confusion))[0])
         # with fewer samples than processes, some process has none
         confusion = self.confusion.clone() if len(self.confusion) else torch.zeros(cells, dtype=torch.int64)
-        self.group.add_up(confusion)
+        self.group.all_reduce(confusion)
         return {"loss": loss} | of_confusion(confusion.reshape(math.isqrt(cells), -1).numpy())
 
 
@@ -245,13 +245,13 @@ def train_step(training: Training, inputs: Tensor, targets: Tensor, meter: Meter
     net = training.net
     net.learning_rate = training.optimizer.learning_rate * training.schedule.factor(training.progress.step)
     net.gradients.zero_()
-    for part, labels, share in training.microbatches(inputs, targets):
+    for part, labels, weight in training.microbatches(inputs, targets):
         with training.autocast():
             outputs = training.forward(part)
         loss = training.criterion(outputs.float(), labels)
-        (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
         meter.add(loss, outputs, labels)
-    net.settle()
+    net.detect_unused()
     for hook in training.hooks.on_gradient:
         hook(net)
     training.optimizer.step(net.learning_rate)
@@ -273,7 +273,7 @@ def validate(training: Training) -> dict[str, float]:
 def score(training: Training, feed: Feed) -> dict[str, float]:
     """Returns loss (plain cross-entropy) and scores of the net as it is; the loss is NaN if it is not finite."""
     meter = Meter(training.group, per_class=True)
-    order = training.group.piece(torch.arange(feed.count))
+    order = training.group.shard(torch.arange(feed.count))
     for outputs, targets in predictions(training.inputs.model, feed, training.batch_size, training.autocast, order):
         meter.add(functional.cross_entropy(outputs, targets), outputs, targets)
     return meter.scores()
@@ -281,7 +281,7 @@ def score(training: Training, feed: Feed) -> dict[str, float]:
 
 def evaluation_batch(feed: Feed, batch_size: int) -> int:
     """Returns the number of samples that pass a net at a time without gradients."""
-    return max(batch_size, min(EVALUATION, VALUES // feed.batches.values), 2)
+    return max(batch_size, min(EVALUATION_SAMPLES, EVALUATION_VALUES // feed.batches.values), 2)
 
 
 def predictions(

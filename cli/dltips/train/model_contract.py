@@ -19,10 +19,10 @@ from dltips.errors import ConfigError
 from dltips.feed.batches import to_float
 from dltips.feed.splits import Split
 
-CHUNK = 1024  # samples preprocessed at a time
+PREPROCESS_CHUNK = 1024  # samples preprocessed at a time
 
 
-def kept(model: nn.Module) -> Sequence[str]:
+def kept_families(model: nn.Module) -> Sequence[str]:
     """Returns the families that the model does not take."""
     families: Sequence[str] = getattr(model, "keeps", ())
     return families
@@ -30,7 +30,7 @@ def kept(model: nn.Module) -> Sequence[str]:
 
 def notes(model: nn.Module, config: Config) -> list[str]:
     """Returns one line if the model ignores families. Raises ConfigError if a non-default option was chosen for one."""
-    families, name = kept(model), config.tip("model").name
+    families, name = kept_families(model), config.tip("model").name
     if not families:
         return []
     remedy = getattr(model, "remedy", "")
@@ -76,7 +76,7 @@ def fit(model: nn.Module, config: Config, preprocess: nn.Module, split: Split) -
     device = next(preprocess.buffers()).device
     with torch.no_grad():
         parts: list[Tensor] = [
-            preprocess(to_float(split.inputs[start : start + CHUNK].to(device))).cpu()
-            for start in range(0, len(split), CHUNK)
+            preprocess(to_float(split.inputs[start : start + PREPROCESS_CHUNK].to(device))).cpu()
+            for start in range(0, len(split), PREPROCESS_CHUNK)
         ]
     model.fit(torch.cat(parts), split.targets)  # type: ignore[operator]

@@ -41,7 +41,7 @@ class FolderRecorder:
         self.config_text = config_text
         self.pictures = pictures
         self.typed = typed  # keys set on the command line: TensorBoard shows their columns first
-        self.waiting: list[tuple[Record, float]] = []
+        self.waiting_records: list[tuple[Record, float]] = []
         self.events: Events | None = None
         self.started = self.written = time.perf_counter()
         self.checkpointed: int | None = None  # the epoch of last.pt
@@ -51,9 +51,9 @@ class FolderRecorder:
         self.metrics.write(json.dumps(without_nan(record)) + "\n")
         self.display.epoch(record)
         if now - self.written >= self.run.config.checkpoint.interval:
-            self.checkpoint(snapshot)
+            self.write_checkpoint(snapshot)
         if self.run.config.log.tensorboard:
-            self.waiting.append((record, time.time()))
+            self.waiting_records.append((record, time.time()))
             # histograms show the current weights, so they cannot wait
             if now - self.started > EVENTS_AFTER or self.run.config.log.histograms:
                 self.write_events()
@@ -62,7 +62,7 @@ class FolderRecorder:
         with contextlib.suppress(OSError):  # of a full disk; writing the line has reported it already
             self.metrics.close()
 
-    def checkpoint(self, snapshot: Snapshot) -> None:
+    def write_checkpoint(self, snapshot: Snapshot) -> None:
         """Writes last.pt, unless it holds this epoch already."""
         if self.checkpointed != snapshot.epoch:
             checkpoint.write(self.path, self._payload(snapshot))
@@ -70,9 +70,9 @@ class FolderRecorder:
             self.written = time.perf_counter()
 
     def _payload(self, snapshot: Snapshot) -> dict[str, Any]:
-        return snapshot.payload(self.run.training) | self._surroundings()
+        return snapshot.payload(self.run.training) | self._description()
 
-    def _surroundings(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         return {
             "preprocessing": save(self.run.preprocess),
             "input_shape": list(self.run.input_shape),
@@ -82,7 +82,7 @@ class FolderRecorder:
             "plan": plans.write_plan(self.run.plan),
         }
 
-    def best(self, snapshot: Snapshot) -> None:
+    def write_best(self, snapshot: Snapshot) -> None:
         """Writes best.pt: the weights of the best epoch only, for later use of the net."""
         if snapshot.best is not None:
             payload = {
@@ -91,7 +91,7 @@ class FolderRecorder:
                 "metrics": snapshot.best.metrics,
                 "model": snapshot.best.weights.named(self.run.training.net),
             }
-            checkpoint.write(self.path, payload | self._surroundings(), checkpoint.BEST)
+            checkpoint.write(self.path, payload | self._description(), checkpoint.BEST)
 
     def write_events(self) -> None:
         """Writes the waiting epochs to TensorBoard; opens it at the first of them."""
@@ -101,14 +101,14 @@ class FolderRecorder:
             self.events = Events(self.path)
             columns, values = hyperparameters(self.run.config)
             self.events.start(columns, values, score_names(), self.config_text, varied=self.typed)
-        for record, wall_time in self.waiting:
+        for record, wall_time in self.waiting_records:
             scalars = {
                 name: value
                 for name, value in record.items()
                 if "/" in name or name in ("lr", "samples_per_second") or is_score(name)
             }
             self.events.scalars(record["epoch"], scalars, wall_time)
-        self.waiting.clear()
+        self.waiting_records.clear()
         if self.run.config.log.histograms:
             net = self.run.training.net
             weights = {f"weights/{segment.name}": view for segment, view in net.views(net.parameters)}

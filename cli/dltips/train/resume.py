@@ -20,7 +20,7 @@ from dltips.runs.layout import ENVIRONMENT, SUMMARY, read_summary
 from dltips.train.build import Run
 from dltips.train.device import Threads
 from dltips.train.fit import Record
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 from dltips.train.resumed import Resumed
 from dltips.train.snapshot import Snapshot
 
@@ -56,8 +56,8 @@ def resumed_from(path: Path, composed: DictConfig, overrides: list[str]) -> Resu
             # only typed keys: the rest of a section stays as in the run
             OmegaConf.update(merged, key, dict(leaves(typed)).get(key), force_add=True)
     merged["resume"] = None
-    if group().size > 1:  # as many processes as were started
-        merged["devices"] = group().size
+    if current_group().size > 1:  # as many processes as were started
+        merged["devices"] = current_group().size
     config = validate(merged)
     _refuse_longer_schedule(stored, config, path)
     try:

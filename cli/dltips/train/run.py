@@ -32,9 +32,8 @@ from dltips.train.context import RunContext
 from dltips.train.display import display_for
 from dltips.train.fit import Result, fit
 from dltips.train.loop import Training
-from dltips.train.parallel.group import ProcessGroup, ProcessLost, refuse_devices
-from dltips.train.parallel.group import group as several
-from dltips.train.parallel.world import PLACE
+from dltips.train.parallel.group import ProcessGroup, ProcessLost, current_group, refuse_devices
+from dltips.train.parallel.world import MESSAGES_VARIABLE
 from dltips.train.recorder import FolderRecorder
 from dltips.train.resume import restore, resumed_from
 from dltips.train.resumed import Resumed
@@ -49,7 +48,7 @@ def train(composed: DictConfig, overrides: list[str], notes: list[str]) -> int:
         code, _ = run_once(validate(composed), None, RunContext(typed, notes))
         return code
     path = folder.find_to_resume(str(composed.resume))
-    with folder.writing(path) if several().rank == 0 else contextlib.nullcontext():
+    with folder.writing(path) if current_group().rank == 0 else contextlib.nullcontext():
         resumed = resumed_from(path, composed, overrides)
         code, _ = run_once(resumed.config, resumed, RunContext(typed, [*notes, *resumed.notes]))
     return code
@@ -60,14 +59,14 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
 
     The folder of a resumed run is locked by the caller (folder.writing).
     """
-    group = several()
+    group = current_group()
     refuse_devices(config, group)
     run = build_run(config, resumed, context.datasets)
     code_hash()  # of the files as they are now, not as they will be at the end of the run
     if group.size > 1:
-        from dltips.train.parallel.sharing import follow, share_out
+        from dltips.train.parallel.sharing import follow, shard_run
 
-        run = share_out(run, group)
+        run = shard_run(run, group)
         if group.rank:
             with stop_on_signals(run.training, group):
                 return follow(run, resumed, group)
@@ -77,7 +76,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
     recorder = _recorder(run, path, context, is_new=resumed is None)
     display = recorder.display
     test_reads = resumed.test_reads if resumed else 0
-    group.first([str(path), snapshot is not None and snapshot.stopped])
+    group.from_first([str(path), snapshot is not None and snapshot.stopped])
     # a resumed run was locked before its checkpoint was read
     lock = folder.writing(path) if resumed is None else contextlib.nullcontext()
     with lock, contextlib.closing(display), contextlib.closing(recorder):
@@ -86,7 +85,7 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
             context.reported.add(note)
         display.say(f"{'resuming' if resumed else 'run'} {path}: {_headline(run)}")
         try:
-            _freeze()
+            _freeze_garbage()
             gc.enable()
             devices.keep_freed_memory()
             with contextlib.ExitStack() as handlers:
@@ -95,15 +94,15 @@ def run_once(config: Config, resumed: Resumed | None, context: RunContext) -> tu
                 if group.size == 1:  # of several processes another one may have got the signal first
                     handlers.close()
                 context.stop.requested = context.stop.requested or run.training.progress.stop_requested
-                display.leave()
-                code = _end(run, recorder, result, path, context, test_reads)
-                group.part()
+                display.stop_live()
+                code = _write_results(run, recorder, result, path, context, test_reads)
+                group.leave()
             return code, path
         except OSError as error:
-            display.leave()
+            display.stop_live()
             return _failed_to_write(run, path, error, test_reads), path
         except BaseException as error:
-            display.leave()
+            display.stop_live()
             _record_failure(run, path, error, test_reads)
             raise
 
@@ -136,7 +135,7 @@ def _record_failure(run: Run, path: Path, error: BaseException, test_reads: int)
 
 
 @functools.cache  # once per process; asking gc.get_freeze_count() counts objects one by one, which takes 16 ms
-def _freeze() -> None:
+def _freeze_garbage() -> None:
     gc.freeze()  # later collections skip what exists by now: traversing it once would take 0.1 s
 
 
@@ -162,12 +161,14 @@ def _headline(run: Run) -> str:
     )
 
 
-def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int) -> int:
+def _write_results(
+    run: Run, recorder: FolderRecorder, result: Result, path: Path, context: RunContext, test_reads: int
+) -> int:
     """Writes checkpoints, pictures and the summary, prints the report; returns the exit code."""
     display = recorder.display
     if result.snapshot.epoch > 0 or run.config.settings.epochs == 0:
-        recorder.checkpoint(result.snapshot)
-    recorder.best(result.snapshot)
+        recorder.write_checkpoint(result.snapshot)
+    recorder.write_best(result.snapshot)
     status = context.ended_as() if result.stopped_early else result.status
     recorder.finish(status)
     records = read_metrics(path)
@@ -180,13 +181,13 @@ def _end(run: Run, recorder: FolderRecorder, result: Result, path: Path, context
     if result.status == "diverged":
         assert result.diverged_at is not None
         epoch, step, where = result.diverged_at
-        kept = (
+        saved = (
             f"the checkpoint of epoch {result.snapshot.epoch} is kept"
             if result.snapshot.epoch
             else "no epoch was whole"
         )
         display.say(
-            f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {kept}."
+            f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {saved}."
             " Lower optimizer.lr or init.scale, or add regularization=clip_gradient"
         )
     if result.status == "interrupted":
@@ -211,7 +212,7 @@ def _failed_to_write(run: Run, path: Path, error: OSError, test_reads: int) -> i
 
 
 # with several processes, each may get a signal from the scheduler, and again from its parent
-SAME = 3.0  # seconds within which a second signal counts as the first one
+SAME_SIGNAL_SECONDS = 3.0  # seconds within which a second signal counts as the first one
 
 
 @contextlib.contextmanager
@@ -220,15 +221,15 @@ def stop_on_signals(training: Training, group: ProcessGroup) -> Iterator[None]:
 
     Processes started by dltips leave the second signal to their parent.
     """
-    told, same = -math.inf, SAME if group.size > 1 else 0.0
-    if group.size > 1 and PLACE in os.environ:
-        same = math.inf
+    first_at, ignored_for = -math.inf, SAME_SIGNAL_SECONDS if group.size > 1 else 0.0
+    if group.size > 1 and MESSAGES_VARIABLE in os.environ:
+        ignored_for = math.inf
 
     def stop(number: int, frame: Any) -> None:
-        nonlocal told
+        nonlocal first_at
         if not training.progress.stop_requested:
-            training.progress.stop_requested, told = True, time.monotonic()
-        elif time.monotonic() - told >= same:
+            training.progress.stop_requested, first_at = True, time.monotonic()
+        elif time.monotonic() - first_at >= ignored_for:
             raise KeyboardInterrupt
 
     with handling(stop):

@@ -26,8 +26,8 @@ class Weights:
 
     @classmethod
     def of(cls, net: FlatModel) -> Weights:
-        left = {segment.name for segment in net.segments} | net.constant
-        others = {name: value.clone() for name, value in _state(net.module).items() if name not in left}
+        excluded = {segment.name for segment in net.segments} | net.constant
+        others = {name: value.clone() for name, value in _state(net.module).items() if name not in excluded}
         return cls(net.parameters.clone(), others)
 
     def put_back(self, net: FlatModel) -> None:
@@ -73,7 +73,7 @@ class Snapshot:
     epoch: int  # completed epochs
     seconds: float
     weights: Weights
-    rule: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
     schedule: dict[str, float]
     regularizations: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
@@ -104,7 +104,7 @@ class Snapshot:
     def put_back(self, training: Training, regularizations: Sequence[Regularization]) -> None:
         """Restores the training to the state of the snapshot."""
         self.weights.put_back(training.net)
-        for name, value in self.rule.items():
+        for name, value in self.optimizer.items():
             training.optimizer.state[name].copy_(value)
         training.schedule.state.update(self.schedule)
         for part, state in zip(regularizations, self.regularizations, strict=True):
@@ -119,7 +119,7 @@ class Snapshot:
             "epoch": self.epoch,
             "seconds": self.seconds,
             "model": self.weights.named(net),
-            "optimizer": self.rule,
+            "optimizer": self.optimizer,
             "schedule": self.schedule,
             "regularizations": self.regularizations,
             "stopped": self.stopped,

@@ -125,15 +125,15 @@ def parameters(count: int) -> str:
     return f"{count:,} parameter{'' if count == 1 else 's'}"
 
 
-def _sight(run: Run) -> str:
+def _receptive_field(run: Run) -> str:
     """Returns the receptive field of the last feature map; "" for nets without one."""
-    seen, there = run.size.receptive_field, run.input_shape[1:]
-    if seen is None:
+    field, sides = run.size.receptive_field, run.input_shape[1:]
+    if field is None:
         return ""
-    return f", receptive field {_by(seen)} on {_by(there)} {'pixels' if len(there) == 2 else 'values'}"
+    return f", receptive field {_sides_text(field)} on {_sides_text(sides)} {'pixels' if len(sides) == 2 else 'values'}"
 
 
-def _by(sides: Sequence[int]) -> str:
+def _sides_text(sides: Sequence[int]) -> str:
     return "x".join(str(side) for side in sides)
 
 
@@ -173,7 +173,7 @@ def report(run: Run, path: Path, summary: Mapping[str, Any], records: Sequence[R
     before = f" after {summary['feature_seconds']:.1f} s for features" if summary["feature_seconds"] >= 0.05 else ""
     lines += [
         f"net       {parameters(summary['parameters'])}, {summary['size_mb']:.3g} MB,"
-        f" {summary['flops_per_sample']:,} FLOPs per sample{_sight(run)}",
+        f" {summary['flops_per_sample']:,} FLOPs per sample{_receptive_field(run)}",
         f"time      {summary['seconds']:.1f} s of training{before}{speed},"
         f" {summary['peak_memory_mb']:,.0f} MB at the peak",
         f"folder    {path}",

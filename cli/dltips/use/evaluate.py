@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dltips.errors import ConfigError
-from dltips.feed.load import Wanted, load
+from dltips.feed.load import RequiredInputs, load
 from dltips.feed.splits import split
 from dltips.files import write_json
 from dltips.formatting import few
@@ -31,7 +31,7 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     common = config.common["data"]()
     needed_inputs = None
     if config.tip("finetune").name != "none":  # the weights may decide the inputs' form
-        needed_inputs = Wanted(None, None, tuple(payload["input_shape"]))
+        needed_inputs = RequiredInputs(None, None, tuple(payload["input_shape"]))
     source = load(config.tip("data"), common, needed_inputs)
     classes = [str(name) for name in payload["classes"]]
     if list(source.classes) != classes:

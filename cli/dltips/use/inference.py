@@ -13,7 +13,7 @@ from torch import nn
 from dltips.config.validation import Config, validate
 from dltips.errors import ConfigError
 from dltips.feed.batches import Batch, Feed
-from dltips.feed.placement import place
+from dltips.feed.placement import place_split
 from dltips.feed.splits import Split
 from dltips.nets.size import measure
 from dltips.runs import checkpoint, folder
@@ -41,7 +41,7 @@ class TrainedNet:
         flops = measure(self.model, self.input_shape, self.device).flops_per_sample
         threads = devices.threads(3.0 * flops * settings.batch_size)
         with devices.conditions(self.device, thread_count=threads, deterministic=settings.deterministic):
-            feed = Feed(place(split, common.placement, self.device), len(split), self.preprocess)
+            feed = Feed(place_split(split, common.placement, self.device), len(split), self.preprocess)
             parts = list(predictions(self.model, feed, settings.batch_size, autocast))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 

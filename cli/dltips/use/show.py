@@ -16,7 +16,7 @@ from dltips.errors import ConfigError
 from dltips.feed import balance
 from dltips.feed.augmentations import Augmentations
 from dltips.feed.batches import Augment, Batch, batch_sizes, to_float
-from dltips.feed.frozen_copies import CHUNK
+from dltips.feed.frozen_copies import AUGMENT_CHUNK
 from dltips.feed.load import load
 from dltips.feed.splits import Split, split
 from dltips.plots.sample_grid import SampleRow, draw_grid
@@ -95,7 +95,7 @@ def _augmentations(config: Config, train_split: Split, classes: int) -> Augmenta
     )
     if not augmentations.names:
         raise ConfigError("augmentation: none is switched on; write 'augmentation=[flip,crop]'")
-    augmentations.try_on(train_split)
+    augmentations.check_applicable(train_split)
     return augmentations
 
 
@@ -114,7 +114,7 @@ def _first_batch(config: Config, train_split: Split, classes: int) -> Split:
     """Returns the first batch of training; with data.expand the first samples that are augmented together."""
     settings, common = config.settings, config.common["data"]()
     if common.expand:
-        return Split(train_split.inputs[:CHUNK], train_split.targets[:CHUNK])
+        return Split(train_split.inputs[:AUGMENT_CHUNK], train_split.targets[:AUGMENT_CHUNK])
     size = batch_sizes(len(train_split), min(settings.batch_size, len(train_split)))[0]
     chosen = epoch_order(common, settings.seed, train_split, classes)(0)[:size]
     return Split(train_split.inputs, train_split.targets, chosen).taken()

@@ -17,15 +17,15 @@ from torch import Tensor
 from dltips.errors import ConfigError, suggest
 
 KEY = "finetune.source"
-SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".safetensors", ".ckpt")
-AGAIN = "download it again"
+WEIGHT_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".safetensors", ".ckpt")
+DOWNLOAD_AGAIN = "download it again"
 # keys under which training scripts store the weights; an average over steps comes first, as the evaluated one
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "params_ema", "state_dict", "model_state_dict", "model_state", "model", "net"),
     *("network", "params", "weights", "module"),
 )
 # the first bytes of files that are mistaken for weights
-FOREIGN = (
+FOREIGN_STARTS = (
     (b"\x89PNG", "is a picture (PNG)"),
     (b"\xff\xd8\xff", "is a picture (JPEG)"),
     (b"GIF8", "is a picture (GIF)"),
@@ -39,10 +39,10 @@ FOREIGN = (
     (b"GGUF", "is a GGUF file, whose tensors are quantized"),
 )
 REMEDY = "give a .pth or .safetensors file of weights"
-ZIP = b"PK\x03\x04"
+ZIP_START = b"PK\x03\x04"
 # types that torch allows besides its own
-HARMLESS = {"_codecs.encode", "__builtin__.set", "builtins.set", "__builtin__.bytearray", "builtins.bytearray"}
-HTML = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
+HARMLESS_NAMES = {"_codecs.encode", "__builtin__.set", "builtins.set", "__builtin__.bytearray", "builtins.bytearray"}
+HTML_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def read(path: Path | str, key: str = KEY) -> dict[str, Tensor]:
@@ -57,14 +57,14 @@ def read(path: Path | str, key: str = KEY) -> dict[str, Tensor]:
 
 def contents(path: Path | str, key: str = KEY) -> Any:
     """Returns the file's content: plain data and tensors only. Raises ConfigError."""
-    file = _existing(Path(path).expanduser(), path, key)
+    file = _existing_file(Path(path).expanduser(), path, key)
     try:
         with file.open("rb") as stream:
             start = stream.read(1024)
     except OSError as error:
         raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); mind its permissions") from error
     _refuse_foreign(start, path, key)
-    if start[:4] == ZIP:
+    if start[:4] == ZIP_START:
         _check_archive(file, path, key)
         return _unpickled(file, path, key)
     if start[8:9] == b"{":
@@ -92,7 +92,7 @@ def tensors(held: Any, path: Path | str, key: str = KEY) -> dict[str, Tensor]:
     return found
 
 
-def _existing(file: Path, path: Path | str, key: str) -> Path:
+def _existing_file(file: Path, path: Path | str, key: str) -> Path:
     if not str(path).strip():
         raise ConfigError(f"{key}: '' is no path; {REMEDY}")
     if file.is_dir():
@@ -106,7 +106,7 @@ def _existing(file: Path, path: Path | str, key: str) -> Path:
     if not file.is_file():
         raise ConfigError(f"{key}: {path} is no plain file; {REMEDY}")
     if file.stat().st_size == 0:
-        raise ConfigError(f"{key}: {path} is empty; {AGAIN}")
+        raise ConfigError(f"{key}: {path} is empty; {DOWNLOAD_AGAIN}")
     return file
 
 
@@ -114,18 +114,20 @@ def _weights_in(folder: Path) -> list[str]:
     """Returns suggestions: files that look like weights, and run folders."""
     try:
         found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        return sorted(entry.name for entry in found if entry.suffix in SUFFIXES or (entry / "config.yaml").is_file())
+        return sorted(
+            entry.name for entry in found if entry.suffix in WEIGHT_SUFFIXES or (entry / "config.yaml").is_file()
+        )
     except OSError:
         return []
 
 
 def _refuse_foreign(start: bytes, path: Path | str, key: str) -> None:
     """Raises ConfigError for a foreign type, recognized by the first bytes."""
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(HTML):
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(HTML_STARTS):
         raise ConfigError(f"{key}: {path} is a web page, not weights; download the file itself")
     if start.startswith(b"version https://git-lfs"):
         raise ConfigError(f"{key}: {path} is git-lfs's pointer to the weights; fetch them with git lfs pull")
-    for magic, what in FOREIGN:
+    for magic, what in FOREIGN_STARTS:
         if start.startswith(magic):
             remedy = "" if ";" in what else f"; {REMEDY}"
             raise ConfigError(f"{key}: {path} {what}, not weights{remedy}" if remedy else f"{key}: {path} {what}")
@@ -149,9 +151,9 @@ def _check_archive(file: Path, path: Path | str, key: str) -> None:
             inner = {name.split("/")[1] for name in archive.namelist() if "/" in name}
             broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {AGAIN}") from error
+        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {DOWNLOAD_AGAIN}") from error
     if broken is not None:
-        raise ConfigError(f"{key}: {path} is damaged: {broken} fails its checksum; {AGAIN}")
+        raise ConfigError(f"{key}: {path} is damaged: {broken} fails its checksum; {DOWNLOAD_AGAIN}")
     if "constants.pkl" in names and "code" in inner:
         raise ConfigError(
             f"{key}: {path} is a TorchScript archive, which holds code; give its state dict"
@@ -171,13 +173,13 @@ def _unpickled(file: Path, path: Path | str, key: str) -> Any:
     except MemoryError as error:
         raise ConfigError(f"{key}: {path} does not fit into this machine's memory; give a smaller file") from error
     except Exception as error:  # torch and pickle raise a dozen types
-        calls = sorted(set(_globals(file)))
+        calls = sorted(set(_unknown_imports(file)))
         if calls:
             raise ConfigError(
                 f"{key}: {path} holds code: to read it would call {', '.join(calls[:3])}; refused, and not run: ask for"
                 " a .safetensors file, or for the state dict alone"
             ) from error
-        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {AGAIN}") from error
+        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {DOWNLOAD_AGAIN}") from error
 
 
 def _safetensors(file: Path, path: Path | str, key: str) -> dict[str, Tensor]:
@@ -187,7 +189,7 @@ def _safetensors(file: Path, path: Path | str, key: str) -> dict[str, Tensor]:
     try:
         return load_file(file, device="cpu")
     except (SafetensorError, ValueError, RuntimeError, OSError, KeyError) as error:
-        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {AGAIN}") from error
+        raise ConfigError(f"{key}: {path} is cut short or damaged ({_reason(error)}); {DOWNLOAD_AGAIN}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -206,23 +208,23 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, numpy.dtype, *kinds, *((scalar, name) for name in names)]
 
 
-def _globals(file: Path) -> Iterator[str]:
+def _unknown_imports(file: Path) -> Iterator[str]:
     """Returns what a pickle, or that of a zip archive, would import and call, except torch's and Python's containers.
 
     Found by reading its opcodes; nothing is imported.
     """
     harmless = {f"{each.__module__}.{each.__qualname__}" for each in _harmless() if isinstance(each, type)}
-    harmless |= {each[1] for each in _harmless() if isinstance(each, tuple)} | HARMLESS
+    harmless |= {each[1] for each in _harmless() if isinstance(each, tuple)} | HARMLESS_NAMES
     with file.open("rb") as opened:
         stream: IO[bytes] = opened
-        if opened.read(4) == ZIP:
+        if opened.read(4) == ZIP_START:
             with zipfile.ZipFile(file) as archive:
                 inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                 stream = io.BytesIO(archive.read(inner))
         stream.seek(0)
         try:
             while True:  # a legacy file is several pickles in a row, and then bytes
-                for name in _named(stream):
+                for name in _imported_names(stream):
                     plain = name.startswith(("torch.", "collections.")) and not name.startswith("torch.nn.modules")
                     if not plain and name not in harmless:
                         yield name
@@ -230,7 +232,7 @@ def _globals(file: Path) -> Iterator[str]:
             return
 
 
-def _named(stream: IO[bytes]) -> Iterator[str]:
+def _imported_names(stream: IO[bytes]) -> Iterator[str]:
     """Yields the globals of one pickle: its opcodes GLOBAL, INST and STACK_GLOBAL."""
     strings: list[str] = []
     memo: dict[int, str] = {}

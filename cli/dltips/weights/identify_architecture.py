@@ -21,12 +21,13 @@ from dltips.nets.key_maps import KeyMap, key_maps_of
 
 Shapes = dict[str, tuple[int, ...]]
 
-NEAR = 0.6  # of the elements of either side: resnet18 in resnet34 has 0.53, a net with another stem or head 0.9
-SECONDS = 2.0  # for timm's nets, some of which take 0.3 s to build
+# of the elements of either side: resnet18 in resnet34 has 0.53, a net with another stem or head 0.9
+MIN_AGREEMENT = 0.6
+TIMM_SECONDS = 2.0  # for timm's nets, some of which take 0.3 s to build
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-CLASSES = 10
+ANY_CLASSES = 10
 # characteristic tensor names of a timm family -> its most common nets
-FAMILIES = (
+TIMM_FAMILIES = (
     (r"^layer1\.0\.conv3\.", "resnet50 resnet101 resnet152 resnext50_32x4d wide_resnet50_2 resnext101_32x8d resnet50d"
      " resnet26 wide_resnet101_2 resnet50c seresnet50 resnetv2_50 ecaresnet50d res2net50_26w_4s resnest50d"),
     (r"^layer1\.0\.conv2\.", "resnet18 resnet34 resnet18d resnet34d resnet10t resnet14t seresnet18 seresnet34"),
@@ -48,7 +49,7 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Near:
+class ArchitectureMatch:
     """A net that fits a file's tensors."""
 
     name: str  # "a resnet", "timm's resnext50_32x4d"
@@ -67,31 +68,31 @@ class Candidate:
 
     def typed(self, defaults: Mapping[str, Any], now: Tip | None) -> str:
         """Returns the overrides: its depth, and the knobs that differ from the defaults and from this run's."""
-        said = [f"model={self.model}"]
+        overrides = [f"model={self.model}"]
         known = now.knobs if now is not None and now.name == self.model else defaults
         for key, value in self.knobs.items():
             if key == "depth" or value != defaults.get(key) or value != known.get(key):
-                said.append(_typed(f"model.{key}", value))
-        return " ".join(said + [_typed(key, value) for key, value in self.others.items() if value != "relu"])
+                overrides.append(_typed(f"model.{key}", value))
+        return " ".join(overrides + [_typed(key, value) for key, value in self.others.items() if value != "relu"])
 
 
-def nearest(state: Mapping[str, Tensor], now: Tip | None = None) -> Near | None:
-    """Returns the architecture with most of these tensors, by name and shape, or None if none has NEAR of them.
+def nearest(state: Mapping[str, Tensor], now: Tip | None = None) -> ArchitectureMatch | None:
+    """Returns the architecture with most of these tensors, by name and shape, or None below MIN_AGREEMENT.
 
     `now` is the run's model, which the overrides change.
     """
-    best = max(_ours(state, now), key=lambda near: near.agreement, default=None)
+    best = max(_our_matches(state, now), key=lambda near: near.agreement, default=None)
     if best is None or best.agreement < 0.95:
-        theirs = max(_timms(state), key=lambda near: near.agreement, default=None)
-        if theirs is not None and (best is None or theirs.agreement > best.agreement):
-            best = theirs
-    return best if best is not None and best.agreement >= NEAR else None
+        timms = max(_timm_matches(state), key=lambda near: near.agreement, default=None)
+        if timms is not None and (best is None or timms.agreement > best.agreement):
+            best = timms
+    return best if best is not None and best.agreement >= MIN_AGREEMENT else None
 
 
-HEAD = ("head.weight", "head.bias")
+HEAD_TENSORS = ("head.weight", "head.bias")
 
 
-def agreement(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD) -> float:
+def agreement(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD_TENSORS) -> float:
     """Returns the shared elements, by parameters' names and shapes, over those of either side: 0 to 1.
 
     Without the classifier, whose classes differ.
@@ -101,7 +102,7 @@ def agreement(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str
     return both / either if either else 0.0
 
 
-def coverage(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD) -> float:
+def coverage(state: Mapping[str, Tensor], net: Shapes, classifier: Sequence[str] = HEAD_TENSORS) -> float:
     """Returns the share of the net's parameters in the file by name and shape, without the classifier: 0 to 1."""
     inner, _, both = _compared(state, net, classifier)
     return both / inner if inner else 0.0
@@ -121,7 +122,7 @@ def shapes_of(model: str, knobs: Mapping[str, Any], input_shape: tuple[int, ...]
     """Returns the tensors of one of our models, built without memory; None if it cannot be built so."""
     try:
         with torch.device("meta"):
-            net: nn.Module = load()["model"].tips[model](input_shape, CLASSES, nn.ReLU, **knobs)
+            net: nn.Module = load()["model"].tips[model](input_shape, ANY_CLASSES, nn.ReLU, **knobs)
     except (ConfigError, RuntimeError, NotImplementedError, ValueError, TypeError, ZeroDivisionError):
         return None
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
@@ -143,7 +144,7 @@ def channels_of(state: Mapping[str, Tensor]) -> int | None:
     return next((tensor.shape[1] for tensor in state.values() if tensor.dim() == 4), None)
 
 
-def _ours(state: Mapping[str, Tensor], now: Tip | None) -> Iterator[Near]:
+def _our_matches(state: Mapping[str, Tensor], now: Tip | None) -> Iterator[ArchitectureMatch]:
     channels = channels_of(state) or 3
     known = load()["model"].tips
     defaults: dict[str, dict[str, Any]] = {}
@@ -158,9 +159,11 @@ def _ours(state: Mapping[str, Tensor], now: Tip | None) -> Iterator[Near]:
             shape = (1, 1, first.shape[1] if first is not None else 1)
         net = shapes_of(candidate.model, names | dict(candidate.knobs), shape)
         if net is not None:
-            own = candidate.layout.translated(state) if candidate.layout else state
+            translated = candidate.layout.translated(state) if candidate.layout else state
             article = "an" if candidate.model[0] in "aeiom" and candidate.model != "mobilenet_v2" else "a"
-            yield Near(f"{article} {candidate.model}", candidate.typed(names, now), agreement(own, net))
+            yield ArchitectureMatch(
+                f"{article} {candidate.model}", candidate.typed(names, now), agreement(translated, net)
+            )
 
 
 def _candidates(state: Mapping[str, Tensor]) -> Iterator[Candidate]:
@@ -175,7 +178,7 @@ def _candidates(state: Mapping[str, Tensor]) -> Iterator[Candidate]:
         if depth - 2 <= count <= depth + 5:  # all but the head, and up to four shortcuts
             large = depth in (18, 34, 50, 101, 152)
             width = first / (64 if large else 16)
-            yield from _variants("resnet", {"depth": depth, "width": width, "norm": norm}, _STEMS)
+            yield from _variants("resnet", {"depth": depth, "width": width, "norm": norm}, RESNET_STEMS)
     for depth, convolutions in ((11, 8), (13, 10), (16, 13), (19, 16)):
         if convolutions == count:
             yield from _variants("vgg", {"depth": depth, "width": first / 64, "norm": norm} | _vgg_head(state), ({},))
@@ -187,7 +190,7 @@ def _candidates(state: Mapping[str, Tensor]) -> Iterator[Candidate]:
     yield from _plain_cnn(state, norm)
 
 
-_STEMS: tuple[dict[str, Any], ...] = (
+RESNET_STEMS: tuple[dict[str, Any], ...] = (
     {"stem": "imagenet", "shortcut": "projection"},
     {"stem": "cifar", "shortcut": "pad"},
     {"stem": "cifar", "shortcut": "projection"},
@@ -243,18 +246,21 @@ def _timm_net(name: str, channels: int) -> Any:
     return None
 
 
-def _timms(state: Mapping[str, Tensor]) -> Iterator[Near]:
+def _timm_matches(state: Mapping[str, Tensor]) -> Iterator[ArchitectureMatch]:
     """Yields timm's nets of the family that the names indicate, within the time limit."""
-    wanted = [
-        name for pattern, names in FAMILIES if any(re.search(pattern, key) for key in state) for name in names.split()
+    candidates = [
+        name
+        for pattern, names in TIMM_FAMILIES
+        if any(re.search(pattern, key) for key in state)
+        for name in names.split()
     ]
-    if not wanted or find_spec("timm") is None:
+    if not candidates or find_spec("timm") is None:
         return
     import timm
 
-    begun = time.monotonic()
-    for name in dict.fromkeys(wanted):
-        if time.monotonic() - begun > SECONDS:
+    started = time.monotonic()
+    for name in dict.fromkeys(candidates):
+        if time.monotonic() - started > TIMM_SECONDS:
             return
         if not timm.is_model(name):
             continue
@@ -265,7 +271,9 @@ def _timms(state: Mapping[str, Tensor]) -> Iterator[Near]:
         classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
         ends = [f"{each}.{part}" for each in classifiers for part in ("weight", "bias")]
         shapes = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
-        near = Near(f"timm's {name}", f"model=timm model.architecture={name}", agreement(state, shapes, ends))
+        near = ArchitectureMatch(
+            f"timm's {name}", f"model=timm model.architecture={name}", agreement(state, shapes, ends)
+        )
         yield near
         if near.agreement > 0.99:
             return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # prefixes of a net that was part of another one
 PREFIXES = ("backbone.", "encoder.", "net.", "network.", "model.", "body.", "base_model.", "student.", "teacher.")
-SIDE, CLASSES = 224, 10  # of a net that is built only for the names of its tensors
+ANY_SIDE, ANY_CLASSES = 224, 10  # of a net that is built only for the names of its tensors
 COUNTER = "num_batches_tracked"  # of batch norm: the number of updates, which nothing reads
 
 
@@ -31,7 +31,7 @@ COUNTER = "num_batches_tracked"  # of batch norm: the number of updates, which n
 class Naming:
     """A file's tensors under our names, by one way of reading its own names."""
 
-    layout: KeyMap | None  # None: the file has our names
+    key_map: KeyMap | None  # None: the file has our names
     state: Mapping[str, Tensor]
     theirs: Mapping[str, str]  # our name -> the file's
 
@@ -44,7 +44,7 @@ class Loaded:
     missing: Sequence[str]  # parameters and statistics before the head that keep their initial values
 
 
-def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: FinetuneKnobs) -> Loaded:
+def load_into(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: FinetuneKnobs) -> Loaded:
     """Loads the file's values into all of the net but its head.
 
     A tensor matches if name and shape agree; of all ways to read the file's names, the one with most matches is taken.
@@ -58,20 +58,20 @@ def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Finetu
         raise ConfigError(f"finetune.source: model={model_tip.name} has nothing before its head to be set; take a net")
 
     def matched(naming: Naming) -> int:
-        return sum(net[name].numel() for name in parameters if _agree(naming.state, net, name))
+        return sum(net[name].numel() for name in parameters if _matches(naming.state, net, name))
 
     def rank(naming: Naming) -> tuple[int, int, int]:
-        return matched(naming), len(head & naming.state.keys()), -_contradictions(naming.layout, model_tip)
+        return matched(naming), len(head & naming.state.keys()), -_contradictions(naming.key_map, model_tip)
 
     naming = max(namings(pretrained, model_tip, common), key=rank)
     count = matched(naming)
     if count < common.min_match * total:
-        raise ConfigError(_too_little(pretrained, model_tip, common, naming, net, parameters, count, total))
-    taken = [name for name in net if name not in head and _agree(naming.state, net, name)]
-    spoilt = [name for name in taken if not bool(naming.state[name].isfinite().all())]
-    if spoilt:
+        raise ConfigError(_mismatch_message(pretrained, model_tip, common, naming, net, parameters, count, total))
+    taken = [name for name in net if name not in head and _matches(naming.state, net, name)]
+    invalid = [name for name in taken if not bool(naming.state[name].isfinite().all())]
+    if invalid:
         raise ConfigError(
-            f"finetune.source: {pretrained.origin} has values that are not finite (NaN or infinite) in {few(spoilt)};"
+            f"finetune.source: {pretrained.origin} has values that are not finite (NaN or infinite) in {few(invalid)};"
             " its training diverged, or the file is damaged: take another one"
         )
     with torch.no_grad():
@@ -82,7 +82,7 @@ def put(pretrained: Pretrained, model: nn.Module, model_tip: Tip, common: Finetu
     known = {*parameters, *head, *taken}
     statistics = [name for name in net if name not in known and not name.endswith(COUNTER)]
     left = [naming.theirs[name] for name in naming.state if name not in done and not name.endswith(COUNTER)]
-    line = f"{pretrained.origin}: {count:,} of {total:,} parameters matched ({_whose(naming, model_tip)})"
+    line = f"{pretrained.origin}: {count:,} of {total:,} parameters matched ({_naming_text(naming, model_tip)})"
     line += "; the head is new"
     line += f"; missing, and new as well: {few(missing)}" if missing else ""
     line += f"; without statistics, which begin anew: {few(statistics)}" if statistics else ""
@@ -94,32 +94,32 @@ def refuse_foreign(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs
     """Refuses, before any data are read, a bare file that shares hardly a name with the net.
 
     The net is built without memory for its weights, for images of any size: names do not depend on it. Raises the same
-    ConfigError as `put`.
+    ConfigError as `load_into`.
     """
     recognized = pretrained.shape is not None or pretrained.sides is not None
     if recognized or model_tip.name == "timm":  # slow to build, and then only once
         return
     try:
         with torch.device("meta"):
-            net: nn.Module = model_tip((pretrained.channels or 3, SIDE, SIDE), CLASSES, nn.ReLU)
+            net: nn.Module = model_tip((pretrained.channels or 3, ANY_SIDE, ANY_SIDE), ANY_CLASSES, nn.ReLU)
     except (ConfigError, RuntimeError, NotImplementedError):
         return
     names = set(net.state_dict())
     shared = max(len(names & naming.state.keys()) for naming in namings(pretrained, model_tip, common))
     if 2 * shared < len(names):
-        put(pretrained, net, model_tip, common)
+        load_into(pretrained, net, model_tip, common)
 
 
 def namings(pretrained: Pretrained, model_tip: Tip, common: FinetuneKnobs) -> Iterator[Naming]:
     """Yields every reading of the file's names: unchanged, by finetune.keys, by key maps, without a prefix."""
     theirs = _by_keys(pretrained, common)
-    for chosen in (theirs, *_unprefixed(theirs)):
-        state = {ours: pretrained.state[name] for ours, name in chosen.items()}
-        yield Naming(None, state, chosen)
-        for layout in key_maps_of(model_tip.function):
-            translated = layout.translated(state)
-            back = {layout.ours(name): chosen[name] for name in chosen}
-            yield Naming(layout, translated, {name: back[name] for name in translated})
+    for names in (theirs, *_unprefixed(theirs)):
+        state = {ours: pretrained.state[name] for ours, name in names.items()}
+        yield Naming(None, state, names)
+        for key_map in key_maps_of(model_tip.function):
+            translated = key_map.translated(state)
+            back = {key_map.ours(name): names[name] for name in names}
+            yield Naming(key_map, translated, {name: back[name] for name in translated})
 
 
 def _by_keys(pretrained: Pretrained, common: FinetuneKnobs) -> dict[str, str]:
@@ -163,24 +163,24 @@ def _unprefixed(theirs: Mapping[str, str]) -> Iterator[dict[str, str]]:
             return
 
 
-def _agree(state: Mapping[str, Tensor], net: Mapping[str, Tensor], name: str) -> bool:
+def _matches(state: Mapping[str, Tensor], net: Mapping[str, Tensor], name: str) -> bool:
     return name in state and state[name].shape == net[name].shape
 
 
-def _contradictions(layout: KeyMap | None, model_tip: Tip) -> int:
+def _contradictions(key_map: KeyMap | None, model_tip: Tip) -> int:
     """Returns how many of the model's switches differ from those of the nets with these names."""
-    settings = layout.settings if layout is not None else {}
+    settings = key_map.settings if key_map is not None else {}
     wanted = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
     return sum(model_tip.knobs.get(key) != value for key, value in wanted.items())
 
 
-def _whose(naming: Naming, model_tip: Tip) -> str:
-    if naming.layout is not None:
-        return f"{naming.layout.name}'s names"
+def _naming_text(naming: Naming, model_tip: Tip) -> str:
+    if naming.key_map is not None:
+        return f"{naming.key_map.name}'s names"
     return f"{'timm' if model_tip.name == 'timm' else 'dltips'}'s names".replace("s's", "s'")
 
 
-def _too_little(
+def _mismatch_message(
     pretrained: Pretrained,
     model_tip: Tip,
     common: FinetuneKnobs,
@@ -195,15 +195,15 @@ def _too_little(
     shapes = [
         f"{name} {_shape(naming.state[name])} for {_shape(net[name])}"
         for name in parameters
-        if name in naming.state and not _agree(naming.state, net, name)
+        if name in naming.state and not _matches(naming.state, net, name)
     ]
     architecture = str(model_tip.knobs["architecture"]) if model_tip.name == "timm" else model_tip.name
     line = f"finetune.source: {pretrained.origin} has {count:,} of {architecture}'s {total:,} parameters"
     line += f" ({count / total:.0%}), and finetune.min_match asks for {common.min_match:.0%}"
     line += f"; missing: {few(missing)}" if missing else ""
     line += f"; of another shape: {few(shapes)}" if shapes else ""
-    own = {name: name for name in pretrained.state}
-    *_, plain = (own, *_unprefixed(own))
+    unchanged = {name: name for name in pretrained.state}
+    *_, plain = (unchanged, *_unprefixed(unchanged))
     near = nearest({name: pretrained.state[theirs] for name, theirs in plain.items()}, model_tip)
     chosen = {f"model={model_tip.name}", *(f"model.{key}={value}" for key, value in model_tip.knobs.items())}
     if near is not None and {word.replace("'", "") for word in near.typed.split()} <= {

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from dltips.errors import ConfigError
 
 TIMM = "timm:"
-PATIENCE = 0.8  # seconds after which a silent host counts as unreachable
+CONNECT_SECONDS = 0.8  # seconds after which a silent host counts as unreachable
 PORTS = {"http": 80, "https": 443}
 
 
@@ -62,7 +62,7 @@ def refuse_offline(url: str, here: str, remedy: str) -> None:
         raise ConfigError(f"{here}, and {urlsplit(url).hostname} cannot be reached; {remedy}, or go online once")
 
 
-def reachable(url: str, patience: float = PATIENCE) -> bool:
+def reachable(url: str, seconds: float = CONNECT_SECONDS) -> bool:
     """Returns whether the url's host, or its proxy, accepts a connection within so many seconds."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -74,7 +74,7 @@ def reachable(url: str, patience: float = PATIENCE) -> bool:
     def connect() -> None:
         try:
             address = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, 443))
-            socket.create_connection(address, timeout=patience).close()
+            socket.create_connection(address, timeout=seconds).close()
             answer.set()
         except OSError:
             pass
@@ -82,5 +82,5 @@ def reachable(url: str, patience: float = PATIENCE) -> bool:
     # in a thread: a name lookup has no time limit
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(patience)
+    thread.join(seconds)
     return answer.is_set()

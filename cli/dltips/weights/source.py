@@ -23,8 +23,8 @@ from dltips.weights.identify_architecture import agreement, channels_of, coverag
 from dltips.weights.reachability import TIMM
 
 # settings that may differ between a net and its weights: they change no tensor, and nothing in eval mode
-FREE = ("dropout", "drop_rate", "drop_path_rate")
-SURE = 0.9  # share of the parameters by which a library's key map is recognized
+FREE_KNOBS = ("dropout", "drop_rate", "drop_path_rate")
+MIN_COVERAGE = 0.9  # share of the parameters by which a library's key map is recognized
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find(config: Config) -> Pretrained:
     if (path / CONFIG).is_file():
         return _from_run(source, _run_checkpoint(path, source), path, config)
     held = files.contents(source)
-    if isinstance(held, dict) and set(checkpoint.NET) <= set(held):
+    if isinstance(held, dict) and set(checkpoint.NET_KEYS) <= set(held):
         return _from_run(source, held, path.parent if (path.parent / CONFIG).is_file() else None, config)
     return _from_file(source, files.tensors(held, source), common, config)
 
@@ -77,21 +77,21 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 def _run_checkpoint(path: Path, source: str) -> dict[str, Any]:
     """Returns a run's best checkpoint, or else its last. Raises ConfigError."""
-    there = [name for name in (checkpoint.BEST, checkpoint.LAST) if (path / name).is_file()]
-    if not there:
+    names = [name for name in (checkpoint.BEST, checkpoint.LAST) if (path / name).is_file()]
+    if not names:
         raise ConfigError(
             f"finetune.source: {source} has neither {checkpoint.BEST} nor {checkpoint.LAST}: the run wrote no"
             " checkpoint; give another one"
         )
     try:
-        return checkpoint.read(path / there[0])
+        return checkpoint.read(path / names[0])
     except checkpoint.Damaged as error:
-        remedy = f"write finetune.source={path / there[1]}" if len(there) > 1 else "give another run"
+        remedy = f"write finetune.source={path / names[1]}" if len(names) > 1 else "give another run"
         raise ConfigError(f"finetune.source: {error}; {remedy}") from error
 
 
 def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config: Config) -> Pretrained:
-    notes = _compared(source, run, config) if run is not None else ()
+    notes = _check_same_net(source, run, config) if run is not None else ()
     shape = tuple(payload["input_shape"])
     state = files.tensors(payload["model"], source)
     images = len(shape) == 3
@@ -107,12 +107,12 @@ def _from_run(source: str, payload: Mapping[str, Any], run: Path | None, config:
     )
 
 
-def _compared(source: str, run: Path, config: Config) -> tuple[str, ...]:
+def _check_same_net(source: str, run: Path, config: Config) -> tuple[str, ...]:
     """Returns a note if the run had another activation. Raises ConfigError with the overrides if it had another net."""
     theirs = folder.read_config(run)
-    held: dict[str, list[str]] = {"model": [], "activation": []}
+    stored: dict[str, list[str]] = {"model": [], "activation": []}
     wanted: dict[str, list[str]] = {"model": [], "activation": []}
-    for family in held:
+    for family in stored:
         past, now = theirs.get(family), config.resolved[family]
         if not isinstance(past, dict) or past == now:
             continue
@@ -122,18 +122,18 @@ def _compared(source: str, run: Path, config: Config) -> tuple[str, ...]:
             base = defaults_of(str(past.get("name")), family)
             different = {key: value for key, value in past.items() if base.get(key, value) != value}
             typed = [f"{family}={past.get('name')}", *_typed(family, different)]
-            held[family] += typed
+            stored[family] += typed
             wanted[family].append(f"{family}={now['name']}")
         else:
             different = {key: value for key, value in past.items() if key in now and now[key] != value}
-            different = {key: value for key, value in different.items() if key not in FREE}
-            held[family] += _typed(family, different)
+            different = {key: value for key, value in different.items() if key not in FREE_KNOBS}
+            stored[family] += _typed(family, different)
             wanted[family] += _typed(family, {key: now[key] for key in different})
-    if held["model"]:
-        theirs_all, ours_all = (" ".join(both["model"] + both["activation"]) for both in (held, wanted))
+    if stored["model"]:
+        theirs_all, ours_all = (" ".join(both["model"] + both["activation"]) for both in (stored, wanted))
         raise ConfigError(f"finetune.source: {source} holds {theirs_all}, this run has {ours_all}; write {theirs_all}")
-    if held["activation"]:
-        return (_trained_with(source, " ".join(held["activation"]), " ".join(wanted["activation"])),)
+    if stored["activation"]:
+        return (_trained_with(source, " ".join(stored["activation"]), " ".join(wanted["activation"])),)
     return ()
 
 
@@ -149,11 +149,11 @@ def _typed(family: str, knobs: Mapping[str, Any]) -> list[str]:
         if isinstance(value, list | tuple):
             texts.append(f"'{family}.{key}=[{','.join(map(str, value))}]'")
         else:
-            texts.append(f"{family}.{key}={_word(value)}")
+            texts.append(f"{family}.{key}={_yaml_word(value)}")
     return texts
 
 
-def _word(value: Any) -> str:
+def _yaml_word(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -166,11 +166,11 @@ def _from_timm(source: str, common: FinetuneKnobs, config: Config) -> Pretrained
         raise ConfigError("finetune.source: 'timm:' names no weights; write timm:NAME, such as timm:resnet18.a1_in1k")
     architecture, tip = name.partition(".")[0], config.tip("model")
     if tip.name != "timm" or tip.knobs["architecture"] != architecture:
-        own = f"model={tip.name}"
-        own += f" model.architecture={tip.knobs['architecture']}" if tip.name == "timm" else ""
+        chosen = f"model={tip.name}"
+        chosen += f" model.architecture={tip.knobs['architecture']}" if tip.name == "timm" else ""
         needed = f"model=timm model.architecture={architecture}"
         timm_hub.record(name)  # reports an unknown name first
-        raise ConfigError(f"finetune.source: {source} goes with {needed}, this run has {own}; write {needed}")
+        raise ConfigError(f"finetune.source: {source} goes with {needed}, this run has {chosen}; write {needed}")
     record, state = timm_hub.state_of(name, common.file)
     channels, height, width = record.input_size
     origin = f"{TIMM}{record.name}" + (f" ({common.file})" if common.file else "")
@@ -189,8 +189,8 @@ def _from_timm(source: str, common: FinetuneKnobs, config: Config) -> Pretrained
 
 
 def _from_file(source: str, state: Mapping[str, Tensor], common: FinetuneKnobs, config: Config) -> Pretrained:
-    layout, others = _layout(source, state, config)
-    channels = channels_of(layout.translated(state) if layout else state)
+    key_map, others = _recognized(source, state, config)
+    channels = channels_of(key_map.translated(state) if key_map else state)
     mean, std = list(common.mean), list(common.std)
     for key, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels or 1):
@@ -209,13 +209,13 @@ def _from_file(source: str, state: Mapping[str, Tensor], common: FinetuneKnobs, 
         hash=fingerprint(state),
         preprocess=_affine(mean, std, channels),
         channels=channels,
-        sides=(layout.size, layout.size) if layout else None,
+        sides=(key_map.size, key_map.size) if key_map else None,
         shape=None,
         notes=(note, *others),
     )
 
 
-def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[KeyMap | None, tuple[str, ...]]:
+def _recognized(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[KeyMap | None, tuple[str, ...]]:
     """Returns the key map of this run's model that the file matches, and a note if its activation differs.
 
     Raises ConfigError if this run has other switches than these names belong to: they may change no tensor, and would
@@ -224,16 +224,16 @@ def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[K
     tip = config.tip("model")
     channels = channels_of(state) or 3
     best, most = None, 0.0
-    for layout in key_maps_of(tip.function):
-        settings = {key.removeprefix("model."): value for key, value in layout.settings.items() if "." in key}
-        net = shapes_of(tip.name, {**tip.knobs, **settings}, (channels, layout.size, layout.size))
+    for key_map in key_maps_of(tip.function):
+        settings = {key.removeprefix("model."): value for key, value in key_map.settings.items() if "." in key}
+        net = shapes_of(tip.name, {**tip.knobs, **settings}, (channels, key_map.size, key_map.size))
         if net is None:
             continue
-        theirs = layout.translated(state)
+        theirs = key_map.translated(state)
         share = agreement(theirs, net)
         # a file may have more, such as vgg's dense layers
-        if share > most and coverage(theirs, net) >= SURE:
-            best, most = layout, share
+        if share > most and coverage(theirs, net) >= MIN_COVERAGE:
+            best, most = key_map, share
     if best is None:
         return None, ()
     wrong = {key: value for key, value in best.settings.items() if _setting(config, key) != value}
@@ -242,8 +242,8 @@ def _layout(source: str, state: Mapping[str, Tensor], config: Config) -> tuple[K
         ours = f"activation={_setting(config, 'activation')}"
         return best, (_trained_with(source, f"activation={activation}", ours),)
     if wrong:
-        has = " ".join(f"{key}={_word(_setting(config, key))}" for key in wrong)
-        needed = " ".join(f"{key}={_word(value)}" for key, value in wrong.items())
+        has = " ".join(f"{key}={_yaml_word(_setting(config, key))}" for key in wrong)
+        needed = " ".join(f"{key}={_yaml_word(value)}" for key, value in wrong.items())
         raise ConfigError(
             f"finetune.source: {source} is {best.name}'s {tip.name}, which goes with {needed}, this run has {has};"
             f" write {needed}"

@@ -16,7 +16,7 @@ from dltips.weights import files
 from dltips.weights.reachability import check_downloadable, endpoint, refuse_offline
 
 # in timm's order: the format without code first
-NAMES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ def record(name: str) -> Record:
             " another architecture"
         )
     if tag and name not in known:
-        there = ", ".join(each.partition(".")[2] for each in known)
-        raise ConfigError(f"finetune.source: timm has no weights {name}; the tags of {architecture} are {there}")
-    found = timm.get_pretrained_cfg(name)
-    named = found.classifier
+        tags = ", ".join(each.partition(".")[2] for each in known)
+        raise ConfigError(f"finetune.source: timm has no weights {name}; the tags of {architecture} are {tags}")
+    settings = timm.get_pretrained_cfg(name)
+    classifier = settings.classifier
     return Record(
-        name=f"{architecture}.{found.tag}" if found.tag else architecture,
-        mean=tuple(map(float, found.mean)),
-        std=tuple(map(float, found.std)),
-        input_size=tuple(found.input_size),
-        repository=found.hf_hub_id,
-        filename=found.hf_hub_filename,
-        url=found.url if isinstance(found.url, str) else None,
-        classifiers=tuple(f"{each}." for each in ([named] if isinstance(named, str) else named or [])),
+        name=f"{architecture}.{settings.tag}" if settings.tag else architecture,
+        mean=tuple(map(float, settings.mean)),
+        std=tuple(map(float, settings.std)),
+        input_size=tuple(settings.input_size),
+        repository=settings.hf_hub_id,
+        filename=settings.hf_hub_filename,
+        url=settings.url if isinstance(settings.url, str) else None,
+        classifiers=tuple(f"{each}." for each in ([classifier] if isinstance(classifier, str) else classifier or [])),
     )
 
 
@@ -71,45 +71,45 @@ def state_of(name: str, file: str | None) -> tuple[Record, dict[str, Tensor]]:
     """
     if file is None:
         check_downloadable(name)
-    found = record(name)
-    state = files.read(cached(found) or download(found)) if file is None else files.read(file, "finetune.file")
-    return found, _as_timm_names(found, state)
+    weights = record(name)
+    state = files.read(cached(weights) or download(weights)) if file is None else files.read(file, "finetune.file")
+    return weights, _as_timm_names(weights, state)
 
 
-def cached(found: Record) -> Path | None:
+def cached(weights: Record) -> Path | None:
     """Returns the file of an earlier download, without network."""
-    if found.repository is not None:
+    if weights.repository is not None:
         from huggingface_hub import try_to_load_from_cache
 
-        for name in _names(found):
-            path = try_to_load_from_cache(*_repository(found), revision=_revision(found), filename=name)
+        for name in _names(weights):
+            path = try_to_load_from_cache(*_repository(weights), revision=_revision(weights), filename=name)
             if isinstance(path, str):
                 return Path(path)
-    if found.url is not None:
-        path = _url_cache(found.url)
+    if weights.url is not None:
+        path = _url_cache(weights.url)
         return path if path.is_file() else None
     return None
 
 
-def download(found: Record) -> Path:
+def download(weights: Record) -> Path:
     """Returns the file, from the hub or from the record's url. Raises ConfigError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    where = found.url or "" if found.repository is None else f"{endpoint()}/{found.repository}"
+    where = weights.url or "" if weights.repository is None else f"{endpoint()}/{weights.repository}"
     remedy = f"give the file (finetune.file=FILE, from {where})"
-    here = f"finetune.source: timm:{found.name} is not in the cache"
+    here = f"finetune.source: timm:{weights.name} is not in the cache"
     refuse_offline(where, here, remedy)
     try:
-        if found.repository is None:
-            assert found.url is not None
-            target = _url_cache(found.url)
+        if weights.repository is None:
+            assert weights.url is not None
+            target = _url_cache(weights.url)
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(found.url, str(target), progress=False)
+            torch.hub.download_url_to_file(weights.url, str(target), progress=False)
             return target
-        for name in _names(found):
+        for name in _names(weights):
             try:
-                return Path(hf_hub_download(*_repository(found), revision=_revision(found), filename=name))
+                return Path(hf_hub_download(*_repository(weights), revision=_revision(weights), filename=name))
             except LocalEntryNotFoundError:  # the connection failed
                 raise
             except EntryNotFoundError:
@@ -117,45 +117,45 @@ def download(found: Record) -> Path:
     except Exception as error:  # of requests, httpx, huggingface_hub, urllib
         reason = (" ".join(str(error).split()) or type(error).__name__)[:100]
         raise ConfigError(f"{here}, and its download failed ({reason}); {remedy}, or try again") from error
-    raise ConfigError(f"{here}, and {found.repository} has none of {', '.join(_names(found))}; {remedy}")
+    raise ConfigError(f"{here}, and {weights.repository} has none of {', '.join(_names(weights))}; {remedy}")
 
 
-def _as_timm_names(found: Record, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_timm_names(weights: Record, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights as timm's own loading names and shapes them; unchanged if timm cannot read them."""
     timm = _import_timm()
     with torch.device("meta"):
         try:
-            net = {name: tuple(tensor.shape) for name, tensor in timm.create_model(found.name).state_dict().items()}
+            net = {name: tuple(tensor.shape) for name, tensor in timm.create_model(weights.name).state_dict().items()}
         except (RuntimeError, NotImplementedError):  # a net that computes with its weights while it is built
             net = {}
-    body = {name: shape for name, shape in net.items() if not name.startswith(found.classifiers)}
+    body = {name: shape for name, shape in net.items() if not name.startswith(weights.classifiers)}
     if body and all(name in state and tuple(state[name].shape) == shape for name, shape in body.items()):
         return state
     try:
         # strict: it raises for unknown tensors, which our own matching reports
         overlay = {"state_dict": dict(state), "custom_load": False}
         with torch.random.fork_rng(devices=[]):
-            loaded = timm.create_model(found.name, pretrained=True, pretrained_cfg_overlay=overlay)
+            loaded = timm.create_model(weights.name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception:  # each architecture's filter raises types of its own
         return state
     return {name: tensor.detach() for name, tensor in loaded.state_dict().items()}
 
 
-def _names(found: Record) -> Sequence[str]:
-    if found.filename is None:
-        return NAMES
-    safe = found.filename.replace("pytorch_model", "model").rpartition(".")[0] + ".safetensors"
-    return tuple(dict.fromkeys((safe, found.filename)))
+def _names(weights: Record) -> Sequence[str]:
+    if weights.filename is None:
+        return WEIGHT_FILES
+    safe = weights.filename.replace("pytorch_model", "model").rpartition(".")[0] + ".safetensors"
+    return tuple(dict.fromkeys((safe, weights.filename)))
 
 
-def _repository(found: Record) -> tuple[str]:
-    assert found.repository is not None
-    return (found.repository.partition("@")[0],)
+def _repository(weights: Record) -> tuple[str]:
+    assert weights.repository is not None
+    return (weights.repository.partition("@")[0],)
 
 
-def _revision(found: Record) -> str | None:
-    assert found.repository is not None
-    return found.repository.partition("@")[2] or None
+def _revision(weights: Record) -> str | None:
+    assert weights.repository is not None
+    return weights.repository.partition("@")[2] or None
 
 
 def _url_cache(url: str) -> Path:

@@ -21,7 +21,7 @@ def correlated(count: int = 200) -> torch.Tensor:
 def test_the_first_layer_whitens_patches_and_adds_their_negatives() -> None:
     layer = Whitening(3, 1e-6)
     images = correlated()
-    layer.look(images)
+    layer.init_from_data(images)
     outputs = layer(images)
     assert outputs.shape == (200, 24, 15, 15)
     first = outputs[:, :12].transpose(0, 1).flatten(1)
@@ -36,7 +36,7 @@ def test_the_whitening_stays_and_scales_of_norms_stay_one() -> None:
     assert not any("norm" in name and name.endswith("weight") for name in trained)
     images = correlated(8)
     padded = torch.nn.functional.interpolate(images, (32, 32))
-    model.look(padded)  # type: ignore[operator]
+    model.init_from_data(padded)  # type: ignore[operator]
     norm = model.get_submodule("stage1.norm1")
     assert isinstance(norm, nn.BatchNorm2d) and norm.momentum == pytest.approx(0.4)
     model(padded)

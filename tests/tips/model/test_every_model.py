@@ -173,7 +173,7 @@ def airbench() -> None:
     """Whiten and activate; thrice conv, pool, norm, activation, conv, norm, activation; pool; a scaled linear layer."""
     net, x = made("airbench", (3, 32, 32), nn.GELU, widths=(4, 5, 6), scale=0.5), batch(3, 32, 32)
     whiten = net.get_submodule("whiten")
-    whiten.look(x)
+    whiten.init_from_data(x)
     h = functional.gelu(functional.conv2d(x, whiten.weight, whiten.bias))
     for number in (1, 2, 3):
         stage = net.get_submodule(f"stage{number}")

@@ -44,7 +44,7 @@ def descend(net: FlatModel, reference: nn.Module, seed: int) -> None:
     reference.zero_grad()
     for model in (net.module, reference):
         functional.cross_entropy(model(inputs), targets).backward()
-    net.settle()
+    net.detect_unused()
 
 
 def factors(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, float]:

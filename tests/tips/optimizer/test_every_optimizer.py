@@ -119,7 +119,7 @@ def test_three_steps_are_the_formula_s(name: str) -> None:
     model = nn.Sequential(nn.Linear(5, 12), nn.Tanh(), nn.Linear(12, 3)).double()
     net = FlatModel(model)
     model(torch.randn(4, 5, dtype=torch.float64)).sum().backward()
-    net.settle()
+    net.detect_unused()
     present = torch.cat([torch.arange(each.start, each.stop) for each in net.segments])  # not the gaps
     start = net.parameters[present].clone()
     rule = make(net)

@@ -60,7 +60,7 @@ def backward(model: nn.Module, seed: int) -> None:
 def descend(net: FlatModel, seed: int) -> None:
     net.gradients.zero_()
     backward(net.module, seed)
-    net.settle()
+    net.detect_unused()
 
 
 def newton_schulz(matrix: Tensor) -> Tensor:

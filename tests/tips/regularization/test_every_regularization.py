@@ -25,7 +25,7 @@ def small_net() -> FlatModel:
     """After its first backward pass."""
     net = FlatModel(small_model())
     net.module(torch.ones(4, 5, dtype=torch.float64)).sum().backward()
-    net.settle()
+    net.detect_unused()
     net.gradients.zero_()
     return net
 
@@ -113,7 +113,7 @@ def early_stopping() -> None:
 def gradient_noise() -> None:
     net = FlatModel(nn.Sequential(nn.Linear(100, 200), nn.Linear(200, 3)))
     net.module(torch.ones(1, 100)).sum().backward()
-    net.settle()
+    net.detect_unused()
     tip = regularization.GradientNoise(eta=0.3, gamma=0.55)
     for step in range(3):
         net.gradients.zero_()

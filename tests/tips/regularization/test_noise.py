@@ -62,7 +62,7 @@ class Wide(nn.Module):
 def wide_net() -> FlatModel:
     net = FlatModel(Wide())
     net.module(torch.randn(2, 300)).sum().backward()
-    net.settle()
+    net.detect_unused()
     return net
 
 

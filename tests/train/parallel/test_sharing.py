@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.nn import functional
 
 from dltips.config.composition import compose
 from dltips.config.validation import validate
-from dltips.errors import ConfigError
 from dltips.main import main
 from dltips.nets.flat import FlatModel
 from dltips.train.build import build_run
@@ -30,12 +26,11 @@ from dltips.train.fit import fit
 from dltips.train.loop import Interrupted, Meter, NotFinite, Training
 from dltips.train.loop import validate as validation
 from dltips.train.parallel import sharing
-from dltips.train.parallel.group import ProcessGroup, ProcessLost, gpu_of, losses_reported, refuse_one_for_two
-from dltips.train.parallel.sharing import LOOK_STEPS, Agreement, Interruptible, shares_of
-from dltips.train.parallel.spawn import counting_signals, how_to_resume
-from dltips.train.parallel.world import PLACE, World, check_device, world
+from dltips.train.parallel.group import ProcessGroup
+from dltips.train.parallel.sharing import AGREEMENT_STEPS, Agreement, InterruptibleFeed, shares_of
+from dltips.train.parallel.world import MESSAGES_VARIABLE
 from dltips.train.resume import resumed_from
-from dltips.train.run import SAME, reason, stop_on_signals
+from dltips.train.run import SAME_SIGNAL_SECONDS, stop_on_signals
 from dltips.train.snapshot import Snapshot
 
 # One process of several, which train one config after the other: importing torch once is what takes the time.
@@ -45,16 +40,16 @@ import torch
 from torch import distributed
 from dltips.config.composition import compose
 from dltips.config.validation import validate
-from dltips.train.parallel.sharing import share_out
+from dltips.train.parallel.sharing import shard_run
 from dltips.train.fit import fit
-from dltips.train.parallel.group import group
+from dltips.train.parallel.group import current_group
 from dltips.train.build import build_run
 
 rank, size, configs = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[4], rank=rank, world_size=size)
 for number, overrides in enumerate(configs):
     run = build_run(validate(compose([*overrides, f"devices={size}"])[0]))
-    run = share_out(run, group())
+    run = shard_run(run, current_group())
     result = fit(run)
     torch.save(
         {"records": result.records, "net": run.training.net.module.state_dict(), "notes": list(run.notes),
@@ -63,9 +58,17 @@ for number, overrides in enumerate(configs):
     )
 distributed.destroy_process_group()
 """
+
+
 SMALL = ["device=cpu", "data.subset=154", "batch_size=32", "model.widths=[24]", "epochs=3", "log.tensorboard=false"]
+
+
 PLAIN = [*SMALL, "model.norm=none", "optimizer.lr=0.05"]
+
+
 IMAGES = ["model=cnn", "model.widths=[4,8]", "model.norm=none", "optimizer.lr=0.02"]
+
+
 CONFIGS = {
     # of 154 samples the last batch has 26
     "plain": PLAIN,
@@ -84,12 +87,16 @@ CONFIGS = {
     ],
     "images": [*SMALL, *IMAGES, "augmentation=[crop,rotate,mixup]", "data.balance=loss"],
 }
+
+
 OTHERS = {
     "batch norm": [*SMALL, "model.norm=batch"],
     "averages": [*SMALL, "model.norm=batch", "regularization=[ema,swa]", "regularization.swa.start=2"],
     "dropout": [*PLAIN, "regularization=dropout", "regularization.dropout.min_units=8"],
     "diverges": [*PLAIN, "optimizer.lr=1e30", "epochs=2"],
 }
+
+
 TIMES = ("seconds", "samples_per_second")
 
 
@@ -185,17 +192,13 @@ def test_three_processes_have_the_curve_and_the_weights_of_one(tmp_path: Path) -
 
 
 def test_what_batch_norm_changes_is_said(pairs: dict[str, list[dict[str, Any]]]) -> None:
-    assert pairs["batch norm"][0]["notes"] == [
-        "devices: batch norm takes its statistics from each process's 16 of the 32 samples in a batch, so that the"
-        " curve is not that of one device; with model.norm=none, layer or group it would be"
-    ]
+    (note,) = pairs["batch norm"][0]["notes"]
+    assert re.match(r"devices: batch norm .*16 of the 32 samples .*model\.norm=none, layer or group", note)
 
 
 def test_what_dropout_changes_is_said(pairs: dict[str, list[dict[str, Any]]]) -> None:
-    assert pairs["dropout"][0]["notes"] == [
-        "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
-        " one device"
-    ]
+    (note,) = pairs["dropout"][0]["notes"]
+    assert re.match(r"devices: .*each process .*one device$", note)
     assert pairs["plain"][0]["notes"] == []
 
 
@@ -208,16 +211,13 @@ def test_a_loss_that_is_not_finite_ends_all_at_the_step_at_which_it_ends_one(
         assert (result["status"], result["diverged_at"]) == ("diverged", expected["diverged_at"])
 
 
-# The parts
-
-
 class Pretended(ProcessGroup):
     """A process of several that are not there."""
 
     def __init__(self, rank: int, size: int, answer: tuple[float, ...] = ()) -> None:
         self.rank, self.size, self.answer, self.asked = rank, size, answer, 0
 
-    def highest(self, *values: float) -> tuple[float, ...]:
+    def maxima(self, *values: float) -> tuple[float, ...]:
         self.asked += 1
         return tuple(max(pair) for pair in zip(values, self.answer, strict=True))
 
@@ -256,7 +256,7 @@ def test_the_processes_pieces_are_the_batch_and_their_gradients_add_up_to_its(
 def test_all_look_at_the_same_steps_and_seldom() -> None:
     """The next look follows from the slowest process's time per step, which all hear of."""
     training, meter = build_run(validate(compose(PLAIN)[0])).training, Meter()
-    for slowest, between in ((0.05, 4), (1.0, 1), (1e-9, LOOK_STEPS)):
+    for slowest, between in ((0.05, 4), (1.0, 1), (1e-9, AGREEMENT_STEPS)):
         group = Pretended(0, 2, (0, 0, slowest))
         look = Agreement(group)
         look.at = float("inf")  # this process took no time
@@ -290,15 +290,15 @@ def test_a_signal_that_comes_twice_by_two_ways_does_not_end_a_process_at_once(
     now = 100.0
     monkeypatch.setattr("dltips.train.run.time.monotonic", lambda: now)
     if place is None:
-        monkeypatch.delenv(PLACE, raising=False)
+        monkeypatch.delenv(MESSAGES_VARIABLE, raising=False)
     else:
-        monkeypatch.setenv(PLACE, place)
+        monkeypatch.setenv(MESSAGES_VARIABLE, place)
     training = build_run(validate(compose(PLAIN)[0])).training
     with stop_on_signals(training, Pretended(0, 2)):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)
         assert training.progress.stop_requested
-        now += SAME
+        now += SAME_SIGNAL_SECONDS
         if place is None:
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
@@ -314,31 +314,15 @@ def test_a_process_alone_is_ended_at_once_by_its_second_signal() -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_who_starts_the_processes_counts_signals_and_gives_the_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("dltips.train.parallel.spawn.time.monotonic", lambda: now)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with counting_signals() as stop:
-            for number, wait, count in ((1, 0.0, 0), (15, 0.0, 1), (15, 0.1, 1), (10, 1.0, 2)):
-                now += wait
-                signal.raise_signal(number)
-                assert stop.asked == count
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "nohup"
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 @pytest.mark.parametrize(("patience", "batches"), [(-1.0, 1), (30.0, 2)])
 def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
     patience: float, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was asked this moment; a batch takes a second."""
-    monkeypatch.setattr(sharing, "PATIENCE", patience)
+    monkeypatch.setattr(sharing, "VALIDATION_GRACE", patience)
     training = build_run(validate(compose(PLAIN)[0])).training
     group, seen = Answering(0, 2, (0.0, 1.0)), []
-    feed = Interruptible(training.inputs.val, training.progress, group)
+    feed = InterruptibleFeed(training.inputs.val, training.progress, group)
     with pytest.raises(Interrupted) if patience < 0 else contextlib.nullcontext():
         for batch in feed(torch.arange(64), 32):
             seen.append(batch)
@@ -348,7 +332,7 @@ def test_a_validation_is_broken_off_by_all_when_one_was_asked_to_stop_long_ago(
 class Answering(Pretended):
     """The answer is always the same."""
 
-    def highest(self, *values: float) -> tuple[float, ...]:
+    def maxima(self, *values: float) -> tuple[float, ...]:
         self.asked += 1
         return self.answer
 
@@ -374,242 +358,19 @@ def test_the_search_for_the_layer_that_broke_ends_when_another_process_was_asked
     assert locate(run, snapshot, 0) == (1, 0, "a step from here on (stopped while looking)")
 
 
-def test_a_lost_process_is_told_from_what_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """gloo's word has a path of another machine in it; what another process told of its end is said instead."""
-    monkeypatch.setenv(PLACE, str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"^Invalid scalar type$"), losses_reported():
-        raise RuntimeError("Invalid scalar type")
-    gone = RuntimeError("[/__w/pytorch/gloo/transport/tcp/pair.cc:561] Connection closed by peer")
-    with pytest.raises(ProcessLost) as lost, losses_reported():
-        raise gone
-    assert reason(lost.value) == "another process of this run is gone"
-    (tmp_path / "why-1").write_text("ValueError: no such luck")
-    with pytest.raises(ProcessLost) as lost, losses_reported():
-        raise gone
-    assert reason(lost.value) == "process 2: ValueError: no such luck"
-
-
-def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
-    assert how_to_resume("") == "nothing was trained yet"
-    assert how_to_resume(str(tmp_path)) == f"no checkpoint was saved yet in {tmp_path}: start again"
-    (tmp_path / "previous.pt").touch()
-    assert how_to_resume(str(tmp_path)) == f"dltips train resume={tmp_path} goes on from its last checkpoint"
-
-
-@pytest.mark.parametrize(
-    ("seen", "gpu"),
-    [(1, 0), (4, 2), (0, None)],  # a scheduler shows each process its own one, or all
-)
-def test_each_process_has_a_gpu_of_its_own(seen: int, gpu: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
-    place = World(2, 4, 2, 4, "a", 7)
-    assert gpu_of(place, "auto") == gpu
-    assert gpu_of(place, "cpu") is None
-    if seen == 4:
-        with pytest.raises(ConfigError, match=r"^devices: 5 are wanted and there is 4 GPUs; lower it"):
-            gpu_of(World(4, 5, 4, 5, "a", 7), "auto")
-
-
-def test_two_processes_on_one_gpu_are_refused() -> None:
-    store = HashStore()
-    for rank, name in enumerate(("a 1", "b 1")):
-        store.set(f"gpu-{rank}", name)
-    place = World(2, 3, 2, 3, "a", 7)
-    refuse_one_for_two(place, store, "b 2")
-    with pytest.raises(ConfigError) as refused:
-        refuse_one_for_two(place, store, "b 1")
-    assert str(refused.value) == (
-        "devices: processes 2 and 3 of 3 have the same GPU; start one for each GPU, or write device=cpu"
-    )
-
-
-def test_a_mac_has_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    check_device(2, "cpu")
-    for device in ("auto", "mps"):
-        with pytest.raises(ConfigError, match=r"^device: mps is one device, and devices is 2; write device=cpu$"):
-            check_device(2, device)
-
-
-@pytest.mark.parametrize(("flag", "rest"), [("-m", ["seed=0,1"]), ("--compare", ["finetune=auto"])])
-def test_many_runs_are_not_made_by_each_of_several_processes(
-    flag: str, rest: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    for name, value in TORCHRUN.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RANK", "0")
-    assert main(["train", flag, *rest]) == 2
-    assert capfd.readouterr().err == (
-        f"dltips: {flag}: 4 processes were started (by torchrun or srun), each of which would do all of it;"
-        " start one, without them\n"
-    )
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit) as silent:
-        main(["train", flag, *rest])
-    assert (silent.value.code, capfd.readouterr().err) == (2, "")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_that_goes_on_has_as_many_devices_as_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun says the number, and no word on the command line; the threads were those of another number."""
     assert main(["train", *PLAIN, "epochs=1"]) == 0
-    monkeypatch.setattr("dltips.train.resume.group", lambda: Pretended(0, 2))
+    monkeypatch.setattr("dltips.train.resume.current_group", lambda: Pretended(0, 2))
     overrides = [f"resume={only_run()}", "epochs=2"]
     resumed = resumed_from(only_run(), compose(overrides)[0], overrides)
     assert resumed.config.settings.devices == resumed.config.plain["devices"] == 2
     assert resumed.threads is None
 
 
-TORCHRUN = {
-    "RANK": "1",
-    "WORLD_SIZE": "4",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "2",
-    "MASTER_ADDR": "a",
-    "MASTER_PORT": "7",
-}
-SRUN = {
-    "SLURM_PROCID": "5",
-    "SLURM_NTASKS": "8",
-    "SLURM_STEP_NUM_TASKS": "8",
-    "SLURM_LOCALID": "1",
-    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
-    "SLURM_STEP_NODELIST": "gpu[007-008]",
-    "SLURM_JOB_ID": "1234",
-    "SLURM_STEP_ID": "1",
-}
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, None),
-        (TORCHRUN, World(1, 4, 1, 2, "a", 7)),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
-        ({"WORLD_SIZE": "4"}, None),
-        (SRUN, World(5, 8, 1, 4, "gpu007", 18639)),
-        (SRUN | {"SLURM_STEP_NODELIST": "a1,b[2-3]"}, World(5, 8, 1, 4, "a1", 18639)),
-        (SRUN | {"SLURM_STEP_NUM_NODES": "1"}, World(5, 8, 1, 4, "127.0.0.1", 18639)),
-        (SRUN | {"MASTER_ADDR": "here", "MASTER_PORT": "9"}, World(5, 8, 1, 4, "here", 9)),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, World(1, 2, 1, 2, "127.0.0.1", 10000)),
-        # one task of a step; a batch script that calls dltips without srun
-        (SRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0", "ENVIRONMENT": "BATCH"}, None),
-    ],
-)
-def test_where_a_launcher_has_put_the_process(environment: dict[str, str], expected: World | None) -> None:
-    assert world(environment) == expected
-
-
-def test_an_environment_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^devices: the environment variable RANK is 'x', which is no number$"):
-        world(TORCHRUN | {"RANK": "x"})
-    with pytest.raises(ConfigError, match=r"^devices: the environment calls this process number 4 of 4; mend RANK"):
-        world(TORCHRUN | {"RANK": "4"})
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["devices=0"], "devices: 0 is out of range; it must be at least 1"),
-        (["devices=two"], "devices: 'two' is not a whole number"),
-        (["devices=2", "batch_size=1"], "batch_size: 1 samples do not fit on 2 devices; write one for each at least"),
-        (
-            ["devices=2", "device=cuda:1"],
-            "device: cuda:1 is one device, and devices is 2; write device=auto or leave devices out"
-            " (CUDA_VISIBLE_DEVICES says which GPUs are meant)",
-        ),
-        (
-            ["devices=4097", "device=cpu"],
-            f"devices: 4097 processes on a CPU of {os.cpu_count()} cores; write devices={os.cpu_count()} at most",
-        ),
-        (["devices=2", "init=hee"], "init: 'hee' is no option; did you mean he?"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_started(
-    overrides: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert main(["train", *overrides]) == 2
-    assert capfd.readouterr().err == f"dltips: {message}\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_comparison_has_one_device_for_each_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from dltips.train.parallel.group import SINGLE_PROCESS, refuse_devices
-
-    with pytest.raises(ConfigError) as refused:
-        refuse_devices(validate(compose(["devices=2"])[0]), SINGLE_PROCESS)
-    assert str(refused.value) == (
-        "devices: 2 are for one run of dltips train; in a grid, a search or a comparison each run has one device:"
-        " leave devices out"
-    )
-
-
-# The command
-
-COMMAND = [sys.executable, "-m", "dltips", "train"]
-LONG = [
-    *PLAIN,
-    "checkpoint.interval=0",
-    "log.layers=false",
-    "regularization=dropout",
-    "regularization.dropout.min_units=8",
-]
-
-
-def begin(command: list[str], **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-
-
-def until_epoch(process: "subprocess.Popen[str]", number: int) -> None:
-    """Read what the process says until an epoch's line."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if re.match(rf"epoch +{number}/", line):
-            return
-    raise AssertionError(seen)
-
-
-def ranks_of(parent: int) -> list[int]:
-    """The processes that it has started, by rank."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat, environ = (folder / "stat").read_text(), (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if int(stat.rpartition(")")[2].split()[1]) == parent:
-            variables = dict(pair.split("=", 1) for pair in environ.decode().split("\0") if "=" in pair)
-            if "RANK" in variables:
-                found[int(variables["RANK"])] = int(folder.name)
-    return [found[rank] for rank in sorted(found)]
-
-
-def is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def only_run() -> Path:
     (run,) = Path("outputs").iterdir()
     return run
-
-
-def scalars(run: Path) -> list[dict[str, Any]]:
-    return metrics([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
 
 
 @pytest.fixture
@@ -621,159 +382,3 @@ def started() -> Iterator[list["subprocess.Popen[str]"]]:
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for the processes in /proc")
-
-
-@linux
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_process_that_is_killed_ends_all_with_the_reason(rank: int, started: list["subprocess.Popen[str]"]) -> None:
-    process = begin([*COMMAND, *LONG, "epochs=1000000", "devices=2"])
-    started.append(process)
-    until_epoch(process, 2)
-    ranks = ranks_of(process.pid)
-    assert len(ranks) == 2
-    os.kill(ranks[rank], signal.SIGKILL)
-    out, err = process.communicate()
-    lines = [line for line in err.splitlines() if not line.startswith("epoch")]
-    assert lines == [
-        f"dltips: process {rank + 1} of 2 was killed by SIGKILL (memory may have run out), and the others with it;"
-        f" dltips train resume={only_run()} goes on from its last checkpoint"
-    ]
-    assert (process.returncode, out) == (1, "")
-    assert not any(map(is_there, ranks))
-
-
-@linux
-@pytest.mark.slow
-def test_processes_whose_starter_is_killed_save_and_end(started: list["subprocess.Popen[str]"]) -> None:
-    process = begin([*COMMAND, *LONG, "epochs=1000000", "devices=2"])
-    started.append(process)
-    until_epoch(process, 2)
-    ranks = [os.pidfd_open(pid) for pid in ranks_of(process.pid)]
-    process.kill()
-    assert process.stderr is not None
-    rest = process.stderr.read()  # until nobody holds the other end any more
-    process.communicate()
-    assert "dltips: interrupted; epoch" in rest
-    for rank in ranks:
-        assert select.select([rank], [], [], 30)[0], "it has ended"
-        os.close(rank)
-    assert json.loads((only_run() / "summary.json").read_text())["status"] == "interrupted"
-
-
-BREAKING = """
-import os
-from dltips import family
-
-activation = family("activation")
-
-@activation
-def breaking(*, value: int):
-    \"\"\"Breaks in the second process.\"\"\"
-    from torch import nn
-    if os.environ.get("RANK") == "1":
-        raise ValueError("no such luck" + chr(10) + "today")
-    return nn.ReLU()
-"""
-
-
-@pytest.mark.slow
-def test_what_breaks_in_another_process_is_said_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "tip.py").write_text(BREAKING.replace("\\", ""))
-    (tmp_path / "configs" / "activation").mkdir(parents=True)
-    (tmp_path / "configs" / "activation" / "breaking.yaml").write_text("name: breaking\nvalue: 1\n")
-    done = subprocess.run(
-        [*COMMAND, *PLAIN, "activation=breaking", "devices=2"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "DLTIPS_IMPORT": "tip.py"},
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "dltips: process 2 of 2: ValueError: no such luck today\n"
-
-
-@linux
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
-    number: int, started: list["subprocess.Popen[str]"], tmp_path: Path
-) -> None:
-    """Bit for bit with as many processes; with one, whose masks of dropout are others, it goes on all the same."""
-    overrides = [*LONG, "epochs=60", "optimizer.lr=0.01", "devices=2"]
-    (tmp_path / "whole").mkdir()
-    whole = subprocess.run([*COMMAND, *overrides], cwd=tmp_path / "whole", capture_output=True, check=True, text=True)
-    assert whole.stderr.count("\nepoch") == 60
-    process = begin([*COMMAND, *overrides])
-    started.append(process)
-    until_epoch(process, 3)
-    ranks = ranks_of(process.pid)
-    # a scheduler may signal all of them: each then hears it twice
-    for pid in [process.pid, *ranks] if number == signal.SIGUSR1 else [process.pid]:
-        os.kill(pid, number)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    run = only_run()
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["status"] == "interrupted" and 3 <= summary["last"]["epoch"] < 60
-    assert f"dltips: interrupted; epoch {summary['last']['epoch']} is saved: dltips train resume={run}" in err
-    assert not any(map(is_there, ranks))
-    subprocess.run([*COMMAND, "resume=last"], capture_output=True, check=True)
-    (other,) = (tmp_path / "whole" / "outputs").iterdir()
-    assert scalars(run) == scalars(other)
-    ours, theirs = (torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (run, other))
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path) -> None:
-    assert main(["train", *PLAIN, "epochs=4"]) == 0
-    expected = scalars(only_run())
-    for first, second in ((1, 2), (2, 1)):
-        before = set(Path("outputs").iterdir())
-        subprocess.run([*COMMAND, *PLAIN, "epochs=2", f"devices={first}"], capture_output=True, check=True)
-        (run,) = set(Path("outputs").iterdir()) - before
-        subprocess.run([*COMMAND, f"resume={run}", "epochs=4", f"devices={second}"], capture_output=True, check=True)
-        for one, other in zip(scalars(run), expected, strict=True):
-            assert one == pytest.approx(other, rel=1e-5)
-
-
-@pytest.mark.slow
-def test_torchrun_is_joined_and_leaves_one_folder_with_the_curve_of_one_device() -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, "-m", "dltips", "train", *PLAIN], capture_output=True, text=True, check=True)
-    run = only_run()
-    assert done.stdout.count("folder ") == 1
-    assert json.loads((run / "summary.json").read_text())["settings"]["devices"] == 2
-    for one, other in zip(scalars(run), metrics(alone(PLAIN)["records"]), strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
-
-
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
-
-
-@pytest.mark.slow
-def test_srun_is_joined_and_a_mistake_is_said_once(started: list["subprocess.Popen[str]"]) -> None:
-    def both(*overrides: str) -> list[tuple[int, str, str]]:
-        port = free_port()
-        for rank in range(2):
-            slurm = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": "2", "SLURM_LOCALID": str(rank), "SLURM_JOB_ID": "12"}
-            started.append(begin([*COMMAND, *PLAIN, *overrides], **slurm, MASTER_PORT=port))
-        ended = [process.communicate() for process in started[-2:]]
-        return [(process.returncode, *said) for process, said in zip(started[-2:], ended, strict=True)]
-
-    first, second = both()
-    assert first[0] == 0 and "folder " in first[1]
-    assert second == (0, "", "")
-    for one, other in zip(scalars(only_run()), metrics(alone(PLAIN)["records"]), strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
-    assert both("batch_size=1000") == [
-        (2, "", "dltips: batch_size: 1000 is more than the 154 training samples; lower it\n"),
-        (2, "", ""),
-    ]
-    assert len(list(Path("outputs").iterdir())) == 1

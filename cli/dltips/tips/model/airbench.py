@@ -32,7 +32,7 @@ class Whitening(nn.Module):
         self.register_buffer("weight", torch.zeros(width, channels, WHITENED, WHITENED))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def look(self, images: Tensor) -> None:
+    def init_from_data(self, images: Tensor) -> None:
         """Sets the filters from the patches of preprocessed images: rows of V^T / sqrt(lambda + epsilon)."""
         patches = functional.unfold(images, WHITENED).transpose(1, 2).flatten(0, 1).double()  # (P, 4 C)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -66,8 +66,8 @@ class Scale(nn.Module):
 class Airbench(nn.Sequential):
     """The stages in a row; the first one is initialized from a batch before the first step."""
 
-    def look(self, images: Tensor) -> None:
-        self.get_submodule("whiten").look(images)  # type: ignore[operator]
+    def init_from_data(self, images: Tensor) -> None:
+        self.get_submodule("whiten").init_from_data(images)  # type: ignore[operator]
 
 
 @model

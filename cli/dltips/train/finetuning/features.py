@@ -17,11 +17,11 @@ from dltips.nets import stages
 from dltips.tips.finetune import FinetunePlan
 from dltips.train import seeds
 from dltips.train.data import Data, epoch_order
-from dltips.train.display import counted
+from dltips.train.display import with_progress
 from dltips.train.loop import Autocast, TrainingInputs, evaluation_batch
 
 
-def cut(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+def body_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Returns the part before the net's head, and the head as a net of its own. Raises ConfigError."""
     body, head = stages.cut(model)
     if not isinstance(head, nn.Sequential):
@@ -39,7 +39,7 @@ def training_inputs(
         names = data.augmentations.names
         train, val = data.feed(data.train, augmented=True), data.feed(data.splits.val)
         return TrainingInputs(model, train, val, order, names, probe)
-    body, head = cut(model)
+    body, head = body_and_head(model)
     names = data.augmentations.names
     views = plan.views if names else 1
     count = len(data.train)
@@ -53,14 +53,14 @@ def training_inputs(
 
     train, val = data.feed(data.train, augmented=True, once=True), data.feed(data.splits.val, once=True)
     if plan.top is not None and plan.top.features is not None:  # already known from the fit
-        known = plan.top.features
-        train_features, val_features = Split(known.train, known.train_targets), Split(known.val, known.val_targets)
+        fitted = plan.top.features
+        train_features, val_features = Split(fitted.train, fitted.train_targets), Split(fitted.val, fitted.val_targets)
     else:
         train_features = keep_features(body, train, batch_size, views, generators, autocast)
         val_features = keep_features(body, val, batch_size, 1, lambda view: (), autocast)
     with torch.no_grad(), autocast():
-        chunk = evaluation_batch(val, batch_size)
-        features = torch.cat([body(part).float() for part in torch.split(probe, chunk)])
+        chunk_size = evaluation_batch(val, batch_size)
+        features = torch.cat([body(part).float() for part in torch.split(probe, chunk_size)])
     return TrainingInputs(
         model=head,
         train=Feed(Resident(train_features, data.device), count, nn.Identity()),
@@ -84,25 +84,25 @@ def keep_features(
     `generators` are the random streams of a view's augmentations.
     """
     body.eval()
-    found: Tensor | None = None
-    targets, place = [], 0
+    kept: Tensor | None = None
+    targets, start = [], 0
     with torch.no_grad():
         for view in range(views):
             batches = feed(torch.arange(feed.count), evaluation_batch(feed, batch_size), generators(view))
             what = f"features, view {view + 1} of {views}" if views > 1 else "features"
-            for inputs, labels in counted(batches, feed.count, what):
+            for inputs, labels in with_progress(batches, feed.count, what):
                 with autocast():
                     outputs = body(inputs).float()
-                if found is None:
+                if kept is None:
                     if outputs.device.type == "cpu":
                         memory.require_memory("finetune.views", views * feed.count * outputs[0].nbytes)
-                    found = outputs.new_empty((views * feed.count, *outputs.shape[1:]))
-                found[place : place + len(outputs)] = outputs
-                place += len(outputs)
+                    kept = outputs.new_empty((views * feed.count, *outputs.shape[1:]))
+                kept[start : start + len(outputs)] = outputs
+                start += len(outputs)
                 targets.append(labels)
-    assert found is not None
-    check_finite(found, "the net")
-    return Split(found, torch.cat(targets))
+    assert kept is not None
+    check_finite(kept, "the net")
+    return Split(kept, torch.cat(targets))
 
 
 def check_finite(features: Tensor, where: str) -> None:

@@ -16,24 +16,24 @@ class FreezeSchedule:
     def __init__(self, model: nn.Module, phases: Sequence[Phase], *, freeze_norm: bool) -> None:
         self.model = model
         self.phases = phases
-        self.parts: Mapping[str, Sequence[nn.Module]] = {}
+        self.modules: Mapping[str, Sequence[nn.Module]] = {}
         self.stage_of: Mapping[str, str] = {}  # parameter -> stage
-        self.norms: Sequence[nn.Module] = ()
+        self.frozen_norms: Sequence[nn.Module] = ()
         if phases:
-            found = stages.stages_of(model)
-            self.parts = {stage.name: stages.modules_of(model, stage) for stage in found}
-            self.stage_of = {name: stage.name for stage in found for name in stages.tensors_of(model, stage)}
+            all_stages = stages.stages_of(model)
+            self.modules = {stage.name: stages.modules_of(model, stage) for stage in all_stages}
+            self.stage_of = {name: stage.name for stage in all_stages for name in stages.tensors_of(model, stage)}
             if freeze_norm:
-                head = found[-1].name
-                self.norms = [  # norm layers with running statistics
+                head = all_stages[-1].name
+                self.frozen_norms = [  # norm layers with running statistics
                     layer
-                    for name, parts in self.parts.items()
+                    for name, parts in self.modules.items()
                     for part in parts
                     for layer in part.modules()
                     if isinstance(layer, nn.modules.batchnorm._NormBase) and name != head
                 ]
 
-    def begins(self, epoch: int) -> bool:
+    def begins_phase(self, epoch: int) -> bool:
         """Returns whether a new phase begins with this epoch."""
         return any(phase.epoch == epoch for phase in self.phases)
 
@@ -49,7 +49,7 @@ class FreezeSchedule:
         stages_then = {stage for phase in self.phases if phase.epoch < max(1, epochs) for stage in phase.rates}
         return {name for name, stage in self.stage_of.items() if stage in stages_then} if self.phases else None
 
-    def later(self, epoch: int) -> list[str]:
+    def trained_later(self, epoch: int) -> list[str]:
         """Returns the parameters that are frozen in this epoch and train in a later one."""
         phase = self._phase(epoch)
         coming = {stage for other in self.phases if other.epoch > epoch for stage in other.rates}
@@ -62,14 +62,17 @@ class FreezeSchedule:
             return []
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.stage_of[name] in phase.rates)
-        return self._resting(set(phase.rates))
+        return self._frozen(set(phase.rates))
 
-    def always_resting(self) -> list[nn.Module]:
+    def always_frozen(self) -> list[nn.Module]:
         """Returns the stages that are frozen in every epoch."""
-        return self._resting({stage for phase in self.phases for stage in phase.rates}) if self.phases else []
+        return self._frozen({stage for phase in self.phases for stage in phase.rates}) if self.phases else []
 
-    def _resting(self, training: set[str]) -> list[nn.Module]:
-        return [*(part for name, parts in self.parts.items() if name not in training for part in parts), *self.norms]
+    def _frozen(self, training: set[str]) -> list[nn.Module]:
+        return [
+            *(part for name, parts in self.modules.items() if name not in training for part in parts),
+            *self.frozen_norms,
+        ]
 
     def _phase(self, epoch: int) -> Phase | None:
         begun = [phase for phase in self.phases if phase.epoch <= epoch]

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,10 @@ from dltips.feed.batches import Feed
 from dltips.nets import stages
 from dltips.tips.finetune import Features, FinetunePlan, Phase, ReplacedHead
 from dltips.train.data import Data
-from dltips.train.display import counted
+from dltips.train.display import with_progress
 from dltips.train.finetuning.features import check_finite
 from dltips.train.loop import Autocast, evaluation_batch
 from dltips.train.resumed import Resumed
-
-if TYPE_CHECKING:
-    pass
-
 
 # Plans, and the nets that they produce
 
@@ -42,7 +37,7 @@ def make_plan(
             else read_plan(resumed.plan, resumed.model, len(data.source.classes))
         )
     tip, settings = config.tip("model"), config.settings
-    subject = LoadedNet(
+    net = LoadedNet(
         model=model,
         architecture=str(tip.knobs.get("architecture", tip.name)),
         epochs=settings.epochs,
@@ -52,14 +47,14 @@ def make_plan(
         batch_size=settings.batch_size,
         autocast=autocast,
     )
-    plan: FinetunePlan = config.tip("finetune")(subject)
+    plan: FinetunePlan = config.tip("finetune")(net)
     names = [tip.name for tip in config.tips["augmentation"] if tip.name != "none"]
     if plan.top is not None and config.tip("finetune").name == "auto":
         # auto chose the strategy, so its inapplicable knobs are dropped and reported
-        left = [f"augmentation={','.join(names)}"] if names else []
-        left += [f"data.balance={data.common.balance}"] if data.common.balance != "none" else []
-        note = f"auto: {' and '.join(left)} left out: {plan.strategy} is fitted once, to the samples as they are"
-        return replace(plan, notes=[*plan.notes, note]) if left else plan
+        dropped = [f"augmentation={','.join(names)}"] if names else []
+        dropped += [f"data.balance={data.common.balance}"] if data.common.balance != "none" else []
+        note = f"auto: {' and '.join(dropped)} left out: {plan.strategy} is fitted once, to the samples as they are"
+        return replace(plan, notes=[*plan.notes, note]) if dropped else plan
     if plan.top is not None and names:
         raise ConfigError(
             f"augmentation: finetune={plan.strategy} is fitted once and sees no new draws; write augmentation=none"
@@ -110,7 +105,7 @@ def read_plan(text: str, model: Mapping[str, Tensor], num_classes: int) -> Finet
         raise ConfigError("the checkpoint does not say how its net was fine-tuned; train again") from error
 
 
-def put_back(resumed: Resumed, model: nn.Module) -> None:
+def load_weights(resumed: Resumed, model: nn.Module) -> None:
     """Loads the checkpoint's weights, those of frozen stages included. Raises ConfigError."""
     try:
         model.load_state_dict(resumed.model)
@@ -153,17 +148,17 @@ class LoadedNet:
 
     def _pass(self, feed: Feed, names: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
         self.model.eval()
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        outputs_of: dict[str, list[Tensor]] = {name: [] for name in names}
         targets = []
         with torch.no_grad():
             batches = feed(torch.arange(feed.count), evaluation_batch(feed, self.batch_size))
-            for inputs, labels in counted(batches, feed.count, "features"):
+            for inputs, labels in with_progress(batches, feed.count, "features"):
                 with self.autocast():
                     outputs = stages.outputs(self.model, inputs, names)
                 for name, output in outputs.items():
-                    found[name].append(output.float().cpu())
+                    outputs_of[name].append(output.float().cpu())
                 targets.append(labels.cpu())
-        joined = {name: torch.cat(found.pop(name)) for name in names}
+        joined = {name: torch.cat(outputs_of.pop(name)) for name in names}
         for name, features in joined.items():
             check_finite(features, name)
         return joined, torch.cat(targets)

@@ -9,7 +9,7 @@ from torch import nn
 
 from dltips.config.validation import Config
 from dltips.errors import ConfigError
-from dltips.feed.load import Wanted
+from dltips.feed.load import RequiredInputs
 from dltips.formatting import few
 from dltips.nets import stages
 from dltips.tips.finetune import FinetunePlan
@@ -50,20 +50,20 @@ def find(config: Config) -> Pretrained | None:
     return pretrained
 
 
-def wanted(config: Config, pretrained: Pretrained | None, resumed: Resumed | None) -> Wanted | None:
+def wanted(config: Config, pretrained: Pretrained | None, resumed: Resumed | None) -> RequiredInputs | None:
     """Returns the required form of the inputs; None: unchanged."""
     if resumed is not None and config.tip("finetune").name != "none":
-        return Wanted(None, None, resumed.input_shape)
+        return RequiredInputs(None, None, resumed.input_shape)
     if pretrained is None:
         return None
-    return Wanted(pretrained.channels, pretrained.sides, pretrained.shape)
+    return RequiredInputs(pretrained.channels, pretrained.sides, pretrained.shape)
 
 
-def put(pretrained: Pretrained, model: nn.Module, config: Config) -> Loaded:
+def load_weights(pretrained: Pretrained, model: nn.Module, config: Config) -> Loaded:
     """Loads the weights into the net, except for its head. Raises ConfigError."""
-    from dltips.weights.match import put as put_into
+    from dltips.weights.match import load_into
 
-    return put_into(pretrained, model, config.tip("model"), config.common["finetune"]())
+    return load_into(pretrained, model, config.tip("model"), config.common["finetune"]())
 
 
 def check_missing(
@@ -75,12 +75,14 @@ def check_missing(
     """
     trained = set(plan.phases[0].rates)
     names = [stage.name for stage in stages.stages_of(model)]
-    kept = names if plan.top is None else names[: names.index(plan.top.stage) + 1]
-    rests = [stage for stage in stages.stages_of(model) if stage.name in kept and stage.name not in trained]
-    resting = {name for stage in rests for name in stages.tensors_of(model, stage)}
+    names_before_top = names if plan.top is None else names[: names.index(plan.top.stage) + 1]
+    frozen_stages = [
+        stage for stage in stages.stages_of(model) if stage.name in names_before_top and stage.name not in trained
+    ]
+    frozen = {name for stage in frozen_stages for name in stages.tensors_of(model, stage)}
     if freeze_norm:
-        resting |= {name for name, _ in model.named_buffers()}
-    random = sorted(resting & set(missing))
+        frozen |= {name for name, _ in model.named_buffers()}
+    random = sorted(frozen & set(missing))
     if random:
         raise ConfigError(
             f"finetune.source: {origin} has no {few(random)} of this shape, and finetune={plan.strategy}"

@@ -20,13 +20,21 @@ from torch import Tensor, distributed
 from dltips.config.validation import Config
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL
-from dltips.train.parallel.world import LOST, PLACE, World, check_device, check_devices, tell, told_why
+from dltips.train.parallel.world import (
+    LOST_CODE,
+    MESSAGES_VARIABLE,
+    World,
+    check_device,
+    check_devices,
+    reported_reason,
+    send_message,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-PATIENCE = 10.0  # seconds until a process reports that it waits for others
-GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
+NOTICE_AFTER = 10.0  # seconds until a process reports that it waits for others
+PEER_GRACE = 5.0  # seconds for a process to find out by itself that another one is gone
 
 
 class ProcessLost(Exception):
@@ -43,32 +51,32 @@ class ProcessGroup:
         """Returns each value's sum over the processes, the same bits in all of them."""
         return values
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replaces the tensor by its sum over the processes."""
 
-    def take_first(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Replaces the tensors by those of the first process."""
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Returns every process's value, by rank: numbers, texts, lists of them."""
         return [value]
 
-    def first(self, value: Any) -> Any:
+    def from_first(self, value: Any) -> Any:
         """Returns the first process's value."""
         return value
 
-    def highest(self, *values: float) -> Sequence[float]:
+    def maxima(self, *values: float) -> Sequence[float]:
         """Returns each value's maximum over the processes, for the price of one message."""
         return values
 
-    def piece(self, order: Tensor) -> Tensor:
+    def shard(self, order: Tensor) -> Tensor:
         """Returns this process's share of samples that are evaluated once."""
         return order
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits until all processes are here."""
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Waits for the other processes at the end of the run, and disconnects."""
 
     @contextlib.contextmanager
@@ -91,65 +99,65 @@ class DistributedGroup(ProcessGroup):
 
     def total(self, *values: float) -> Sequence[float]:
         # each process sums in the order of ranks: a reduction need not give all of them the same bits
-        return [sum(column) for column in zip(*self.gather(values), strict=True)]
+        return [sum(column) for column in zip(*self.all_gather(values), strict=True)]
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         if tensor.numel():
-            with losses_reported():
+            with raising_process_lost():
                 distributed.all_reduce(tensor)
 
-    def take_first(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             if tensor.numel():
-                whole = tensor.detach().contiguous()
-                with losses_reported():
-                    distributed.broadcast(whole.reshape(-1).view(torch.uint8), 0)  # gloo has no int16, no float8
-                if whole.data_ptr() != tensor.data_ptr():
-                    tensor.copy_(whole)
+                contiguous = tensor.detach().contiguous()
+                with raising_process_lost():
+                    distributed.broadcast(contiguous.reshape(-1).view(torch.uint8), 0)  # gloo has no int16, no float8
+                if contiguous.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(contiguous)
 
-    def gather(self, value: Any) -> list[Any]:
-        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    def all_gather(self, value: Any) -> list[Any]:
+        encoded = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with losses_reported():
-            distributed.all_gather(lengths, torch.tensor([len(own)]))
+        with raising_process_lost():
+            distributed.all_gather(lengths, torch.tensor([len(encoded)]))
             longest = max(int(length) for length in lengths)
             texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
-            distributed.all_gather(texts, torch.nn.functional.pad(own, (0, longest - len(own))))
+            distributed.all_gather(texts, torch.nn.functional.pad(encoded, (0, longest - len(encoded))))
         return [json.loads(bytes(text[: int(length)].tolist())) for text, length in zip(texts, lengths, strict=True)]
 
-    def first(self, value: Any) -> Any:
-        return self.gather(value)[0]
+    def from_first(self, value: Any) -> Any:
+        return self.all_gather(value)[0]
 
-    def highest(self, *values: float) -> Sequence[float]:
-        found = torch.tensor(values, dtype=torch.float64)
-        with losses_reported():
-            distributed.all_reduce(found, distributed.ReduceOp.MAX)
-        return found.tolist()
+    def maxima(self, *values: float) -> Sequence[float]:
+        maxima = torch.tensor(values, dtype=torch.float64)
+        with raising_process_lost():
+            distributed.all_reduce(maxima, distributed.ReduceOp.MAX)
+        return maxima.tolist()
 
-    def piece(self, order: Tensor) -> Tensor:
+    def shard(self, order: Tensor) -> Tensor:
         return order.tensor_split(self.size)[self.rank]
 
-    def meet(self) -> None:
-        self.gather(None)
+    def barrier(self) -> None:
+        self.all_gather(None)
 
-    def part(self) -> None:
-        self.meet()
-        OVER.set()
+    def leave(self) -> None:
+        self.barrier()
+        RUN_OVER.set()
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         ahead = os.environ["LOCAL_RANK"] == "0"
         if not ahead:
-            self.meet()
+            self.barrier()
         yield
         if ahead:
-            self.meet()
+            self.barrier()
 
 
-OVER = threading.Event()  # set when the run is over: a process that ends from then on is not lost
+RUN_OVER = threading.Event()  # set when the run is over: a process that ends from then on is not lost
 
 
-def group() -> ProcessGroup:
+def current_group() -> ProcessGroup:
     """Returns the group that this process is connected to, else a single process."""
     return DistributedGroup() if distributed.is_available() and distributed.is_initialized() else SINGLE_PROCESS
 
@@ -165,13 +173,13 @@ def refuse_devices(config: Config, group: ProcessGroup) -> None:
 
 
 @contextlib.contextmanager
-def losses_reported() -> Iterator[None]:
+def raising_process_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         # gloo's error has no type of its own, but names its source file
         if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
-            raise ProcessLost(told_why() or "another process of this run is gone") from error
+            raise ProcessLost(reported_reason() or "another process of this run is gone") from error
         raise
 
 
@@ -179,7 +187,7 @@ def losses_reported() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(place: World, device: str) -> Iterator[int | None]:
+def connected(world: World, device: str) -> Iterator[int | None]:
     """Connects the processes by torch.distributed during the block. Yields process 0's pid, if it is on this machine.
 
     `device` as in a config. Raises ConfigError.
@@ -187,50 +195,50 @@ def connected(place: World, device: str) -> Iterator[int | None]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    check_device(place.size, device)
+    check_device(world.size, device)
     os.environ |= {
-        "MASTER_ADDR": place.address,
-        "MASTER_PORT": str(place.port),
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.size),
-        "LOCAL_RANK": str(place.local_rank),
-        "LOCAL_WORLD_SIZE": str(place.local_size),
+        "MASTER_ADDR": world.address,
+        "MASTER_PORT": str(world.port),
+        "RANK": str(world.rank),
+        "WORLD_SIZE": str(world.size),
+        "LOCAL_RANK": str(world.local_rank),
+        "LOCAL_WORLD_SIZE": str(world.local_size),
     }
-    gpu = gpu_of(place, device)
+    gpu = gpu_of(world, device)
     timeout = datetime.timedelta(minutes=30)  # the first process may draw, save or download meanwhile
-    where = f"{place.address}:{place.port}"
-    say = f"dltips: process {place.rank} of {place.size} waits for the others at {where}"
-    waiting = threading.Timer(PATIENCE, lambda: print(say, file=sys.stderr, flush=True))
-    waiting.daemon = True
-    waiting.start()
+    address = f"{world.address}:{world.port}"
+    notice = f"dltips: process {world.rank} of {world.size} waits for the others at {address}"
+    timer = threading.Timer(NOTICE_AFTER, lambda: print(notice, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
     try:
         store, _, _ = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
         if gpu is not None:
             torch.cuda.set_device(gpu)
-            refuse_one_for_two(place, store, _name_of(gpu))
+            refuse_shared_gpu(world, store, _gpu_name(gpu))
         distributed.init_process_group(
             "gloo" if gpu is None else "cpu:gloo,cuda:nccl",
             timeout=timeout,
             store=PrefixStore("run", store),
-            rank=place.rank,
-            world_size=place.size,
+            rank=world.rank,
+            world_size=world.size,
             device_id=None if gpu is None else torch.device("cuda", gpu),
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"devices: the {place.size} processes do not find each other at {where}"
+            f"devices: the {world.size} processes do not find each other at {address}"
             f" ({' '.join(str(error).split())[:120]})"
         ) from error
     finally:
-        waiting.cancel()
-    here = _on_this_machine()
-    threading.Thread(target=_watch, args=(list(here.values()),), daemon=True).start()
-    yield here.get(0)
+        timer.cancel()
+    local_pids = _local_pids()
+    threading.Thread(target=_watch, args=(list(local_pids.values()),), daemon=True).start()
+    yield local_pids.get(0)
     distributed.destroy_process_group()  # not after an error: it would wait for lost processes
 
 
-def gpu_of(place: World, device: str) -> int | None:
+def gpu_of(world: World, device: str) -> int | None:
     """Returns the index of this process's GPU among the visible ones; None on a CPU. Raises ConfigError for too few.
 
     A scheduler may show each process a single GPU.
@@ -239,43 +247,43 @@ def gpu_of(place: World, device: str) -> int | None:
         return None
     if torch.cuda.device_count() == 1:
         return 0
-    check_devices(place.local_size, device)
-    return place.local_rank
+    check_devices(world.local_size, device)
+    return world.local_rank
 
 
-def _name_of(gpu: int) -> str:
+def _gpu_name(gpu: int) -> str:
     """Returns a name of this GPU, the same in every process."""
     return f"{platform.node()} {torch.cuda.get_device_properties(gpu).uuid}"
 
 
-def refuse_one_for_two(place: World, store: Store, name: str) -> None:
+def refuse_shared_gpu(world: World, store: Store, name: str) -> None:
     """Raises ConfigError, in all processes, if two of them have the same GPU."""
-    store.set(f"gpu-{place.rank}", name)
-    names = [store.get(f"gpu-{rank}").decode() for rank in range(place.size)]
+    store.set(f"gpu-{world.rank}", name)
+    names = [store.get(f"gpu-{rank}").decode() for rank in range(world.size)]
     for rank, gpu in enumerate(names):
         if gpu in names[:rank]:
             raise ConfigError(
-                f"devices: processes {names.index(gpu) + 1} and {rank + 1} of {place.size} have the same GPU;"
+                f"devices: processes {names.index(gpu) + 1} and {rank + 1} of {world.size} have the same GPU;"
                 " start one for each GPU, or write device=cpu"
             )
 
 
-def _on_this_machine() -> dict[int, int]:
+def _local_pids() -> dict[int, int]:
     """Returns the pid of each rank that runs here."""
-    peers = group().gather([platform.node(), os.getpid()])
+    peers = current_group().all_gather([platform.node(), os.getpid()])
     return {rank: pid for rank, (node, pid) in enumerate(peers) if node == platform.node()}
 
 
 def _watch(peers: Sequence[int]) -> None:
     """Ends this process soon after another one is lost, even while it waits for a GPU or a message."""
-    parent = os.getppid() if PLACE in os.environ else None
-    while not OVER.wait(1.0):
+    parent = os.getppid() if MESSAGES_VARIABLE in os.environ else None
+    while not RUN_OVER.wait(1.0):
         if parent is not None and os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)  # no parent to report to: save, and end
             return
         if not all(map(is_alive, peers)):
-            if not OVER.wait(GRACE):
-                tell(f"code-{distributed.get_rank()}", LOST)
+            if not RUN_OVER.wait(PEER_GRACE):
+                send_message(f"code-{distributed.get_rank()}", LOST_CODE)
                 os._exit(EXIT_INTERNAL)
             return
 

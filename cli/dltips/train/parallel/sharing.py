@@ -30,18 +30,18 @@ from dltips.train.build import Run
 from dltips.train.fit import fit
 from dltips.train.loop import Interrupted, Meter, Microbatches, NotFinite, Progress, Training
 from dltips.train.parallel.group import ProcessGroup
-from dltips.train.parallel.world import tell
+from dltips.train.parallel.world import send_message
 from dltips.train.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from dltips.train.resumed import Resumed
 
-PATIENCE = 30  # seconds that a validation may go on after a stop was requested: its epoch is worth keeping
-LOOK = 0.2  # seconds between two agreements on going on, about
-LOOK_STEPS = 256  # maximum steps between them
+VALIDATION_GRACE = 30  # seconds that a validation may go on after a stop was requested: its epoch is worth keeping
+AGREEMENT_SECONDS = 0.2  # seconds between two agreements on going on, about
+AGREEMENT_STEPS = 256  # maximum steps between them
 
 
-def share_out(run: Run, group: ProcessGroup) -> Run:
+def shard_run(run: Run, group: ProcessGroup) -> Run:
     """Shards the run over the group; returns it with a training of this process's share, and notes for the user.
 
     The first process writes and prints; the others stay silent and measure no layers. Raises the same ConfigError on
@@ -50,39 +50,39 @@ def share_out(run: Run, group: ProcessGroup) -> Run:
     training, settings = run.training, run.config.settings
     norms = _batch_norms(run)
     synchronized = training.device.type == "cuda" and all(type(norm) in _PLAIN for norm in norms)
-    _check_batch(settings.batch_size, settings.accumulate, group.size, apart=bool(norms) and not synchronized)
-    _begin_alike(run, group)
+    _check_batch(settings.batch_size, settings.accumulate, group.size, separate_norms=bool(norms) and not synchronized)
+    _synchronize_start(run, group)
     knobs: OptimizerKnobs = run.config.common["optimizer"]()
     least = 1 if synchronized or settings.batch_size < 2 * group.size else 2
     shares = shares_of(group, settings.accumulate, knobs.reduction, least=least)
     if synchronized:
-        shares = _telling(shares, [_synchronized(norm) for norm in norms], group.size)
+        shares = _marking_alone(shares, [_synchronized(norm) for norm in norms], group.size)
     hooks = replace(
         training.hooks,
-        on_gradient=[lambda net: group.add_up(net.gradients), *training.hooks.on_gradient],
-        end_epoch=[*training.hooks.end_epoch, lambda net: group.take_first(_state(run))],
+        on_gradient=[lambda net: group.all_reduce(net.gradients), *training.hooks.on_gradient],
+        end_epoch=[*training.hooks.end_epoch, lambda net: group.broadcast(_state(run))],
     )
     shared = replace(
         training,
         microbatches=shares,
-        forward=own_stream(training, group),
-        inputs=replace(training.inputs, val=Interruptible(training.inputs.val, training.progress, group)),
+        forward=rank_stream(training, group),
+        inputs=replace(training.inputs, val=InterruptibleFeed(training.inputs.val, training.progress, group)),
         hooks=hooks,
         group=group,
         check=Agreement(group),
     )
-    notes = [*run.notes, *_notes(run, group, apart=bool(norms) and not synchronized)]
+    notes = [*run.notes, *_notes(run, group, separate_norms=bool(norms) and not synchronized)]
     return replace(run, training=shared, statistics=None if group.rank else run.statistics, notes=notes)
 
 
-def _notes(run: Run, group: ProcessGroup, *, apart: bool) -> Iterator[str]:
-    """Returns notes on how the curve differs from that of one device; `apart`: batch statistics are per process."""
-    if any(map(_draws, run.training.net.module.modules())):
+def _notes(run: Run, group: ProcessGroup, *, separate_norms: bool) -> Iterator[str]:
+    """Returns notes on how the curve differs from that of one device; `separate_norms`: batch norm per process."""
+    if any(map(_draws_randomly, run.training.net.module.modules())):
         yield (
             "devices: what the net leaves out at random each process draws for itself, so that the curve is not that of"
             " one device"
         )
-    if apart:
+    if separate_norms:
         batch_size = run.config.settings.batch_size
         yield (
             f"devices: batch norm takes its statistics from each process's {batch_size // group.size} of the"
@@ -91,7 +91,7 @@ def _notes(run: Run, group: ProcessGroup, *, apart: bool) -> Iterator[str]:
         )
 
 
-def _draws(module: nn.Module) -> bool:
+def _draws_randomly(module: nn.Module) -> bool:
     """Returns whether it draws while training: dropout, recurrent layers', residual blocks', timm's DropPath."""
     if isinstance(module, (_DropoutNd, nn.RReLU)):
         return getattr(module, "p", 1) > 0
@@ -104,8 +104,8 @@ def follow(run: Run, resumed: Resumed | None, group: ProcessGroup) -> tuple[int,
     snapshot = None
     if resumed is not None and resumed.payload is not None:
         snapshot = Snapshot.from_payload(resumed.payload, run.training)
-    path, stopped = group.first(None)
-    tell("folder", path)
+    path, stopped = group.from_first(None)
+    send_message("folder", path)
     if snapshot is not None:
         snapshot.stopped = stopped
     if not gc.get_freeze_count():
@@ -113,13 +113,13 @@ def follow(run: Run, resumed: Resumed | None, group: ProcessGroup) -> tuple[int,
     gc.enable()
     devices.keep_freed_memory()
     result = fit(run, resume=snapshot)
-    group.part()
+    group.leave()
     return {"diverged": EXIT_DIVERGED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_OK), Path(path)
 
 
-def _check_batch(batch_size: int, accumulate: int, size: int, *, apart: bool) -> None:
+def _check_batch(batch_size: int, accumulate: int, size: int, *, separate_norms: bool) -> None:
     check_batch_size(batch_size, size)
-    if apart and batch_size // size // accumulate < 2:
+    if separate_norms and batch_size // size // accumulate < 2:
         parts = f" and accumulate={accumulate}" if accumulate > 1 else ""
         raise ConfigError(
             f"batch_size: {batch_size} with devices={size}{parts} leaves one sample at a time, which batch norm cannot"
@@ -135,21 +135,21 @@ def check_batch_size(batch_size: int, devices: int) -> None:
         )
 
 
-def _begin_alike(run: Run, group: ProcessGroup) -> None:
+def _synchronize_start(run: Run, group: ProcessGroup) -> None:
     """Raises ConfigError unless all ranks have the same data and config; they start from the first one's weights."""
-    found = group.gather([run.config.hash, run.splits.hash, run.training.net.count])
-    if any(other != found[0] for other in found):
+    checked = group.all_gather([run.config.hash, run.splits.hash, run.training.net.count])
+    if any(other != checked[0] for other in checked):
         what = next(
             name
-            for name, *values in zip(("config", "data", "net"), *found, strict=True)
+            for name, *values in zip(("config", "data", "net"), *checked, strict=True)
             if any(value != values[0] for value in values)
         )
         raise ConfigError(
             f"devices: the processes do not have the same {what}; start them with the same command, on the same files"
         )
-    sums = group.gather(_checksum(run.training.net))
+    sums = group.all_gather(_checksum(run.training.net))
     if any(other != sums[0] for other in sums):  # two kinds of machine, and weights that were computed
-        group.take_first(_state(run))
+        group.broadcast(_state(run))
 
 
 def _checksum(net: FlatModel) -> list[int]:
@@ -183,17 +183,17 @@ def shares_of(group: ProcessGroup, accumulate: int, reduction: str, *, least: in
         taking = 1 if count < group.size else max(1, min(group.size, count // least))
         if group.rank >= taking:
             return []
-        own = inputs.tensor_split(taking)[group.rank], targets.tensor_split(taking)[group.rank]
+        own_share = inputs.tensor_split(taking)[group.rank], targets.tensor_split(taking)[group.rank]
         # limited by the smallest share: batch norm cannot take one sample
         number = max(1, min(accumulate, count // taking // 2))
-        pieces = zip(own[0].tensor_split(number), own[1].tensor_split(number), strict=True)
-        whole = count if reduction == "mean" else 1
-        return [(piece, labels, len(labels) / whole) for piece, labels in pieces]
+        microbatches = zip(own_share[0].tensor_split(number), own_share[1].tensor_split(number), strict=True)
+        divisor = count if reduction == "mean" else 1
+        return [(part, labels, len(labels) / divisor) for part, labels in microbatches]
 
     return parts
 
 
-def own_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Tensor]:
+def rank_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Tensor]:
     """Returns the forward pass with random masks of this process's own; everything else draws the same everywhere.
 
     The draws follow from the step, so that a resumed run has the same ones.
@@ -222,7 +222,7 @@ def own_stream(training: Training, group: ProcessGroup) -> Callable[[Tensor], Te
 
 
 class Pace:
-    """Determines the steps at which all processes agree on something, about LOOK seconds apart.
+    """Determines the steps at which all processes agree on something, about AGREEMENT_SECONDS apart.
 
     Each agreement sets the next one, by the slowest process.
     """
@@ -230,17 +230,17 @@ class Pace:
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
         self.last = self.next = -1
-        self.at = time.perf_counter()
+        self.agreed_at = time.perf_counter()
 
     def agreed(self, step: int, *values: float) -> Sequence[float] | None:
         """Returns each value's maximum over the processes; None if it is not time yet. Raises ProcessLost."""
         if self.last < step < self.next:
             return None
         now = time.perf_counter()
-        seconds = (now - self.at) / max(1, step - self.last)
-        *found, slowest = self.group.highest(*values, seconds)
-        self.last, self.at = step, now
-        self.next = step + max(1, min(LOOK_STEPS, int(LOOK / max(slowest, 1e-6))))
+        seconds = (now - self.agreed_at) / max(1, step - self.last)
+        *found, slowest = self.group.maxima(*values, seconds)
+        self.last, self.agreed_at = step, now
+        self.next = step + max(1, min(AGREEMENT_STEPS, int(AGREEMENT_SECONDS / max(slowest, 1e-6))))
         return found
 
 
@@ -259,8 +259,8 @@ class Agreement(Pace):
             raise NotFinite
 
 
-class Interruptible(Feed):
-    """The same batches; all processes stop between two of them, PATIENCE after a stop was requested from any."""
+class InterruptibleFeed(Feed):
+    """The same batches; all processes stop between two, VALIDATION_GRACE after a stop was requested from any."""
 
     def __init__(self, feed: Feed, progress: Progress, group: ProcessGroup) -> None:
         vars(self).update(vars(feed))
@@ -276,7 +276,7 @@ class Interruptible(Feed):
             if self.progress.stop_requested:
                 asked = min(asked, time.perf_counter())
             found = pace.agreed(number, time.perf_counter() - asked) if number <= everywhere else None
-            if found is not None and found[0] > PATIENCE:
+            if found is not None and found[0] > VALIDATION_GRACE:
                 raise Interrupted
 
 
@@ -302,19 +302,19 @@ def _synchronized(norm: nn.Module) -> _SynchronizedNorm:
     return norm
 
 
-def _telling(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size: int) -> Microbatches:
+def _marking_alone(parts: Microbatches, norms: Sequence[_SynchronizedNorm], size: int) -> Microbatches:
     """Returns `parts`, which also tells the norms whether a batch leaves some processes without samples."""
 
-    def told(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
+    def marked(inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor, float]]:
         for norm in norms:
             norm.alone = len(targets) < size
         return parts(inputs, targets)
 
-    return told
+    return marked
 
 
 def _batch_norms(run: Run) -> list[nn.Module]:
     """Returns the norm layers that take statistics from batches, in some epoch."""
-    resting = {id(layer) for part in run.freezing.always_resting() for layer in part.modules()}
+    frozen = {id(layer) for part in run.freezing.always_frozen() for layer in part.modules()}
     layers = run.training.inputs.model.modules()
-    return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in resting]
+    return [layer for layer in layers if isinstance(layer, _BatchNorm) and id(layer) not in frozen]

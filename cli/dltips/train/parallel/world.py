@@ -11,13 +11,14 @@ from pathlib import Path
 
 from dltips.errors import ConfigError
 
-PLACE = "DLTIPS_PROCESSES"  # a folder of the parent: each rank's pid, exit code and output, and the run folder
+# a folder of the parent: each rank's pid, exit code and output, and the run folder
+MESSAGES_VARIABLE = "DLTIPS_PROCESSES"
 
 
-LOST = "lost"  # instead of an exit code: another process failed first
+LOST_CODE = "lost"  # instead of an exit code: another process failed first
 
 
-FEW = 4  # up to so many processes may share a CPU with fewer cores, for trying things out
+CPU_PROCESSES_ALLOWED = 4  # up to so many processes may share a CPU with fewer cores, for trying things out
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class World:
     port: int
 
 
-def world(environment: Mapping[str, str]) -> World | None:
+def world_from(environment: Mapping[str, str]) -> World | None:
     """Returns this process's place under torchrun or srun; None if it is alone. Raises ConfigError.
 
     A command in a batch script that is not under srun is alone, whatever the job's number of tasks.
@@ -107,7 +108,7 @@ def check_devices(devices: int, device: str) -> None:
     check_device(devices, device)
     if device == "cpu" or not torch.cuda.is_available():
         cores = os.cpu_count() or 1
-        if devices > max(cores, FEW):
+        if devices > max(cores, CPU_PROCESSES_ALLOWED):
             raise ConfigError(f"devices: {devices} processes on a CPU of {cores} cores; write devices={cores} at most")
         return
     count = torch.cuda.device_count()
@@ -123,15 +124,15 @@ def read_message(file: Path) -> str:
         return ""
 
 
-def told_why() -> str:
+def reported_reason() -> str:
     """Returns the reason that another process of this machine reported for its end; "" without one."""
-    files = sorted(Path(os.environ[PLACE]).glob("why-*")) if PLACE in os.environ else []
+    files = sorted(Path(os.environ[MESSAGES_VARIABLE]).glob("why-*")) if MESSAGES_VARIABLE in os.environ else []
     reasons = [f"process {int(file.name.removeprefix('why-')) + 1}: {read_message(file)}" for file in files]
     return next(iter(reasons), "")
 
 
-def tell(name: str, text: object) -> None:
+def send_message(name: str, text: object) -> None:
     """Writes a message file for the parent, if any; the first write of a name wins."""
-    if PLACE in os.environ:
-        with contextlib.suppress(OSError), (Path(os.environ[PLACE]) / name).open("x") as file:
+    if MESSAGES_VARIABLE in os.environ:
+        with contextlib.suppress(OSError), (Path(os.environ[MESSAGES_VARIABLE]) / name).open("x") as file:
             file.write(str(text))
