@@ -38,7 +38,7 @@ def main() -> None:
         expand=0,
         placement="resident",
     )
-    torch.zeros(1, device=device)  # the device's own start is none of ours
+    torch.zeros(1, device=device)  # the device's own start is not one of ours
     start = time.perf_counter()
     source = load(lambda: cifar10(root=None, download=False), common)
     read = time.perf_counter()

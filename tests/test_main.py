@@ -82,7 +82,7 @@ def test_version(argument: str, capsys: Output) -> None:
 def test_an_unknown_verb_names_the_nearest_or_all(verb: str, hint: str, capsys: Output) -> None:
     assert main([verb]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"dltips: {verb!r} is no verb; {hint}") and err.count("\n") == 1
+    assert out == "" and err.startswith(f"dltips: {verb!r} is not a verb; {hint}") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("train", "sweep")])
@@ -108,7 +108,7 @@ def test_python_dash_m(tmp_path: Path) -> None:
     )
     assert done.stdout == f"dltips {__version__}\n"
     failed = subprocess.run([sys.executable, "-m", "dltips", "tarin"], capture_output=True, text=True, cwd=tmp_path)
-    assert (failed.returncode, failed.stderr) == (2, "dltips: 'tarin' is no verb; did you mean train?\n")
+    assert (failed.returncode, failed.stderr) == (2, "dltips: 'tarin' is not a verb; did you mean train?\n")
 
 
 SLOW = ("torch", "torchvision", "matplotlib", "tensorboard", "sklearn", "numpy", "rich")

@@ -166,7 +166,9 @@ def test_a_search_takes_it_as_its_objective(own: Path, capsys: Output) -> None:
     assert runs[0].summary["metric"] == "val/worst_class"
     assert main(["sweep", *QUICK, *space, objectives, "name=several"]) == 0
     assert main(["sweep", *QUICK, *space, "objective=val/worst_clas"]) == 2
-    assert "objective: 'val/worst_clas' is no score of a run; did you mean val/worst_class?" in capsys.readouterr().err
+    assert (
+        "objective: 'val/worst_clas' is not a score of a run; did you mean val/worst_class?" in capsys.readouterr().err
+    )
 
 
 def test_evaluate_prints_it(own: Path, capsys: Output) -> None:

@@ -106,7 +106,7 @@ def test_its_knobs_are_checked_like_ours(override: str, message: str, own: Path,
 
 
 def test_a_near_miss_names_it(own: Path, capsys: Output) -> None:
-    assert refused(capsys, "train", "init=mien") == "init: 'mien' is no option; did you mean mine?"
+    assert refused(capsys, "train", "init=mien") == "init: 'mien' is not an option; did you mean mine?"
 
 
 def test_a_recipe_may_choose_it(own: Path, capsys: Output) -> None:
@@ -175,7 +175,7 @@ def test_a_yaml_file_that_is_none(own: Path, capsys: Output) -> None:
 
 def test_a_yaml_file_without_its_function(own: Path, capsys: Output) -> None:
     (own.parent / "configs" / "init" / "lonely.yaml").write_text("name: lonely\n")
-    assert refused(capsys, "train", "init=lonely").startswith("init: 'lonely' is no option")
+    assert refused(capsys, "train", "init=lonely").startswith("init: 'lonely' is not an option")
 
 
 def test_through_an_entry_point(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         close = difflib.get_close_matches(verb, verbs.VERBS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(verbs.VERBS)}"
-        return fail(f"{verb!r} is no verb; {hint}")
+        return fail(f"{verb!r} is not a verb; {hint}")
     return verbs.run(verb, rest)
 
 

@@ -95,19 +95,19 @@ def test_a_good_value_passes_with_its_type(value: Any, annotation: Any, checked:
         (-1, Count, "k: -1 is out of range; it must be at least 0"),
         (0, Size, "k: 0 is out of range; it must be at least 1"),
         (True, Size, "k: True is not a whole number"),
-        ("c", Literal["a", "b"], "k: 'c' is none of a, b"),
-        ("bathc", Literal["none", "batch"], "k: 'bathc' is none of none, batch; did you mean batch?"),
-        (True, Literal[1, 2], "k: True is none of 1, 2"),
-        (1, Literal[True, False], "k: 1 is none of True, False"),
-        (1.0, Literal[1, 2], "k: 1.0 is none of 1, 2"),
-        (None, Literal["a"], "k: None is none of a"),
-        (["a"], Literal["a"], "k: ['a'] is none of a"),
+        ("c", Literal["a", "b"], "k: 'c' is not one of a, b"),
+        ("bathc", Literal["none", "batch"], "k: 'bathc' is not one of none, batch; did you mean batch?"),
+        (True, Literal[1, 2], "k: True is not one of 1, 2"),
+        (1, Literal[True, False], "k: 1 is not one of True, False"),
+        (1.0, Literal[1, 2], "k: 1.0 is not one of 1, 2"),
+        (None, Literal["a"], "k: None is not one of a"),
+        (["a"], Literal["a"], "k: ['a'] is not one of a"),
         (0, Size | None, "k: 0 is out of range; it must be at least 1"),
         (1, str | None, "k: 1 is not a text"),
-        (3, tuple[Size, ...], "k: 3 is no list; write 'k=[...]'"),
-        ("12", tuple[Size, ...], "k: '12' is no list; write 'k=[...]'"),
+        (3, tuple[Size, ...], "k: 3 is not a list; write 'k=[...]'"),
+        ("12", tuple[Size, ...], "k: '12' is not a list; write 'k=[...]'"),
         ([4, 0], tuple[Size, ...], "k[1]: 0 is out of range; it must be at least 1"),
-        ([1], dict[str, Any], "k: [1] is no mapping; write 'k.NAME=VALUE'"),
+        ([1], dict[str, Any], "k: [1] is not a mapping; write 'k.NAME=VALUE'"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(value: Any, annotation: Any, message: str) -> None:
@@ -148,7 +148,7 @@ def test_binding_an_option_checks_its_name_and_its_knobs() -> None:
     tip = tips.bind("he", {"scale": 2}, "init")
     assert tip("net") == ("net", 2.0)
     assert (tip.family, tip.name) == ("init", "he")
-    with pytest.raises(ConfigError, match=r"^init: 'hee' is no option; did you mean he\?$"):
+    with pytest.raises(ConfigError, match=r"^init: 'hee' is not an option; did you mean he\?$"):
         tips.bind("hee", {}, "init")
     with pytest.raises(ConfigError, match=r"^init.scale: -1.0 is out of range; it must be at least 0$"):
         tips.bind("he", {"scale": -1.0}, "init")

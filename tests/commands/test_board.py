@@ -64,10 +64,10 @@ def test_a_place_without_runs_is_one_line(outputs, capsys):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--port", "70000"], "port: 70000 is no port; give one from 1 to 65535, or 0 for any that is free"),
+        (["--port", "70000"], "port: 70000 is not a port; give one from 1 to 65535, or 0 for any that is free"),
         (["--port", "x"], "dltips board: argument --port: invalid int value: 'x'; see dltips board --help"),
-        (["--host", "203.0.113.1"], "host: '203.0.113.1' is no address of this machine; give 127.0.0.1"),
-        (["--host", ""], "host: '' is no address of this machine; give 127.0.0.1"),
+        (["--host", "203.0.113.1"], "host: '203.0.113.1' is not an address of this machine; give 127.0.0.1"),
+        (["--host", ""], "host: '' is not an address of this machine; give 127.0.0.1"),
     ],
 )
 def test_a_wrong_address_is_one_line(outputs, capsys, arguments, line):

@@ -70,14 +70,14 @@ def test_cp_does_not_write_through_a_dangling_link(capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("cat quickstrat", "recipe: 'quickstrat' is no recipe; did you mean quickstart?"),
-        ("cat ../x", f"recipe: '../x' is no recipe; there is: {RECIPES}"),
+        ("cat quickstrat", "recipe: 'quickstrat' is not a recipe; did you mean quickstart?"),
+        ("cat ../x", f"recipe: '../x' is not a recipe; there is: {RECIPES}"),
         ("cat", "dltips cat: the following arguments are required: recipe; see dltips cat --help"),
-        ("cp nosuch mine", f"recipe: 'nosuch' is no recipe; there is: {RECIPES}"),
+        ("cp nosuch mine", f"recipe: 'nosuch' is not a recipe; there is: {RECIPES}"),
         ("cp quickstart", "dltips cp: the following arguments are required: dest; see dltips cp --help"),
         (
             "cp quickstart ../x",
-            "cp: '../x' is no recipe name (letters, digits, - and _); or give a path to a .yaml file",
+            "cp: '../x' is not a recipe name (letters, digits, - and _); or give a path to a .yaml file",
         ),
     ],
 )

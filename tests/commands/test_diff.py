@@ -129,7 +129,10 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], folder: Path)
     (folder / "torn" / "config.yaml").write_text("[")
     for arguments, message in {
         ("gone", "last"): "gone: does not exist; give one of the folders under outputs",
-        ("outputs", "last"): "outputs: is no run folder: it has no config.yaml; give one of the folders under outputs",
+        (
+            "outputs",
+            "last",
+        ): "outputs: is not a run folder: it has no config.yaml; give one of the folders under outputs",
         ("torn", "last"): "torn: its settings cannot be read; config.yaml and summary.json are damaged",
         ("last",): "dltips diff: the following arguments are required: RUN; see dltips diff --help",
     }.items():

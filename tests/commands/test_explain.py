@@ -178,13 +178,13 @@ def test_torch_is_not_imported() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hee", "explain: 'hee' is no tip; did you mean he?"),
-        ("smal_filters", "explain: 'smal_filters' is no tip; did you mean small_filters?"),
-        ("qqqqq", "explain: 'qqqqq' is no tip; `dltips ls tips` lists them"),
-        ("init=flip", "explain: 'flip' is no option of init; did you mean augmentation=flip?"),
-        ("model.nrm", "explain: 'model.nrm' is no knob of model; did you mean model.norm?"),
-        ("init.qqqqqqqq", "explain: 'init.qqqqqqqq' is no knob of init; `dltips explain init` lists its options"),
-        ("init=hee", "explain: 'hee' is no option of init; did you mean he?"),
+        ("hee", "explain: 'hee' is not a tip; did you mean he?"),
+        ("smal_filters", "explain: 'smal_filters' is not a tip; did you mean small_filters?"),
+        ("qqqqq", "explain: 'qqqqq' is not a tip; `dltips ls tips` lists them"),
+        ("init=flip", "explain: 'flip' is not an option of init; did you mean augmentation=flip?"),
+        ("model.nrm", "explain: 'model.nrm' is not a knob of model; did you mean model.norm?"),
+        ("init.qqqqqqqq", "explain: 'init.qqqqqqqq' is not a knob of init; `dltips explain init` lists its options"),
+        ("init=hee", "explain: 'hee' is not an option of init; did you mean he?"),
         (
             "none",
             "explain: 'none' is an option of 4 families; say which: preprocessing=none, augmentation=none,"

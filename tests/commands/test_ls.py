@@ -88,8 +88,8 @@ def test_a_broken_recipe_does_not_hide_the_others(content: bytes, capsys: Output
         ("ls init --seed", "ls: --seed lists tips, not init; write dltips ls tips --seed"),
         ("ls init he", "dltips ls: unrecognized arguments: he; see dltips ls --help"),
         ("ls stages", "ls stages: of which net? Write dltips ls stages resnet; `dltips ls model` lists them"),
-        ("ls stages resnett", "ls stages: 'resnett' is no model; did you mean resnet?"),
-        ("ls stages convnext_ato", "ls stages: 'convnext_ato' is no model; did you mean convnext_atto?"),
+        ("ls stages resnett", "ls stages: 'resnett' is not a model; did you mean resnet?"),
+        ("ls stages convnext_ato", "ls stages: 'convnext_ato' is not a model; did you mean convnext_atto?"),
         ("ls stages resnet model.depht=3", "model.depht: model=resnet has no such knob; did you mean depth?"),
         (
             "ls stages lstm data.image_size=9",

@@ -81,13 +81,13 @@ def test_knobs_are_those_of_what_is_chosen() -> None:
     [
         ("init", "hee", "did you mean he?"),
         ("init", ["he"], "write init=he"),
-        ("init", None, "None is no option"),
-        ("init", "_common", "is no option"),
-        ("init", "../optimizer/sgd", "is no option"),
+        ("init", None, "None is not an option"),
+        ("init", "_common", "is not an option"),
+        ("init", "../optimizer/sgd", "is not an option"),
         ("regularization", [], "write regularization=none"),
         ("regularization", ["l2", "l2"], "l2 is given twice"),
         ("regularization", ["l2", "none", "ema"], "write 'regularization=[l2,ema]'"),
-        ("regularization", ["l2", 3], "3 is no option"),
+        ("regularization", ["l2", 3], "3 is not an option"),
     ],
 )
 def test_a_choice_is_one_of_the_options(family: str, choice: object, reason: str) -> None:

@@ -41,9 +41,9 @@ def test_knobs_stand_over_the_launchers_file_and_are_resolved(monkeypatch: pytes
     ("typed", "message"),
     [
         (["hydra/launcher=joblib"], "hydra/launcher=joblib: does not exist any more; write --workers N in its place"),
-        (["hydra/launcher=rai"], "hydra/launcher: 'rai' is no launcher; did you mean ray?"),
-        (["hydra/launcher=../../init/he"], "hydra/launcher: '../../init/he' is no launcher"),
-        (["hydra/launcher=[ray]"], "hydra/launcher: ['ray'] is no launcher"),
+        (["hydra/launcher=rai"], "hydra/launcher: 'rai' is not a launcher; did you mean ray?"),
+        (["hydra/launcher=../../init/he"], "hydra/launcher: '../../init/he' is not a launcher"),
+        (["hydra/launcher=[ray]"], "hydra/launcher: ['ray'] is not a launcher"),
         (["hydra/launcher=ray,basic"], "hydra/launcher=ray,basic: all runs of a grid have the same launcher"),
         (["hydra/launcher=ray", "hydra.launcher.num_cpus=1,2"], "hydra.launcher.num_cpus=1,2: all runs of a grid have"),
         (

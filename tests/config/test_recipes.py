@@ -155,7 +155,7 @@ ADAMW = "defaults:\n  - optimizer: adamw\noptimizer:\n  lr: 0.0003\n  weight_dec
 
 
 def said(capsys: Output) -> list[str]:
-    return [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    return [line for line in capsys.readouterr().err.splitlines() if "ignored" in line]
 
 
 def test_another_option_keeps_its_own_knobs(write: Write, composed: Callable[..., Any]) -> None:
@@ -176,11 +176,11 @@ def test_what_is_left_out_is_said_and_the_run_has_what_cfg_job_shows(
     shown = composed(*overrides)
     assert main(["train", *overrides]) == 0
     assert said(capsys) == [
-        "recipe x: optimizer.lr, weight_decay was written for optimizer=adamw; left out, since optimizer=sgd was chosen"
+        "recipe x: ignored optimizer.lr, weight_decay, meant for optimizer=adamw, because optimizer=sgd was chosen"
     ]
     (folder,) = Path("outputs").iterdir()
     assert OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")) == shown
-    assert "left out" in (folder / "run.log").read_text()
+    assert "ignored optimizer.lr" in (folder / "run.log").read_text()
 
 
 def test_nothing_is_said_where_nothing_is_left_out(write: Write, capsys: Output) -> None:
@@ -214,8 +214,8 @@ def test_knobs_that_all_options_share_stay(write: Write, composed: Callable[...,
     assert config["schedule"]["warmup"] == 2.0 and "floor" not in config["schedule"]
     assert main(["train", "+recipe=x", "data=digits", "schedule=step", "epochs=0", *QUICK]) == 0
     assert said(capsys) == [
-        "recipe x: data.download was written for data=mnist; left out, since data=digits was chosen",
-        "recipe x: schedule.floor was written for schedule=cosine; left out, since schedule=step was chosen",
+        "recipe x: ignored data.download, meant for data=mnist, because data=digits was chosen",
+        "recipe x: ignored schedule.floor, meant for schedule=cosine, because schedule=step was chosen",
     ]
 
 
@@ -232,8 +232,8 @@ def test_stackable_knobs_go_with_each_option(write: Write, composed: Callable[..
     assert composed("+recipe=x", "regularization=none")["regularization"] == {"none": {"name": "none"}}
     assert main(["train", "+recipe=x", "regularization=[dropout,ema]", "epochs=0", *QUICK]) == 0
     assert said(capsys) == [
-        "recipe x: regularization.l2 was written for regularization=l2, dropout; left out, since"
-        " regularization=dropout,ema was chosen"
+        "recipe x: ignored regularization.l2, meant for regularization=l2, dropout,"
+        " because regularization=dropout,ema was chosen"
     ]
 
 
@@ -265,15 +265,15 @@ FAMILY_LIST = ", ".join(FAMILIES)
         ("foo: 1\n", "foo: there is no such key"),
         ("epochs: many\n", "epochs: 'many' is not a whole number"),
         ("optimizer:\n  lrr: 1\n", "optimizer.lrr: optimizer=sgd has no such key; did you mean lr?"),
-        ("defaults:\n  - init: hee\n", "recipe x: init: 'hee' is no option; did you mean he?"),
+        ("defaults:\n  - init: hee\n", "recipe x: init: 'hee' is not an option; did you mean he?"),
         (
             "defaults:\n  - recipe: nosuch\n",
-            f"recipe: 'nosuch' is no recipe; there is: {', '.join(sorted([*SHIPPED, 'x']))}",
+            f"recipe: 'nosuch' is not a recipe; there is: {', '.join(sorted([*SHIPPED, 'x']))}",
         ),
-        ("defaults: init\n", "recipe x: defaults is no list"),
+        ("defaults: init\n", "recipe x: defaults is not a list"),
         (
             "optimizer: adam\n",
-            "recipe x: optimizer: 'adam' is no section of knobs; choose the option in the defaults",
+            "recipe x: optimizer: 'adam' is not a section of knobs; choose the option in the defaults",
         ),
         ("init:\n  name: xavier\n", "recipe x: init: name=xavier is refused; choose the option in the defaults"),
         (
@@ -284,7 +284,7 @@ FAMILY_LIST = ", ".join(FAMILIES)
             "regularization:\n  dropout:\n    p: 0.3\n",
             "regularization.dropout: dropout is not switched on; write 'regularization=[dropout]'",
         ),
-        ("epochs: ???\n", "recipe x: epochs: ??? is no value; give it one, or leave the key out"),
+        ("epochs: ???\n", "recipe x: epochs: ??? is not a value; give it one, or leave the key out"),
     ],
 )
 def test_mistakes_in_a_recipe_are_one_line(text: str, message: str, write: Write, refused: Callable[..., str]) -> None:
@@ -436,7 +436,7 @@ def test_no_path_leads_out_of_the_recipes(
     write("x", f"defaults:\n  - {default}\n")
     message = refused("+recipe=x")
     nothing_runs(message)
-    assert "is no recipe" in message
+    assert "is not a recipe" in message
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_a_recipe_s_name_is_no_path(
     for typed in (f"+recipe={name}", f"recipe=[{name}]"):
         message = refused(typed)
         nothing_runs(message)
-        assert message.startswith(f"recipe: {name!r} is no recipe; ")
+        assert message.startswith(f"recipe: {name!r} is not a recipe; ")
 
 
 @pytest.mark.parametrize("text", PACKAGES)

@@ -92,11 +92,13 @@ def test_a_family_that_is_missing_or_no_section(family: str, composed: DictConfi
 def test_an_option_that_is_unknown_or_missing(family: str, composed: DictConfig) -> None:
     if family in STACKABLE:
         assert (message(changed(composed, f"{family}.nosuch", {"name": "nosuch"}))).startswith(
-            f"{family}: 'nosuch' is no option; "
+            f"{family}: 'nosuch' is not an option; "
         )
         assert message(changed(composed, f"{family}.nosuch", {"p": 1})).startswith(f"{family}.nosuch: nosuch is not ")
     else:
-        assert message(changed(composed, f"{family}.name", "nosuch")).startswith(f"{family}: 'nosuch' is no option; ")
+        assert message(changed(composed, f"{family}.name", "nosuch")).startswith(
+            f"{family}: 'nosuch' is not an option; "
+        )
         assert message(without(composed, f"{family}.name")).startswith(f"{family}.name: is missing; ")
         assert message(changed(composed, f"{family}.name", 3)).startswith(f"{family}.name: is missing; ")
 

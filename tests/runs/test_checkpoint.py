@@ -47,7 +47,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", sorted(PAYLOAD))
 def test_a_part_that_is_missing_is_found(part: str, tmp_path: Path) -> None:
     checkpoint.write(tmp_path, {name: value for name, value in PAYLOAD.items() if name != part})
-    with pytest.raises(checkpoint.Damaged, match="no whole checkpoint"):
+    with pytest.raises(checkpoint.Damaged, match="no complete checkpoint"):
         checkpoint.read(tmp_path / "last.pt", checkpoint.TRAINING_KEYS)
 
 

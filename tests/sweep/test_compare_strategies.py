@@ -78,8 +78,8 @@ def test_the_table_ranks_and_says_by_how_many_samples_another_was_better() -> No
             "--compare: runs the strategies among which finetune=auto chooses, but finetune is none; write"
             " finetune=auto",
         ),
-        (["--compare=soon"], "--compare: 'soon' is no number of seconds; write --compare=60"),
-        (["--compare=0"], "--compare: '0' is no number of seconds; write --compare=60"),
+        (["--compare=soon"], "--compare: 'soon' is not a number of seconds; write --compare=60"),
+        (["--compare=0"], "--compare: '0' is not a number of seconds; write --compare=60"),
         (["-m", "--compare"], "--compare: is for one run, not for a grid; leave out -m"),
     ],
 )

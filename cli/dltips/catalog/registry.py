@@ -112,7 +112,7 @@ class Registry:
     def bind(self, name: str, knobs: Mapping[str, Any], prefix: str) -> Tip:
         """Returns the option with its knobs checked against its signature. Raises ConfigError."""
         if name not in self.tips:
-            raise ConfigError(f"{self.family}: {name!r} is no option{suggest(name, self.tips)}")
+            raise ConfigError(f"{self.family}: {name!r} is not an option{suggest(name, self.tips)}")
         function = self.tips[name]
         return Tip(self.family, name, function, check_knobs(prefix, knobs, knobs_of(function), f"{self.family}={name}"))
 
@@ -245,16 +245,16 @@ def check_value(key: str, value: Any, annotation: Any) -> Any:
         # True == 1 == 1.0, so the type decides as well
         if not any(type(value) is type(choice) and value == choice for choice in choices):
             hint = suggest(str(value), [str(choice) for choice in choices]).or_else("")
-            raise ConfigError(f"{key}: {value!r} is none of {', '.join(map(str, choices))}{hint}")
+            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, choices))}{hint}")
         return value
     if origin in (tuple, list):
         element = typing.get_args(annotation)[0]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key}: {value!r} is no list; write '{key}=[...]'")
+            raise ConfigError(f"{key}: {value!r} is not a list; write '{key}=[...]'")
         return tuple(check_value(f"{key}[{index}]", item, element) for index, item in enumerate(value))
     if origin is dict or annotation is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: {value!r} is no mapping; write '{key}.NAME=VALUE'")
+            raise ConfigError(f"{key}: {value!r} is not a mapping; write '{key}.NAME=VALUE'")
         return dict(value)
     return _check_plain(key, value, annotation)
 
@@ -276,7 +276,7 @@ def _check_plain(key: str, value: Any, kind: type) -> Any:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     if kind not in names:
         raise ConfigError(
-            f"{key}: a knob cannot be of type {getattr(kind, '__name__', kind)}; mend the tip's annotation"
+            f"{key}: a knob cannot be of type {getattr(kind, '__name__', kind)}; fix the tip's annotation"
         )
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("places", nargs="*", metavar="FOLDER", help="runs, sweeps, folders of them; default: outputs")
     parser.add_argument("--port", type=int, help="0: any that is free; default: 6006, or the next that is free")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever can reach this machine may look")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: anyone who can reach this machine can see it")
     parser.add_argument("--open", action="store_true", help="open a browser")
     parser.add_argument("--list", action="store_true", help="say what would be shown, and under which names")
     chosen = parser.parse_args(arguments)
@@ -81,9 +81,9 @@ def run(arguments: list[str]) -> int:
 def check_address(host: str, port: int | None) -> None:
     """Raises ConfigError if TensorBoard cannot listen at the address."""
     if port is not None and not 0 <= port <= 65535:
-        raise ConfigError(f"port: {port} is no port; give one from 1 to 65535, or 0 for any that is free")
+        raise ConfigError(f"port: {port} is not a port; give one from 1 to 65535, or 0 for any that is free")
     if not host.strip():  # it would mean all of them
-        raise ConfigError("host: '' is no address of this machine; give 127.0.0.1")
+        raise ConfigError("host: '' is not an address of this machine; give 127.0.0.1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as server:
@@ -96,7 +96,7 @@ def check_address(host: str, port: int | None) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port: {port} is in use; give another, or --port 0 for any that is free") from None
-        raise ConfigError(f"host: {host!r} is no address of this machine; give 127.0.0.1") from None
+        raise ConfigError(f"host: {host!r} is not an address of this machine; give 127.0.0.1") from None
 
 
 def serve(board: Board, layout: BoardLayout, host: str, port: int | None, *, open_browser: bool) -> int:
@@ -154,7 +154,7 @@ class Said:
 
     def why(self) -> str:
         self._thread.join(1)
-        return next((line for line in reversed(self._lines) if line), "it said nothing")
+        return next((line for line in reversed(self._lines) if line), "it printed nothing")
 
 
 def _command(logs: Path, places: Sequence[str], host: str, port: int | None) -> list[str]:

@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
         target = Path("recipes") / f"{chosen.dest}.yaml"
     else:
         raise ConfigError(
-            f"cp: {chosen.dest!r} is no recipe name (letters, digits, - and _); or give a path to a .yaml file"
+            f"cp: {chosen.dest!r} is not a recipe name (letters, digits, - and _); or give a path to a .yaml file"
         )
     if target.exists():
         raise ConfigError(f"cp: {target} exists already; choose another name, or remove it first")

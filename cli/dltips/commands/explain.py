@@ -58,7 +58,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
         if option not in options[family]:
             owners = [other for other in FAMILIES if option in options[other]]
             hint = f"; did you mean {owners[0]}={option}?" if owners else suggest(option, options[family])
-            raise ConfigError(f"explain: {option!r} is no option of {family}{hint}")
+            raise ConfigError(f"explain: {option!r} is not an option of {family}{hint}")
         return about_tip(family, option), _show_tip
     owners = [family for family in FAMILIES if name in options[family]]
     if len(owners) > 1:
@@ -75,7 +75,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
     known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in claims.ROWS)}
     known |= metrics.keys()
     hint = suggest(name, known).or_else("; `dltips ls tips` lists them")
-    raise ConfigError(f"explain: {name!r} is no tip{hint}")
+    raise ConfigError(f"explain: {name!r} is not a tip{hint}")
 
 
 # The explanations as data
@@ -127,7 +127,7 @@ def about_knob(key: str) -> dict[str, Any]:
     if not found:
         known = {knob["key"] for listed in knobs.values() for knob in listed}
         hint = suggest(key, known).or_else(f"; `dltips explain {family}` lists its options")
-        raise ConfigError(f"explain: {key!r} is no knob of {family}{hint}")
+        raise ConfigError(f"explain: {key!r} is not a knob of {family}{hint}")
     commands = {row.says: row.command for row in claims.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
     return {"knob": key, "options": found, "tips": commands}
 

@@ -38,7 +38,7 @@ def options(flags: list[str]) -> dict[str, Any]:
         name, _, value = flag.partition("=")
         if name == "--workers":
             if not (value.isascii() and value.isdigit()) or int(value) < 1:
-                raise ConfigError(f"--workers: {value!r} is no number of processes; write {_example(name)}")
+                raise ConfigError(f"--workers: {value!r} is not a number of processes; write {_example(name)}")
             found["workers"] = int(value)
         elif name == "--zip":
             keys = [key.strip() for key in value.split(",") if key.strip()]

@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
         epilog=EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what dltips train would be given")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what dltips train would get")
     parser.add_argument("--out", type=Path, help=f"the picture (default: {paths.OUTPUTS / 'show.png'})")
     parser.add_argument("--count", type=int, metavar="N", help="samples, one per column (default: 8)")
     parser.add_argument("--draws", type=int, metavar="N", default=3, help="draws of all together (default: 3)")
@@ -55,5 +55,5 @@ def _check(file: Path) -> bool:
     except OSError as error:
         raise ConfigError(f"--out: {file} cannot be written ({error.strerror})") from error
     if start != PNG:
-        raise ConfigError(f"--out: {file} is there, and is no picture; choose another name")
+        raise ConfigError(f"--out: {file} exists, and is not a picture; choose another name")
     return True

@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="an option of the model family, or an architecture of timm"
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what dltips train would be given")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what dltips train would get")
     parser.add_argument("--json", action="store_true", help="for programs")
     chosen = parser.parse_intermixed_args(arguments)
     if chosen.model is None:
@@ -120,7 +120,7 @@ def _choice(model: str) -> list[str]:
     more = f", and timm's {len(architectures)} architectures" if architectures else ""
     near = suggest(name, options) or suggest(name, [*options, *architectures])
     hint = near.or_else(f"{suggest('', options)}{more}")
-    raise ConfigError(f"ls stages: {model!r} is no model{hint}")
+    raise ConfigError(f"ls stages: {model!r} is not a model{hint}")
 
 
 def _timm() -> ModuleType | None:

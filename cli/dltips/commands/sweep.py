@@ -22,7 +22,7 @@ what is searched over, each end and each choice looked at before the first trial
   KEY=range(FIRST,END,STEP)           steps; END is left out
 
 the search itself:
-  trials=20          how many; never more, whoever joins
+  trials=20          how many; never more, however many workers join
   timeout=none       2h, 30m or seconds: no trial begins after it, and the running ones stop after their epoch
   sampler=tpe        random, tpe, qmc, cmaes
   pruner=none        none, median, asha, hyperband: ends trials that are behind others at the same epoch

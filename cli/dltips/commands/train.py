@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     """Runs once, runs a grid, or prints a config instead; returns the exit code."""
     for argument in arguments:
         if remedy := REFUSED.get(argument.split("=")[0]):
-            raise ConfigError(f"{argument}: is no option of dltips train; {remedy}")
+            raise ConfigError(f"{argument}: is not an option of dltips train; {remedy}")
     arguments, budget = _without_compare(arguments)
     arguments, asked = grid_flags.split(arguments)
     chosen = _parser().parse_intermixed_args(arguments)
@@ -108,7 +108,7 @@ def _without_compare(arguments: list[str]) -> tuple[list[str], float | None]:
     except ValueError:
         budget = math.nan
     if not 0 < budget < math.inf:
-        raise ConfigError(f"--compare: {value!r} is no number of seconds; write --compare={COMPARE_SECONDS}")
+        raise ConfigError(f"--compare: {value!r} is not a number of seconds; write --compare={COMPARE_SECONDS}")
     return [argument for argument in arguments if argument not in flags], budget
 
 

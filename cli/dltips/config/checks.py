@@ -54,9 +54,9 @@ def check_choice(where: str, family: str, choice: Any) -> None:
         raise ConfigError(f"{where}: an empty list chooses nothing; write {family}=none")
     for name in names:
         if not isinstance(name, str):
-            raise ConfigError(f"{where}: {name!r} is no option; it takes the name of one{suggest('', known)}")
+            raise ConfigError(f"{where}: {name!r} is not an option; it takes the name of one{suggest('', known)}")
         if name not in known:
-            raise ConfigError(f"{where}: {name!r} is no option{suggest(name, known)}")
+            raise ConfigError(f"{where}: {name!r} is not an option{suggest(name, known)}")
         if names.count(name) > 1:
             raise ConfigError(f"{where}: {name} is given twice; once is enough")
     if "none" in names and len(names) > 1:

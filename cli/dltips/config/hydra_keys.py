@@ -76,7 +76,7 @@ def _name(value: Any) -> str:
         raise ConfigError(f"{LAUNCHER}=joblib: does not exist any more; write --workers N in its place")
     known = [BASIC, *(file.stem for file in (paths.shipped("configs") / LAUNCHER).glob("*.yaml"))]
     if value not in known:
-        raise ConfigError(f"{LAUNCHER}: {value!r} is no launcher{suggest(str(value), known)}")
+        raise ConfigError(f"{LAUNCHER}: {value!r} is not a launcher{suggest(str(value), known)}")
     return str(value)
 
 

@@ -56,7 +56,7 @@ def find(name: str) -> Path:
         for folder in paths.recipes():
             if (folder / f"{name}.yaml").is_file():
                 return folder / f"{name}.yaml"
-    raise ConfigError(f"recipe: {name!r} is no recipe{suggest(name, names())}")
+    raise ConfigError(f"recipe: {name!r} is not a recipe{suggest(name, names())}")
 
 
 def text_of(name: str) -> str:
@@ -80,7 +80,7 @@ def read(name: str) -> Recipe:
     except AssertionError:
         values = None  # OmegaConf only takes a mapping or a list
     if not isinstance(values, dict) or values.get(text.strip(), 0) is None:
-        raise ConfigError(f"recipe {name}: {path} is no mapping of keys to values")
+        raise ConfigError(f"recipe {name}: {path} is not a mapping of keys to values")
     for line in text.splitlines():
         if re.match(r"\s*#\s*@", line) and line.split() != ["#", "@package", "_global_"]:
             raise ConfigError(f"recipe {name}: {line.strip()!r} is refused; a recipe's package is _global_")
@@ -109,7 +109,7 @@ def _refuse_code(name: str, value: Any, key: str) -> None:
             _refuse_code(name, inner, f"{key}[{index}]")
     elif isinstance(value, str):
         if value == "???":
-            raise ConfigError(f"recipe {name}: {key}: ??? is no value; give it one, or leave the key out")
+            raise ConfigError(f"recipe {name}: {key}: ??? is not a value; give it one, or leave the key out")
         refuse_resolvers(f"recipe {name}: {key}", value)
 
 
@@ -119,7 +119,7 @@ def _refuse_choices(name: str, values: Mapping[str, Any]) -> None:
         section = values.get(family, {})
         if not isinstance(section, dict):
             raise ConfigError(
-                f"recipe {name}: {family}: {section!r} is no section of knobs; choose the option in the defaults"
+                f"recipe {name}: {family}: {section!r} is not a section of knobs; choose the option in the defaults"
             )
         for part in section.values() if family in STACKABLE else [section]:
             if isinstance(part, dict) and "name" in part:
@@ -136,7 +136,7 @@ def refuse_resolvers(where: str, value: str, allowed: re.Pattern[str] = PLAIN_IN
 
 def _read_defaults(name: str, defaults: Any) -> tuple[tuple[str, ...], dict[str, Choice]]:
     if not isinstance(defaults, list):
-        raise ConfigError(f"recipe {name}: defaults is no list")
+        raise ConfigError(f"recipe {name}: defaults is not a list")
     includes: list[str] = []
     choices: dict[str, Choice] = {}
     for item in defaults:
@@ -208,8 +208,8 @@ def fit_to(
             option = ", ".join(_names(written.get(family)))
             chosen_option = ",".join(_names(final.get(family)))
             left_out.append(
-                f"recipe {recipe.name}: {family}.{', '.join(off)} was written for {family}={option};"
-                f" left out, since {family}={chosen_option} was chosen"
+                f"recipe {recipe.name}: ignored {family}.{', '.join(off)}, meant for {family}={option},"
+                f" because {family}={chosen_option} was chosen"
             )
     return Fitted(values, tuple(left_out))
 

@@ -155,7 +155,9 @@ def _checked(prefix: str, values: Mapping[str, Any], kind: type) -> dict[str, An
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{key}: {'is missing' if value is None else f'{value!r} is no section'}; choose an option")
+        raise ConfigError(
+            f"{key}: {'is missing' if value is None else f'{value!r} is not a section'}; choose an option"
+        )
     return value
 
 

@@ -70,7 +70,7 @@ def _of_classes(source: Source, classes: Sequence[int | str] | None) -> Source:
     chosen = [_class_index(name, source.classes) for name in classes]
     for number, position in enumerate(chosen):
         if position in chosen[:number]:
-            raise ConfigError(f"data.only_classes: {source.classes[position]} stands there twice; give each class once")
+            raise ConfigError(f"data.only_classes: {source.classes[position]} is listed twice; give each class once")
     if len(chosen) < 2:
         raise ConfigError(
             "data.only_classes: fewer than two leave nothing to tell apart; give two or more, or null for all"
@@ -99,7 +99,7 @@ def _class_index(name: int | str, classes: Sequence[str]) -> int:
     if str(name) in classes:
         return classes.index(str(name))
     if isinstance(name, str):
-        raise ConfigError(f"data.only_classes: {name!r} is no class of these data{suggest(name, classes)}")
+        raise ConfigError(f"data.only_classes: {name!r} is not a class of these data{suggest(name, classes)}")
     if not 0 <= name < len(classes):
         raise ConfigError(
             f"data.only_classes: {name} is neither the name of a class nor a position from 0 to {len(classes) - 1}"

@@ -29,10 +29,10 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 def check_target(path: Path) -> None:
     """Checks, before anything is read, that the picture can be written. Raises ConfigError."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"plot: {path} is no picture that can be written; end it in {', '.join(SUFFIXES)}")
+        raise ConfigError(f"plot: {path} is not a picture that can be written; end it in {', '.join(SUFFIXES)}")
     folder = path.expanduser().parent
     if not folder.is_dir():
-        raise ConfigError(f"plot: {folder} is no folder; make it first, or choose another")
+        raise ConfigError(f"plot: {folder} is not a folder; make it first, or choose another")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"plot: {path} cannot be written; choose another file")
 

@@ -115,7 +115,7 @@ def check_keys(by: Sequence[str], runs: Sequence[PastRun], varied: Sequence[str]
     for key in by:
         if key not in known:
             hint = suggest(key, known).or_else(f"; what differs here is {', '.join(varied) or 'the seed alone'}")
-            raise ConfigError(f"by: {key!r} is no setting of these runs{hint}")
+            raise ConfigError(f"by: {key!r} is not a setting of these runs{hint}")
     return list(dict.fromkeys(by))
 
 

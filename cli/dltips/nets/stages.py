@@ -80,7 +80,9 @@ def find_stage(stages: Sequence[Stage], name: str, key: str, architecture: str) 
     for stage in stages:
         if stage.name == name:
             return stage
-    raise ConfigError(f"{key}: {name!r} is no stage of {architecture}{suggest(name, [stage.name for stage in stages])}")
+    raise ConfigError(
+        f"{key}: {name!r} is not a stage of {architecture}{suggest(name, [stage.name for stage in stages])}"
+    )
 
 
 def tensors_of(model: nn.Module, stage: Stage) -> list[str]:

@@ -50,7 +50,7 @@ def read(path: Path, parts: Sequence[str] = NET_KEYS) -> dict[str, Any]:
     except Exception as error:  # zipfile and torch raise a dozen types
         raise Damaged(f"{path}: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
     if not isinstance(payload, dict) or not set(parts) <= set(payload):
-        raise Damaged(f"{path}: holds no whole checkpoint")
+        raise Damaged(f"{path}: holds no complete checkpoint")
     return payload
 
 

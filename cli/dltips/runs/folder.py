@@ -102,7 +102,7 @@ def find_to_resume(chosen: str) -> Path:
 
 def _check_named(chosen: str, key: str) -> None:
     if not chosen.strip():
-        raise ConfigError(f"{key}: '' is no run folder; give one of those under {paths.OUTPUTS}, or `last`")
+        raise ConfigError(f"{key}: '' is not a run folder; give one of those under {paths.OUTPUTS}, or `last`")
 
 
 def _refuse_sweep(folder: Path, command: str | None) -> None:
@@ -112,7 +112,7 @@ def _refuse_sweep(folder: Path, command: str | None) -> None:
 
 def _with_config(folder: Path, chosen: str) -> Path:
     if not (folder / CONFIG).is_file():
-        why = "does not exist" if not folder.exists() else "is no run folder: it has no config.yaml"
+        why = "does not exist" if not folder.exists() else "is not a run folder: it has no config.yaml"
         raise ConfigError(f"{chosen}: {why}; give one of the folders under {paths.OUTPUTS}")
     return folder
 

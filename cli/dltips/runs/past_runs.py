@@ -98,7 +98,7 @@ def locate(chosen: str) -> Path:
     if chosen.strip() and is_sweep(folder):
         return best_of(folder)
     if not is_run(folder) or not chosen.strip():
-        why = "is no run folder: it has no config.yaml" if os.path.lexists(folder) else "does not exist"
+        why = "is not a run folder: it has no config.yaml" if os.path.lexists(folder) else "does not exist"
         raise ConfigError(f"{chosen or repr(chosen)}: {why}; give one of the folders under {paths.OUTPUTS}")
     return folder
 
@@ -171,12 +171,12 @@ def read(folder: Path) -> PastRun:
 def _matching_folders(pattern: str) -> list[Path]:
     """Returns the folders of an argument: itself, or the matches of a pattern. Raises ConfigError."""
     if not pattern.strip():
-        raise ConfigError(f"'' is no folder; give one of those under {paths.OUTPUTS}, or none for all of them")
+        raise ConfigError(f"'' is not a folder; give one of those under {paths.OUTPUTS}, or none for all of them")
     start = _newest() if _is_last(pattern) else Path(os.path.expanduser(pattern))
     if start.is_dir():
         return [start]
     if os.path.lexists(start):
-        raise ConfigError(f"{pattern}: is no folder; give a run, a sweep, or a folder of them")
+        raise ConfigError(f"{pattern}: is not a folder; give a run, a sweep, or a folder of them")
     if not glob.has_magic(pattern):
         hint = "make a run with dltips train, or give" if pattern == str(paths.OUTPUTS) else "give"
         raise ConfigError(f"{pattern}: does not exist; {hint} a run, a sweep, or a folder of them")

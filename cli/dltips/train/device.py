@@ -27,7 +27,7 @@ def choose(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device: {name!r} is no device; there is: auto, cpu, cuda, cuda:N, mps") from error
+        raise ConfigError(f"device: {name!r} is not a device; there is: auto, cpu, cuda, cuda:N, mps") from error
     available = {
         "cpu": device.index in (None, 0),
         "cuda": (device.index or 0) < torch.cuda.device_count(),

@@ -43,10 +43,10 @@ def refuse(config: Config, family: str, beside: str) -> None:
     """Raises ConfigError if a non-default option was chosen, which does not work `beside` the named one."""
     chosen, (default, knobs) = config.tip(family), _default(family)
     if chosen.name != default:
-        raise ConfigError(f"{family}: {chosen.name} cannot be had with {beside}")
+        raise ConfigError(f"{family}: {chosen.name} cannot be combined with {beside}")
     for knob, value in chosen.knobs.items():
         if value != knobs[knob]:
-            raise ConfigError(f"{family}.{knob}: {value} cannot be had with {beside}")
+            raise ConfigError(f"{family}.{knob}: {value} cannot be combined with {beside}")
 
 
 def _default(family: str) -> tuple[str, Mapping[str, Any]]:

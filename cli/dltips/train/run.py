@@ -184,14 +184,14 @@ def _write_results(
         saved = (
             f"the checkpoint of epoch {result.snapshot.epoch} is kept"
             if result.snapshot.epoch
-            else "no epoch was whole"
+            else "no epoch was completed"
         )
         display.say(
             f"dltips: the loss is not finite in epoch {epoch}, step {step}: first in {where}; {saved}."
             " Lower optimizer.lr or init.scale, or add regularization=clip_gradient"
         )
     if result.status == "interrupted":
-        saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was whole"
+        saved = f"epoch {result.snapshot.epoch} is saved" if result.snapshot.epoch else "no epoch was completed"
         display.say(f"dltips: interrupted; {saved}: dltips train resume={path}")
     if context.prints_report and not context.quiet:
         with contextlib.suppress(OSError):  # stdout is closed; the run is complete anyway

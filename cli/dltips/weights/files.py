@@ -76,7 +76,9 @@ def contents(path: Path | str, key: str = KEY) -> Any:
     if _is_text(start):
         line = start.decode(errors="replace").strip().splitlines()[0][:40]
         raise ConfigError(f"{key}: {path} is text, not weights (it begins with {line!r}); {REMEDY}")
-    raise ConfigError(f"{key}: {path} is no file of weights (it begins with the bytes {start[:8].hex(' ')}); {REMEDY}")
+    raise ConfigError(
+        f"{key}: {path} is not a file of weights (it begins with the bytes {start[:8].hex(' ')}); {REMEDY}"
+    )
 
 
 def tensors(held: Any, path: Path | str, key: str = KEY) -> dict[str, Tensor]:
@@ -94,17 +96,17 @@ def tensors(held: Any, path: Path | str, key: str = KEY) -> dict[str, Tensor]:
 
 def _existing_file(file: Path, path: Path | str, key: str) -> Path:
     if not str(path).strip():
-        raise ConfigError(f"{key}: '' is no path; {REMEDY}")
+        raise ConfigError(f"{key}: '' is not a path; {REMEDY}")
     if file.is_dir():
         inside = _weights_in(file)
         remedy = f"write {key}={file / inside[0]}" if inside else REMEDY
-        raise ConfigError(f"{key}: {path} is a folder, and no run of dltips; {remedy}")
+        raise ConfigError(f"{key}: {path} is a folder, but not a run of dltips; {remedy}")
     if not file.exists():
         neighbours = _weights_in(file.parent) if file.parent.is_dir() else []
         hint = suggest(file.name, neighbours) if neighbours else f"; {REMEDY}"
         raise ConfigError(f"{key}: {path} does not exist{hint}")
     if not file.is_file():
-        raise ConfigError(f"{key}: {path} is no plain file; {REMEDY}")
+        raise ConfigError(f"{key}: {path} is not a plain file; {REMEDY}")
     if file.stat().st_size == 0:
         raise ConfigError(f"{key}: {path} is empty; {DOWNLOAD_AGAIN}")
     return file

@@ -129,21 +129,21 @@ def _by_keys(pretrained: Pretrained, common: FinetuneKnobs) -> dict[str, str]:
         pattern, arrow, replacement = key.partition("->")
         if not arrow:
             raise ConfigError(
-                f"finetune.keys: '{key}' is no PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'"
+                f"finetune.keys: '{key}' is not a PATTERN->REPLACEMENT; write 'finetune.keys=[\"^layer->stage\"]'"
             )
         try:
             after = {re.sub(pattern, replacement, ours): theirs for ours, theirs in renamed.items()}
         except (re.error, IndexError) as error:
             raise ConfigError(
-                f"finetune.keys: '{key}' is no regular expression with its replacement ({error}); mend it"
+                f"finetune.keys: '{key}' is not a regular expression with its replacement ({error}); fix it"
             ) from error
         if list(after) == list(renamed):
             raise ConfigError(
-                f"finetune.keys: '{key}' changes none of the names in {pretrained.origin} ({few(renamed)}); mend it"
+                f"finetune.keys: '{key}' changes none of the names in {pretrained.origin} ({few(renamed)}); fix it"
             )
         if len(after) < len(renamed):
             raise ConfigError(
-                f"finetune.keys: '{key}' gives {len(renamed) - len(after)} tensors the name of another; mend it"
+                f"finetune.keys: '{key}' gives {len(renamed) - len(after)} tensors the name of another; fix it"
             )
         renamed = after
     return renamed

@@ -40,7 +40,7 @@ def record(name: str) -> Record:
     if not timm.is_model(architecture):
         known = timm.list_models()
         hint = suggest(architecture, known).or_else(f"; timm.list_models() has the {len(known)} that there are")
-        raise ConfigError(f"finetune.source: timm:{name}: {architecture!r} is no architecture of timm{hint}")
+        raise ConfigError(f"finetune.source: timm:{name}: {architecture!r} is not an architecture of timm{hint}")
     known = [each for each in timm.list_pretrained(f"{architecture}*") if each.partition(".")[0] == architecture]
     if not known:
         raise ConfigError(

@@ -79,7 +79,10 @@ def test_zipped_lists_go_in_step() -> None:
     ("zipped", "message"),
     [
         (["init", "epochs"], "--zip: lists that go in step are equally long, but init has 2, epochs has 3 values"),
-        (["init=he,zeros"], "--zip: 'init=he,zeros' is no key; write --zip=init,activation, and their lists after it"),
+        (
+            ["init=he,zeros"],
+            "--zip: 'init=he,zeros' is not a key; write --zip=init,activation, and their lists after it",
+        ),
         (["init", "sed"], "--zip: sed has no list of values here; did you mean seed?"),
         (["init", "batch_size"], "--zip: batch_size has no list of values here; there is: epochs, init, seed"),
     ],
@@ -99,7 +102,7 @@ def test_a_key_in_two_groups_is_refused() -> None:
     ("override", "message"),
     [
         ("optimizer.lr=0.1,fast", "optimizer.lr: 'fast' is not a number"),
-        ("init=he,hee", "init: 'hee' is no option; did you mean he?"),
+        ("init=he,hee", "init: 'hee' is not an option; did you mean he?"),
         ("optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1): an interval has no list of values"),
         ("seed=range(3,3)", "seed=range(3,3): holds no value"),
         ("regularization.dropout.p=0.1,0.2", "regularization.dropout.p: dropout is not switched on"),

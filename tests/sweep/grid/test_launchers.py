@@ -54,7 +54,7 @@ def test_each_launcher_has_its_yaml_with_the_knobs_that_its_module_takes() -> No
         (["hydra/launcher=ray", "hydra.launcher.num_cpus=two"], "hydra.launcher.num_cpus: 'two' is not a number"),
         (
             ["hydra/launcher=ray", "hydra.launcher.address=ray"],
-            "hydra.launcher.address: 'ray' is no address; write HOST:",
+            "hydra.launcher.address: 'ray' is not an address; write HOST:",
         ),
         (
             ["hydra/launcher=ray", "hydra.launcher.max_retries=-1"],
@@ -64,7 +64,7 @@ def test_each_launcher_has_its_yaml_with_the_knobs_that_its_module_takes() -> No
             ["hydra/launcher=submitit_slurm"],
             "hydra/launcher=submitit_slurm: there is no sbatch here; give the command wh",
         ),
-        (["hydra/launcher=rai"], "hydra/launcher: 'rai' is no launcher; did you mean ray?"),
+        (["hydra/launcher=rai"], "hydra/launcher: 'rai' is not a launcher; did you mean ray?"),
         (["hydra/launcher=ray", "+hydra.launcher.name=x"], "hydra.launcher.name: hydra/launcher=ray has no such key"),
         (
             ["+hydra.launcher.num_cpus=1"],

@@ -146,7 +146,7 @@ def test_the_password_of_a_command_reaches_no_file(
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(
-        ConfigError, match=r"cannot be used \(.*[Cc]onnection refused.*\); start it, or mend the address$"
+        ConfigError, match=r"cannot be used \(.*[Cc]onnection refused.*\); start it, or fix the address$"
     ):
         connect(url_of("postgresql://me:secret@127.0.0.1:1/db", tmp_path), 0.2)
     assert time.monotonic() - begun < 60

@@ -44,10 +44,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (("trials=100001", LR), "trials: 100001 is too many; there are at most 100,000 in a study"),
         (("trials=many", LR), "trials: 'many' is not a whole number"),
         (("tirals=5", LR), "tirals: there is no such key; did you mean trials?"),
-        (("sampler=tpee", LR), "sampler: 'tpee' is none of random, tpe, qmc, cmaes; did you mean tpe?"),
+        (("sampler=tpee", LR), "sampler: 'tpee' is not one of random, tpe, qmc, cmaes; did you mean tpe?"),
         (("sampler=random,tpe", LR), "sampler: takes one value, not random,tpe; write sampler=VALUE"),
-        (("pruner=ahsa", LR), "pruner: 'ahsa' is none of none, median, asha, hyperband; did you mean asha?"),
-        (("objective=val/acuracy", LR), "objective: 'val/acuracy' is no score of a run; did you mean val/accuracy?"),
+        (("pruner=ahsa", LR), "pruner: 'ahsa' is not one of none, median, asha, hyperband; did you mean asha?"),
+        (("objective=val/acuracy", LR), "objective: 'val/acuracy' is not a score of a run; did you mean val/accuracy?"),
         (
             ("objective=val/accuracy,parameters", LR),
             "objective: takes one value, not val/accuracy,parameters; write 'objective=[val/accuracy,parameters]'",
@@ -64,20 +64,20 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             ("objective=val/loss", "metric=val/accuracy", LR),
             "metric: val/accuracy is not among the objectives (val/loss); leave it out",
         ),
-        (("timeout=soon", LR), "timeout: 'soon' is no time; write 2h, 30m or a number of seconds"),
-        (("timeout=0", LR), "timeout: 0.0 is no time; write 2h, 30m or a number of seconds"),
+        (("timeout=soon", LR), "timeout: 'soon' is not a time; write 2h, 30m or a number of seconds"),
+        (("timeout=0", LR), "timeout: 0.0 is not a time; write 2h, 30m or a number of seconds"),
         (("seeds=0", LR), "seeds: 0 is out of range; it must be at least 1"),
         (("reduction=1", LR), "reduction: 1 would let every trial go on; write reduction=3"),
         (("study/name=x", LR), "study/name: there is no such key; a study's name is name=NAME"),
-        (("storage=nowhere", LR), "storage: is no address of a database; it takes postgresql://USER@HOST/DATABASE, or"
-         " nothing: a file in the sweep's folder"),
-        (("storage=mysql://me@host/db", LR), "storage: mysql is no database for a search; it takes"
+        (("storage=nowhere", LR), "storage: is not an address of a database; it takes postgresql://USER@HOST/DATABASE,"
+         " or nothing: a file in the sweep's folder"),
+        (("storage=mysql://me@host/db", LR), "storage: mysql is not a database for a search; it takes"
          " postgresql://USER@HOST/DATABASE, or nothing: a file in the sweep's folder"),
         (("storage=postgresql://me:secret@host", LR), "storage: postgresql://me:***@host names no database; it takes"
          " postgresql://USER@HOST/DATABASE, or nothing: a file in the sweep's folder"),
-        (("-m", LR), "-m: is no option of dltips sweep; a search is many runs anyway"),
+        (("-m", LR), "-m: is not an option of dltips sweep; a search is many runs anyway"),
         (("--workers", LR, "--workers"), "workers: 'tag(log' is not a whole number"),
-        (("--workres=2", LR), "--workres=2: is no option of dltips sweep; --help says more"),
+        (("--workres=2", LR), "--workres=2: is not an option of dltips sweep; --help says more"),
         (("resume=nowhere",), "resume: nowhere does not exist; give one that dltips sweep has made, or last"),
         (("resume=last", "sampler=qmc"), "resume: sampler is as the search has it; what may differ: trials, timeout,"
          " workers, storage, patience, grace"),

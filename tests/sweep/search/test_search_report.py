@@ -131,7 +131,7 @@ def test_scores_that_differ_by_nothing_or_beyond_any_float_are_reported(
     plan = planned(LR, "init=he,xavier")
     assert search_report.report(plan, Path(), told(plan, values), interrupted=False) == 0
     out = capsys.readouterr().out
-    assert f"importance of each parameter: {why}\n" in out and "best      trial 0: " in out
+    assert f"parameter importance: {why}\n" in out and "best      trial 0: " in out
 
 
 def test_the_best_run_may_lie_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,15 +106,15 @@ def test_two_spaces_differ_in_what_changes_a_result(other: list[str], differs: l
     [
         (
             ["optimizer.lr=log(1e-4,1)"],
-            "optimizer.lr=log(1e-4,1): is no range; write 'optimizer.lr=tag(log,interval(1e-4,1))'",
+            "optimizer.lr=log(1e-4,1): is not a range; write 'optimizer.lr=tag(log,interval(1e-4,1))'",
         ),
         (
             ["optimizer.lr=tag(log,1e-4,1)"],
-            "optimizer.lr=tag(log,1e-4,1): is no range; write 'optimizer.lr=tag(log,interval(1e-4,1))'",
+            "optimizer.lr=tag(log,1e-4,1): is not a range; write 'optimizer.lr=tag(log,interval(1e-4,1))'",
         ),
         (
             ["optimizer.lr=uniform(0.1, 1)"],
-            "optimizer.lr=uniform(0.1, 1): is no range; write 'optimizer.lr=interval(0.1,1)'",
+            "optimizer.lr=uniform(0.1, 1): is not a range; write 'optimizer.lr=interval(0.1,1)'",
         ),
         (
             ["optimizer.lr=interval(1,1e-4)"],
@@ -145,7 +145,7 @@ def test_two_spaces_differ_in_what_changes_a_result(other: list[str], differs: l
             ["regularization.dropout.p=interval(0,0.5)"],
             "regularization.dropout.p: dropout is not switched on; write 'regularization=[dropout]'",
         ),
-        (["init=he,hee"], "init: 'hee' is no option; did you mean he?"),
+        (["init=he,hee"], "init: 'hee' is not an option; did you mean he?"),
         (["init=interval(0,1)"], "init: takes options, not an interval; see dltips ls init"),
         (
             ["seed=range(5)"],

@@ -85,7 +85,7 @@ def test_a_database_that_is_damaged_in_part(refused: Refused) -> None:
 
 
 def test_a_full_disk_is_said_at_once() -> None:
-    """It is no database that went away, and no mistake: exit code 1."""
+    """It is not a database that went away, and no mistake: exit code 1."""
     error = OperationalError("INSERT", None, sqlite3.OperationalError("database or disk is full"))
     assert not is_passing(error)
     found = unusable(url_of(None, Path("here")), error)

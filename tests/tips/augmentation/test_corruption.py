@@ -63,11 +63,11 @@ def test_blur_keeps_a_plain_image_and_its_draws_lie_in_the_range() -> None:
         ),
         (
             {"kernel_size": 5, "sigma": (2.0, 1.0)},
-            "augmentation.blur.sigma: [2.0, 1.0] is no range; write [smallest, largest]",
+            "augmentation.blur.sigma: [2.0, 1.0] is not a range; write [smallest, largest]",
         ),
         (
             {"kernel_size": 5, "sigma": (2.0,)},
-            "augmentation.blur.sigma: [2.0] is no range; write [smallest, largest]",
+            "augmentation.blur.sigma: [2.0] is not a range; write [smallest, largest]",
         ),
     ],
 )
@@ -133,4 +133,4 @@ def test_erase_refuses_a_range_of_one() -> None:
     images = torch.ones(1, 1, 8, 8)
     with pytest.raises(ConfigError) as caught:
         erase(images, labels(images), seeded(), p=1.0, scale=(0.5,), ratio=(1.0, 1.0))
-    assert str(caught.value) == "augmentation.erase.scale: [0.5] is no range; write [smallest, largest]"
+    assert str(caught.value) == "augmentation.erase.scale: [0.5] is not a range; write [smallest, largest]"

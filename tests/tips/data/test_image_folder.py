@@ -214,7 +214,7 @@ def test_a_broken_picture_is_refused_by_name(root: Path, broken: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(root)
     assert str(caught.value).startswith(f"data.root: {broken} cannot be read (")
-    assert str(caught.value).endswith("); mend or delete it, or write data.on_error=skip")
+    assert str(caught.value).endswith("); fix or delete it, or write data.on_error=skip")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_picture_too_large_to_be_one_is_named(root: Path, broken: Path, monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many, 256 > 200
     with pytest.raises(ConfigError, match=r"cannot be read .*decompression bomb"):
         load(root)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # and warns of fewer, which is none of ours
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # and warns of fewer, which is not one of ours
     assert len(load(root).targets) == 4
 
 

@@ -66,9 +66,13 @@ def test_the_rates_reach_the_net() -> None:
 @pytest.mark.parametrize(
     ("shape", "knobs", "message"),
     [
-        ((3, 32, 32), {"architecture": "resnt18"}, "model.architecture: 'resnt18' is no architecture .* mean resnet18"),
+        (
+            (3, 32, 32),
+            {"architecture": "resnt18"},
+            "model.architecture: 'resnt18' is not an architecture .* mean resnet18",
+        ),
         ((3, 32, 32), {"architecture": "zzzzzzz"}, r"; timm.list_models\(\) has the [0-9]+ that there are$"),
-        ((3, 32, 32), {"architecture": "hf-hub:timm/resnet18.a1_in1k"}, "is no architecture of timm"),
+        ((3, 32, 32), {"architecture": "hf-hub:timm/resnet18.a1_in1k"}, "is not an architecture of timm"),
         (
             (3, 8, 8),
             {"architecture": "test_vit"},

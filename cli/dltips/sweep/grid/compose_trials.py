@@ -70,7 +70,7 @@ def jobs(tasks: Sequence[Override], zipped: Sequence[Sequence[str]] = ()) -> lis
     for group in zipped:
         for key in group:
             if "=" in key:
-                raise ConfigError(f"--zip: {key!r} is no key; write --zip=init,activation, and their lists after it")
+                raise ConfigError(f"--zip: {key!r} is not a key; write --zip=init,activation, and their lists after it")
             if key not in lengths:
                 raise ConfigError(f"--zip: {key} has no list of values here{suggest(key, lengths)}")
         if len({lengths[key] for key in group}) > 1:

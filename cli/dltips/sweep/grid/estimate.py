@@ -65,7 +65,10 @@ def show(trials: Sequence[Trial], left: Collection[int], store: DatasetCache, wo
     memory = max(cost.memory for cost in known) / 1e6
     print(f"\n{_count(len(trials), 'trial')}" + (f", {done} of them done before" if done else ""))
     print(f"about {_duration(total)} one after another, {memory:,.0f} MB{shared}")
-    print(f"measured on up to {STEPS} steps of {_count(len(costs), 'kind')} of trial; early stopping is not foreseen")
+    print(
+        f"measured on up to {STEPS} steps of {_count(len(costs), 'kind')} of trial;"
+        " early stopping is not taken into account"
+    )
     for why in dict.fromkeys(failed.values()):
         print(f"fails: {why}")
     print("nothing was run")

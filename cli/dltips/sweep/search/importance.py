@@ -52,8 +52,8 @@ def lines_of(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[str]:
         scores = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE]
         why = "the scores lie too far apart" if min(scores) < max(scores) else "all trials score the same"
         if len(scores) < ENOUGH:
-            why = f"asks for {ENOUGH} complete trials, and there are {len(scores)}"
-        return [f"importance of each parameter: {why}"]
+            why = f"needs {ENOUGH} complete trials; there are {len(scores)}"
+        return [f"parameter importance: {why}"]
     width = max(map(len, found))
     return [
         "importance",

@@ -100,7 +100,7 @@ def _without_flags(arguments: Sequence[str]) -> list[str]:
             found.append(f"{name}={value or left.pop(0)}")
         else:
             hint = "a search is many runs anyway" if argument in ("-m", "--multirun") else "--help says more"
-            raise ConfigError(f"{argument}: is no option of dltips sweep; {hint}")
+            raise ConfigError(f"{argument}: is not an option of dltips sweep; {hint}")
     return found
 
 
@@ -168,7 +168,7 @@ def seconds(timeout: str | float | None) -> float | None:
         whole = "".join(number + unit for number, unit in parts) == timeout.replace(" ", "")
         total = sum(float(number) * UNITS[unit] for number, unit in parts) if parts and whole else math.nan
     if not 0 < total < math.inf:
-        raise ConfigError(f"timeout: {timeout!r} is no time; write 2h, 30m or a number of seconds")
+        raise ConfigError(f"timeout: {timeout!r} is not a time; write 2h, 30m or a number of seconds")
     return total
 
 
@@ -179,7 +179,7 @@ def objectives(settings: SearchSettings) -> list[str]:
     known = [*registry.score_names(), *FIGURES] if names else []
     for name in names:
         if name not in known:
-            raise ConfigError(f"objective: {name!r} is no score of a run{suggest(name, known)}")
+            raise ConfigError(f"objective: {name!r} is not a score of a run{suggest(name, known)}")
         if names.count(name) > 1:
             raise ConfigError(f"objective: {name} is given twice; once is enough")
     if typed is not None and not names:

@@ -231,7 +231,7 @@ def refuse_foreign(overrides: Sequence[str]) -> None:
         key, name, ends = match["key"], match["name"], "".join(match["ends"].split())
         interval = f"int(interval({ends}))" if name == "logint" else f"interval({ends})"
         remedy = interval if name == "uniform" else f"tag(log,{interval})"
-        raise ConfigError(f"{typed}: is no range; write '{key}={remedy}'")
+        raise ConfigError(f"{typed}: is not a range; write '{key}={remedy}'")
 
 
 def resolve(overrides: Sequence[str]) -> Space:

@@ -44,9 +44,9 @@ def url_of(storage: str | None, folder: Path) -> URL:
     try:
         url = make_url(storage)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"storage: is no address of a database; {remedy}") from error
+        raise ConfigError(f"storage: is not an address of a database; {remedy}") from error
     if url.drivername.split("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigError(f"storage: {url.drivername} is no database for a search; {remedy}")
+        raise ConfigError(f"storage: {url.drivername} is not a database for a search; {remedy}")
     if not url.database:
         raise ConfigError(f"storage: {url.render_as_string()} names no database; {remedy}")
     return url.set(drivername="postgresql+psycopg")
@@ -207,7 +207,7 @@ def _remedy(url: URL, error: BaseException) -> str:
         return "give it in PGPASSWORD, or as ${oc.env:NAME} in the address"
     if "does not exist" in text:
         return "make it with createdb, or name another"
-    return "start it, or mend the address"
+    return "start it, or fix the address"
 
 
 def is_passing(error: BaseException) -> bool:

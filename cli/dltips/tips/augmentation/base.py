@@ -50,7 +50,7 @@ def check_images(name: str, inputs: Tensor) -> None:
 def check_range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
     """Returns the two ends of a range. Raises ConfigError unless there are two, the first not larger."""
     if len(bounds) != 2 or bounds[0] > bounds[1]:
-        raise ConfigError(f"augmentation.{key}: {list(bounds)} is no range; write [smallest, largest]")
+        raise ConfigError(f"augmentation.{key}: {list(bounds)} is not a range; write [smallest, largest]")
     return bounds[0], bounds[1]
 
 

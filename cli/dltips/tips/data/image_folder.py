@@ -119,7 +119,7 @@ def _list_part(folder: Path) -> PartFiles:
     others += [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not is_hidden(entry.name)]
     if others:
         names = few(other.relative_to(folder) for other in others)
-        notes.append(f"data.root: {folder} has files that are no pictures of a class; left out: {names}")
+        notes.append(f"data.root: {folder} has files that are not pictures of a class; left out: {names}")
     return PartFiles(folder, files, notes)
 
 
@@ -188,7 +188,7 @@ def _acquire(
     counts = numpy.bincount(arrays["targets"], minlength=len(classes))
     if not counts.all():
         name = classes[int(counts.argmin())]
-        raise ConfigError(f"data.root: no picture in {parts[''].folder / name} can be read; mend or delete them")
+        raise ConfigError(f"data.root: no picture in {parts[''].folder / name} can be read; fix or delete them")
     notes = [f"data.root: pictures that cannot be read are left out, {len(broken)}: {few(broken)}"] if broken else []
     return Acquired(arrays, classes, {"kind": "image"}, notes)
 
@@ -212,8 +212,7 @@ def _readable(
         if isinstance(result, UnreadableError):
             if on_error == "refuse":
                 raise ConfigError(
-                    f"data.root: {sample.file} cannot be read ({result}); mend or delete it, or write"
-                    " data.on_error=skip"
+                    f"data.root: {sample.file} cannot be read ({result}); fix or delete it, or write data.on_error=skip"
                 ) from result
             broken.append(f"{sample.file.relative_to(base)} ({result})")
     return numpy.asarray([not isinstance(result, UnreadableError) for result in read], dtype=bool)

@@ -160,7 +160,7 @@ def _acquire(path: Path, channels: Channels) -> Acquired:
     for part in samples_of:
         unknown = set(labels_of[part].tolist()) - set(numbers)
         if unknown:
-            raise ConfigError(f"{where}: the label {min(unknown)!r} is none of the {len(classes)} classes")
+            raise ConfigError(f"{where}: the label {min(unknown)!r} is not one of the {len(classes)} classes")
         result[f"{part}inputs"] = samples_of[part]
         result[f"{part}targets"] = numpy.asarray([numbers[label] for label in labels_of[part].tolist()], numpy.int64)
     reader: dict[str, Any] = {"kind": "vector" if samples_of[""].ndim == 2 else "image", "channels": channels}

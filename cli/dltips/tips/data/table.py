@@ -55,7 +55,7 @@ def csv(
 
     Numbers become float32, NaN where missing (empty, ?, NA, ...); preprocessing puts the training mean there.
     Categories become one feature per level, in sorted order, what is missing being a level. With categorical=null
-    those are the columns that are no numbers. Raises ConfigError with line and column.
+    those are the columns that are not numbers. Raises ConfigError with line and column.
     """
     path = given_file(file, "table (.csv)")
     label = None if label is None else str(label)  # a column may be called 3
@@ -126,9 +126,11 @@ def _rows(path: Path, text: str, delimiter: str, where: str) -> Iterator[tuple[i
                 yield line, [cell.strip() for cell in row]
             line = reader.line_num + 1
     except TypeError as error:
-        raise ConfigError(f"data.delimiter: {delimiter!r} is no single character; write data.delimiter=null") from error
+        raise ConfigError(
+            f"data.delimiter: {delimiter!r} is not a single character; write data.delimiter=null"
+        ) from error
     except standard_csv.Error as error:
-        raise ConfigError(f"{where}: {path}, line {line} is no row of a table ({error}); mend its quotes") from error
+        raise ConfigError(f"{where}: {path}, line {line} is not a row of a table ({error}); fix its quotes") from error
 
 
 def _number(cell: str) -> float | None:
@@ -150,8 +152,8 @@ def _numbers(table: Table, name: str, where: str) -> numpy.ndarray:
         if value is None:
             remedy = ", or list the column in data.categorical" if where == FILE_KEY else ""
             raise ConfigError(
-                f"{where}: {table.path}, line {table.lines[row]}: {name} is {cell!r}, which is no number; mend or empty"
-                f" the cell{remedy}"
+                f"{where}: {table.path}, line {table.lines[row]}: {name} is {cell!r}, which is not a number;"
+                f" fix or empty the cell{remedy}"
             )
         values[row] = value
     return values
@@ -229,8 +231,8 @@ def _classes(table: Table, label: str) -> list[str]:
         raise ConfigError(f"data.label: {label} holds one class only ({cells[0]}); there must be two")
     if _too_many(distinct, cells):
         raise ConfigError(
-            f"data.label: {label} has {len(distinct)} different values in {len(cells)} rows, which are no classes; give"
-            " another column"
+            f"data.label: {label} has {len(distinct)} different values in {len(cells)} rows, which are not"
+            " classes; give another column"
         )
     numbers = {cell: _number(cell) for cell in distinct}
     if any(value is None for value in numbers.values()):

@@ -125,11 +125,11 @@ def _stages_to_try(net: PretrainedNet, stage: str | None) -> Sequence[str]:
         return body
     if stage == head:
         raise ConfigError(
-            f"finetune.stage: {stage!r} is the head of {net.architecture}, which is new and knows nothing; the last"
+            f"finetune.stage: {stage!r} is the head of {net.architecture}, which is new and untrained; the last"
             f" stage before it is {body[-1]}"
         )
     if stage not in body:
-        raise ConfigError(f"finetune.stage: {stage!r} is no stage of {net.architecture}{suggest(stage, body)}")
+        raise ConfigError(f"finetune.stage: {stage!r} is not a stage of {net.architecture}{suggest(stage, body)}")
     return [stage]
 
 

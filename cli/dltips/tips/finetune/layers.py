@@ -93,7 +93,7 @@ def most_layers(net: PretrainedNet, *, freeze_first: Size, rate: Positive) -> Fi
     " times optimizer.lr",
     source="Howard and Ruder 2018, arXiv 1801.06146, section 3.3",
     recommends="one stage per epoch",
-    costs="less than full: what rests has no backward pass; the optimizer's state begins anew at each thaw",
+    costs="less than full: frozen stages have no backward pass; the optimizer's state begins anew in each phase",
     avoid={
         "schedule=one_cycle": "the rate has fallen when the first stages thaw; take schedule=constant",
         "schedule=cosine": "the rate has fallen when the first stages thaw; take schedule=constant",
@@ -110,7 +110,7 @@ def gradual(net: PretrainedNet, *, every: Size | None, rate: Positive) -> Finetu
     if left_frozen:
         notes.append(
             f"finetune.every: at {step} epoch{'s' if step > 1 else ''} per stage {net.epochs} epochs leave"
-            f" {', '.join(reversed(left_frozen))} frozen; {body * step + 1} epochs thaw all"
+            f" {', '.join(reversed(left_frozen))} frozen; {body * step + 1} epochs unfreeze all"
         )
     return FinetunePlan("gradual", phases, notes=notes)
 

@@ -51,7 +51,9 @@ def timm_net(
     known = timm.list_models()
     if architecture not in known:
         hint = suggest(architecture, known).or_else(f"; timm.list_models() has the {len(known)} that there are")
-        raise ConfigError(f"model.architecture: {architecture!r} is no architecture of timm {timm.__version__}{hint}")
+        raise ConfigError(
+            f"model.architecture: {architecture!r} is not an architecture of timm {timm.__version__}{hint}"
+        )
     settings: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     settings |= {name: rate for name, rate in rates.items() if rate > 0}

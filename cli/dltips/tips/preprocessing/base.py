@@ -46,8 +46,8 @@ def save(module: nn.Module) -> Saved:
     for step in steps:
         if not isinstance(step, Step):
             raise ConfigError(
-                f"preprocessing: {type(step).__name__} is no Step, so that no checkpoint could hold it; derive it from"
-                " dltips.tips.preprocessing.Step"
+                f"preprocessing: {type(step).__name__} is not a Step, so that no checkpoint could hold it;"
+                " derive it from dltips.tips.preprocessing.Step"
             )
     return [(type(step).__name__, dict(step.named_buffers())) for step in steps]
 

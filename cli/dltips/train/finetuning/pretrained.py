@@ -87,5 +87,5 @@ def check_missing(
         raise ConfigError(
             f"finetune.source: {origin} has no {few(random)} of this shape, and finetune={plan.strategy}"
             f"{' with freeze_norm' if freeze_norm else ''} would leave that random; take finetune=full, inputs of the"
-            " size that the weights were made for, or mend finetune.keys"
+            " size that the weights were made for, or fix finetune.keys"
         )

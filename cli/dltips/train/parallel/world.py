@@ -58,7 +58,7 @@ def world_from(environment: Mapping[str, str]) -> World | None:
     else:
         return None
     if not 0 <= rank < size:
-        raise ConfigError(f"devices: the environment calls this process number {rank} of {size}; mend RANK, WORLD_SIZE")
+        raise ConfigError(f"devices: the environment calls this process number {rank} of {size}; fix RANK, WORLD_SIZE")
     return World(rank, size, local_rank, local_size, address, port) if size > 1 else None
 
 
@@ -71,7 +71,7 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     if text is None and default is not None:
         return default
     if text is None or not text.isdigit():
-        raise ConfigError(f"devices: the environment variable {name} is {text!r}, which is no number")
+        raise ConfigError(f"devices: the environment variable {name} is {text!r}, which is not a number")
     return int(text)
 
 

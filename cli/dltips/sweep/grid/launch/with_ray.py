@@ -44,7 +44,7 @@ def launcher(knobs: Knobs) -> Any:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise ConfigError(
-                f"hydra.launcher.address: {address!r} is no address; write HOST:6379, as ray start says it, or auto"
+                f"hydra.launcher.address: {address!r} is not an address; write HOST:6379, as ray start says it, or auto"
             )
         try:
             socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN).close()
