@@ -174,42 +174,6 @@ def test_a_reader_that_closes_the_pipe_is_no_error(arguments: str, tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_fails_on_the_way_out_of_an_interruption_is_one(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    import dltips.commands.ls
-
-    def interrupted(arguments: list[str]) -> int:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise AttributeError("'NoneType' object has no attribute 'flags'")
-
-    monkeypatch.setattr(dltips.commands.ls, "run", interrupted)
-    assert main(["ls"]) == 130
-    assert capsys.readouterr().err == "dltips: interrupted\n"
-
-
-def test_an_interruption_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    import dltips.commands.ls
-
-    def interrupted(arguments: list[str]) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(dltips.commands.ls, "run", interrupted)
-    assert main(["ls"]) == 130
-    assert capsys.readouterr().err == "dltips: interrupted\n"
-
-
-def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dltips.commands.ls
-
-    def broken(arguments: list[str]) -> int:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(dltips.commands.ls, "run", broken)
-    with pytest.raises(ZeroDivisionError):
-        main(["ls"])
-
-
 def test_repeated_calls_in_one_process_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -8,8 +8,6 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cli" / "dltips"
 TESTS = Path(__file__).parent
-# Rooms whose tests do not stand under their modules' names yet
-ROOMS_TO_COME = ("commands", "config")
 # Modules without a test file of their own, each with the reason
 EXCEPTIONS = {
     "__init__.py": "hands on names of other modules",
@@ -46,7 +44,7 @@ def modules() -> list[str]:
         body = ast.parse(file.read_text(encoding="utf-8")).body
         if any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in body):
             found.append(file.relative_to(PACKAGE).as_posix())
-    return [name for name in found if name.partition("/")[0] not in ROOMS_TO_COME]
+    return found
 
 
 def places_of(module: str) -> list[Path]:
@@ -82,7 +80,7 @@ def test_a_test_is_of_a_module_of_its_name() -> None:
         is_family = path.parent.parts[:1] == ("tips",) and (PACKAGE / "tips" / name).exists()
         if not (target.is_dir() or target.with_suffix(".py").is_file() or is_family):
             orphans.append(path.as_posix())
-    left = [name for name in orphans if name.partition("/")[0] not in ROOMS_TO_COME and name not in ACROSS]
+    left = [name for name in orphans if name not in ACROSS]
     assert left == [], "no module has this name: move the test, or add it to ACROSS with the reason"
 
 
@@ -125,7 +123,7 @@ def private_uses(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in sorted(TESTS.rglob("*.py")) if file.relative_to(TESTS).parts[0] not in ROOMS_TO_COME],
+    sorted(TESTS.rglob("*.py")),
     ids=lambda file: file.relative_to(TESTS).as_posix(),
 )
 def test_no_private_name_is_used(file: Path) -> None:

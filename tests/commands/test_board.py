@@ -96,7 +96,7 @@ def test_without_tensorboard_it_says_what_to_install(outputs, capsys, monkeypatc
 
 
 def test_a_tensorboard_that_does_not_start_is_one_line(outputs, capsys, monkeypatch):
-    monkeypatch.setattr(board, "_command", lambda *_: [sys.executable, "-c", "raise SystemExit('cannot')"])
+    monkeypatch.setattr(board, "tensorboard_command", lambda *_: [sys.executable, "-c", "raise SystemExit('cannot')"])
     assert main(["board"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "dltips: board: TensorBoard did not start: cannot"
 

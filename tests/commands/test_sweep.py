@@ -37,7 +37,7 @@ def test_the_examples_of_the_help_are_valid(example: str, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DLTIPS_DATA", str(tmp_path))
     fashion(tmp_path / "FashionMNIST/raw")
-    monkeypatch.setattr(run_search, "_searched", lambda plan, *rest: planned.append(plan) or 0)
+    monkeypatch.setattr(run_search, "run_plan", lambda plan, *rest: planned.append(plan) or 0)
     assert main(shlex.split(example)[1:]) == 0
     (plan,) = planned
     assert len(plan.space.dimensions) >= 1 and not plan.space.notes

@@ -484,6 +484,6 @@ def test_a_grid_over_a_refused_recipe_runs_nothing(write: Write, refused: Callab
 def test_nothing_runs_even_without_the_check(way: list[str], write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second wall: nothing that composes, shows or runs a config instantiates what it names."""
     write("x", "epochs: 0\n" + EVIL)
-    monkeypatch.setattr(recipes, "_refuse_code", lambda *arguments: None)
+    monkeypatch.setattr(recipes, "refuse_code", lambda *arguments: None)
     main(["train", "+recipe=x", *QUICK, *way])
     assert not Path("pwned").exists()

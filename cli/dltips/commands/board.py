@@ -101,7 +101,7 @@ def check_address(host: str, port: int | None) -> None:
 
 def serve(board: Board, layout: BoardLayout, host: str, port: int | None, *, open_browser: bool) -> int:
     """Runs TensorBoard until it is stopped, updating the shown runs meanwhile; returns the exit code."""
-    with _tensorboard(_command(board.logs, board.places, host, port)) as (process, said):
+    with _tensorboard(tensorboard_command(board.logs, board.places, host, port)) as (process, said):
         while not said.address.wait(0.1) and process.poll() is None:
             pass
         if said.url is None:
@@ -157,7 +157,7 @@ class Said:
         return next((line for line in reversed(self._lines) if line), "it printed nothing")
 
 
-def _command(logs: Path, places: Sequence[str], host: str, port: int | None) -> list[str]:
+def tensorboard_command(logs: Path, places: Sequence[str], host: str, port: int | None) -> list[str]:
     return [
         *(sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", host),
         *("--port", "default" if port is None else str(port)),

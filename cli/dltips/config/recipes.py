@@ -85,14 +85,14 @@ def read(name: str) -> Recipe:
         if re.match(r"\s*#\s*@", line) and line.split() != ["#", "@package", "_global_"]:
             raise ConfigError(f"recipe {name}: {line.strip()!r} is refused; a recipe's package is _global_")
     defaults = values.pop("defaults", None) or []
-    _refuse_code(name, values, "")
+    refuse_code(name, values, "")
     checked = {str(key): value for key, value in values.items()}
     _refuse_choices(name, checked)
     includes, choices = _read_defaults(name, defaults)
     return Recipe(name, path, includes, choices, checked)
 
 
-def _refuse_code(name: str, value: Any, key: str) -> None:
+def refuse_code(name: str, value: Any, key: str) -> None:
     """Raises ConfigError for keys that could run commands: Hydra instantiates hydra.callbacks before any task."""
     if isinstance(value, dict):
         for inner_key, inner in value.items():
@@ -103,10 +103,10 @@ def _refuse_code(name: str, value: Any, key: str) -> None:
                 raise ConfigError(f"recipe {name}: {path} is refused; set Hydra's own keys on the command line")
             if not isinstance(inner_key, str) or not KEY.fullmatch(inner_key):
                 raise ConfigError(f"recipe {name}: {path!r} is refused; a key is a plain name")
-            _refuse_code(name, inner, path)
+            refuse_code(name, inner, path)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _refuse_code(name, inner, f"{key}[{index}]")
+            refuse_code(name, inner, f"{key}[{index}]")
     elif isinstance(value, str):
         if value == "???":
             raise ConfigError(f"recipe {name}: {key}: ??? is not a value; give it one, or leave the key out")

@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     else:
         plan = make_plan(settings, overrides, store)
     try:
-        return _searched(plan, place, "trials" in typed_keys(own), store)
+        return run_plan(plan, place, "trials" in typed_keys(own), store)
     except DatabaseGone as error:
         return fail(str(error), EXIT_INTERNAL)
 
@@ -187,7 +187,7 @@ def _from_json(content: Mapping[str, Any], settings: SearchSettings, where: str)
         raise ConfigError(f"resume: the search of {where} cannot be read ({error}); start another") from error
 
 
-def _searched(plan: SearchPlan, place: Path | None, more: bool, store: DatasetCache) -> int:
+def run_plan(plan: SearchPlan, place: Path | None, more: bool, store: DatasetCache) -> int:
     """Makes or joins the study, runs it, reports it; returns the exit code. Raises ConfigError, DatabaseGone."""
     settings = plan.settings
     with contextlib.ExitStack() as stack:
