@@ -10,7 +10,7 @@ import pytest
 from omegaconf import ListConfig, OmegaConf
 
 from dltips import paths
-from dltips.catalog import claims, descriptions, registry
+from dltips.catalog import articles, descriptions, registry
 from dltips.catalog.cards import card_of
 from dltips.catalog.registry import (
     FAMILIES,
@@ -240,7 +240,7 @@ def test_every_tip_has_a_card(family: str, name: str) -> None:
         assert text == " ".join(text.split()) and not text.endswith((",", ";", ":"))
         assert not text.endswith(".") or text.endswith("...")
         assert text.count("(") == text.count(")") or "[" in text  # a half-open interval has one of each
-    assert bool(claims.cited(card.source)) == bool(re.search(r"\btips?\b", card.source)), card.source
+    assert bool(articles.cited(card.source)) == bool(re.search(r"\btips?\b", card.source)), card.source
 
 
 @pytest.mark.parametrize(("family", "name"), OPTIONS)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from dltips import paths
-from dltips.catalog import claims as claims_of_articles
-from dltips.catalog import descriptions, registry
+from dltips.catalog import article_tips, articles, descriptions, registry
 from dltips.catalog.cards import card_of
 from dltips.catalog.registry import FAMILIES
 from dltips.config.composition import compose
@@ -108,10 +107,10 @@ def test_a_warning_is_shown_on_both_sides(capsys: Output, tmp_path: Path, monkey
 
 def test_the_articles_behind_the_letters_are_named_and_claims_can_be_settled(capsys: Output) -> None:
     text = words(explained(capsys, "flip"))
-    assert f"S: {claims_of_articles.SOURCES['S']}" in text and "K: " not in text
+    assert f"S: {articles.SOURCES['S']}" in text and "K: " not in text
     claims = as_json(capsys, "lstm" if "lstm" in descriptions.options("model") else "cnn")["claims"]
     assert all(command.startswith("dltips train -m +recipe=quickstart ") for command in claims.values())
-    row = claims_of_articles.row("init_decides")
+    row = article_tips.row("init_decides")
     assert row is not None
     assert as_json(capsys, "init=he")["claims"][row.says] == row.command
     assert row.says not in as_json(capsys, "activation=relu")["claims"]
@@ -128,7 +127,7 @@ def test_a_family_shows_its_options_and_what_they_share(capsys: Output) -> None:
 def test_what_the_articles_call_by_a_name_of_its_own_is_found(capsys: Output) -> None:
     found = as_json(capsys, "small_filters")
     assert (found["switch"], found["state"]) == ("model.kernel_size=3", "available")
-    assert found["articles"] == {"K": claims_of_articles.SOURCES["K"]}
+    assert found["articles"] == {"K": articles.SOURCES["K"]}
     assert found["try"] == "dltips train +recipe=quickstart model=cnn model.kernel_size=3"
     assert "init_decides" in explained(capsys, "init_decides")
     assert "not yet" in explained(capsys, "ensemble_cv")
@@ -138,7 +137,7 @@ def test_a_knob_is_shown_in_each_option_that_has_it(capsys: Output) -> None:
     for typed in ("model.norm", "model.norm=lrn"):
         found = as_json(capsys, typed)
         assert found["options"]["mlp"]["default"] == "batch" and "svm" not in found["options"]
-        row = claims_of_articles.row("no_lrn")
+        row = article_tips.row("no_lrn")
         assert row is not None and found["tips"][row.says] == row.command
     assert "mlp model.norm=batch" in words(explained(capsys, "model.norm"))
     assert "every option data.subset=null" in words(explained(capsys, "data.subset"))

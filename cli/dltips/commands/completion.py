@@ -112,12 +112,17 @@ def _metrics(key: str) -> list[str]:
 
 def _explained() -> list[str]:
     """Returns options with and without their family, families, and the names of the articles' tips."""
-    from dltips.catalog import claims, descriptions
+    from dltips.catalog import article_tips, descriptions
     from dltips.catalog.registry import FAMILIES
 
     switches = list(descriptions.tips())
     return list(
-        {*switches, *FAMILIES, *(switch.partition("=")[2] for switch in switches), *(row.id for row in claims.ROWS)}
+        {
+            *switches,
+            *FAMILIES,
+            *(switch.partition("=")[2] for switch in switches),
+            *(row.id for row in article_tips.ROWS),
+        }
     )
 
 

@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from dltips import paths
-from dltips.catalog import claims, descriptions
+from dltips.catalog import article_tips, articles, descriptions
 from dltips.catalog.registry import FAMILIES, user_file
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError, suggest
@@ -66,13 +66,14 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
         raise ConfigError(f"explain: {name!r} is an option of {len(owners)} families; say which: {ways}")
     if owners:
         return about_tip(owners[0], name), _show_tip
-    row = claims.row(name)
+    row = article_tips.row(name)
     if row is not None:
         return about_row(row), _show_row
     metrics = descriptions.metrics()
     if (typed := name.removeprefix("metric=")) in metrics:
         return about_metric(typed, metrics[typed]), _show_metric
-    known = {*FAMILIES, *(option for listed in options.values() for option in listed), *(row.id for row in claims.ROWS)}
+    listed = (option for family in options.values() for option in family)
+    known = {*FAMILIES, *listed, *(row.id for row in article_tips.ROWS)}
     known |= metrics.keys()
     hint = suggest(name, known).or_else("; `dltips ls tips` lists them")
     raise ConfigError(f"explain: {name!r} is not a tip{hint}")
@@ -88,7 +89,7 @@ def about_tip(family: str, option: str) -> dict[str, Any]:
     found: dict[str, Any] = {"tip": entry.switch, "family": family, "what": entry.docstring}
     if card is not None:
         found |= {"when": card.when, "formula": card.formula, "recommends": card.recommends, "costs": card.costs}
-        found |= {"source": card.source, "articles": claims.cited(card.source), "avoid": dict(card.avoid)}
+        found |= {"source": card.source, "articles": articles.cited(card.source), "avoid": dict(card.avoid)}
     found["avoided_by"] = {
         f"{other}={name}": record.avoid[entry.switch]
         for other in FAMILIES
@@ -99,12 +100,14 @@ def about_tip(family: str, option: str) -> dict[str, Any]:
     found["shared_knobs"] = [knob["key"] for knob in _knobs(family, "_common")]
     found["try"] = f"dltips train +recipe=quickstart {shlex.join([entry.switch, *entry.at_home])}"
     found["claims"] = {
-        row.says: row.command for row in claims.ROWS if row.command.startswith("dltips train -m") and _names(row, entry)
+        row.says: row.command
+        for row in article_tips.ROWS
+        if row.command.startswith("dltips train -m") and _names(row, entry)
     }
     return found
 
 
-def _names(row: claims.ArticleTip, entry: descriptions.Entry) -> bool:
+def _names(row: articles.ArticleTip, entry: descriptions.Entry) -> bool:
     """Returns whether one arm of a comparison has this option."""
     choices = dict(override.split("=", 1) for override in row.overrides)
     return entry.name in re.findall(r"\w+", choices.get(entry.family, "")) and "," in choices[entry.family]
@@ -128,17 +131,19 @@ def about_knob(key: str) -> dict[str, Any]:
         known = {knob["key"] for listed in knobs.values() for knob in listed}
         hint = suggest(key, known).or_else(f"; `dltips explain {family}` lists its options")
         raise ConfigError(f"explain: {key!r} is not a knob of {family}{hint}")
-    commands = {row.says: row.command for row in claims.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)}
+    commands = {
+        row.says: row.command for row in article_tips.ROWS if any(one.startswith(f"{key}=") for one in row.overrides)
+    }
     return {"knob": key, "options": found, "tips": commands}
 
 
-def about_row(row: claims.ArticleTip) -> dict[str, Any]:
+def about_row(row: articles.ArticleTip) -> dict[str, Any]:
     """Returns a tip of the articles that is not an option: a knob's value, a verb, a comparison."""
     found = {
         "tip": row.id,
         "what": row.says,
         "switch": row.switch,
-        "articles": {letter: claims.SOURCES[letter] for letter in row.letters},
+        "articles": {letter: articles.SOURCES[letter] for letter in row.letters},
     }
     return found | {"state": row.state, "try": row.command}
 

@@ -69,18 +69,18 @@ def _listed(name: str) -> dict[str, str]:
 
 def _seed(as_json: bool) -> int:
     """Returns every tip and claim of the articles by name, with its switch and whether that exists yet."""
-    from dltips.catalog import claims
+    from dltips.catalog import article_tips
 
     if as_json:
         listed = [
             {"id": row.id, "switch": row.switch, "claim": row.says, "state": row.state}
             | {"section": section, "articles": list(row.letters), "try": row.command}
-            for section, rows in claims.TABLE.items()
+            for section, rows in article_tips.TABLE.items()
             for row in rows
         ]
         print(json.dumps(listed, indent=2))
         return EXIT_OK
-    for section, rows in claims.TABLE.items():
+    for section, rows in article_tips.TABLE.items():
         print(f"\n{section}")
         # the wider column comes last
         columns = sorted(

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from dltips import paths
-from dltips.catalog import claims, descriptions
-from dltips.catalog.claims import ROWS, SOURCES, ArticleTip
+from dltips.catalog import article_tips, articles, descriptions
+from dltips.catalog.article_tips import ROWS
+from dltips.catalog.articles import SOURCES, ArticleTip
 from dltips.catalog.registry import FAMILIES
 from dltips.commands.verbs import VERBS
 from dltips.config.composition import compose
@@ -71,33 +72,8 @@ def test_names_are_unique_and_every_row_says_something() -> None:
     for row in ROWS:
         assert row.letters and set(row.letters) <= set(SOURCES)
         assert 3 < len(row.says) <= 80 and not row.says.endswith(".")
-        assert claims.row(row.id) is row
-    assert claims.row("nosuch") is None
-
-
-def test_a_command_asks_for_a_grid_where_it_compares() -> None:
-    commands = {row.id: row.command for row in ROWS}
-    assert commands["he"] == "dltips train +recipe=quickstart init=he"
-    assert commands["audio"].endswith(" 'augmentation=[time_shift,distort]'") and " -m " not in commands["audio"]
-    assert commands["init_decides"].startswith("dltips train -m +recipe=quickstart model.norm=none init=zeros,")
-    for row in ROWS:
-        swept = any(override.is_sweep_override() for override in parse(list(row.overrides)))
-        assert (" -m " in row.command) == (swept and not row.later), row.id
-
-
-@pytest.mark.parametrize(
-    ("text", "letters"),
-    [
-        ("tips K, S and T; He et al. 2015", "KST"),
-        ("tip B; Keras", "B"),
-        ("tips S and B", "SB"),
-        ("Kingma and Ba 2015, arXiv 1412.6980", ""),
-        ("tips K and S; see B. Recht, T. Hinton", "KS"),
-        ("-", ""),
-    ],
-)
-def test_the_articles_that_a_card_cites(text: str, letters: str) -> None:
-    assert set(claims.cited(text)) == set(letters)
+        assert article_tips.row(row.id) is row
+    assert article_tips.row("nosuch") is None
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
@@ -105,7 +81,7 @@ def test_cards_cite_the_articles_of_the_tips_that_they_are(row: ArticleTip) -> N
     """A row may switch several options on: between them they cite all of its articles."""
     options = [switch.split("=") for switch in row.switch.split(", ") if re.fullmatch(r"\w+=\w+", switch)]
     cards = [descriptions.entry(family, option).card for family, option in options if family in FAMILIES]
-    cited = {letter for card in cards if card is not None for letter in claims.cited(card.source)}
+    cited = {letter for card in cards if card is not None for letter in articles.cited(card.source)}
     assert not cards or set(row.letters) <= cited
 
 
@@ -160,17 +136,17 @@ with_the_list = pytest.mark.skipif(not TABLE.is_file(), reason=f"{TABLE.name} is
 def test_every_row_of_the_list_is_here_in_its_order() -> None:
     sections = table()
     assert [[name for name, _, _ in section] for section in sections.values()] == [
-        [row.id for row in section] for section in claims.TABLE.values()
+        [row.id for row in section] for section in article_tips.TABLE.values()
     ]
     assert sum(map(len, sections.values())) == len(ROWS) > 80
 
 
 @with_the_list
 def test_every_switch_goes_by_the_name_that_the_list_gives_it() -> None:
-    for name, switch, articles in itertools.chain(*table().values()):
-        row = claims.row(name)
+    for name, switch, named in itertools.chain(*table().values()):
+        row = article_tips.row(name)
         assert row is not None
-        assert set(row.letters) == letters(articles), name
+        assert set(row.letters) == letters(named), name
         given = [one for one in NAMED.findall(switch.replace("`", "")) if not not_yet(row, one)]
         here = {row.switch, *row.switch.split(", "), *row.overrides}
         for one in given:
