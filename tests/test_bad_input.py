@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -57,71 +58,71 @@ def owners(family: str, knob: str) -> str:
 
 RECIPES = ", ".join(sorted(recipes.names()))
 
-EXACT = [
+# … stands for the reason in between, which may be reworded; messages.txt has the whole texts
+KEY_AND_REMEDY = [
     ("tarin", "'tarin' is not a verb; did you mean train?"),
     ("xyz", f"'xyz' is not a verb; there is: {', '.join(VERBS)}"),
-    ("train +recipe=quickstrat", "recipe: 'quickstrat' is not a recipe; did you mean quickstart?"),
-    ("train recipe=xyz", f"recipe: 'xyz' is not a recipe; there is: {RECIPES}"),
-    ("train +recipe=../../x", f"recipe: '../../x' is not a recipe; there is: {RECIPES}"),
-    ("train +recipe=", f"recipe: '' is not a recipe; there is: {RECIPES}"),
-    ("train +recipe=[quickstart,x]", f"recipe: 'x' is not a recipe; there is: {RECIPES}"),
+    ("train +recipe=quickstrat", "recipe: 'quickstrat' … did you mean quickstart?"),
+    ("train recipe=xyz", f"recipe: 'xyz' … there is: {RECIPES}"),
+    ("train +recipe=../../x", f"recipe: '../../x' … there is: {RECIPES}"),
+    ("train +recipe=", f"recipe: '' … there is: {RECIPES}"),
+    ("train +recipe=[quickstart,x]", f"recipe: 'x' … there is: {RECIPES}"),
     ("train ~recipe", "~recipe: leave the recipe out by not naming it"),
     (
         "train recipe=quickstart recipe=quickstart",
-        "recipe: is given 2 times; write 'recipe=[quickstart,quickstart]', in which the later one wins",
+        "recipe: … write 'recipe=[quickstart,quickstart]', in which the later one wins",
     ),
     (
         "train drop_last=true",
-        "drop_last: there is no such key; nothing is dropped: the last, smaller batch is trained on, and a single"
-        " sample joins its neighbour",
+        "drop_last: … a single sample joins its neighbour",
     ),
-    ("train init=hee", "init: 'hee' is not an option; did you mean he?"),
+    ("train init=hee", "init: 'hee' … did you mean he?"),
     (
         "train init=",
-        f"init: '' is not an option; there is: {options('init')}",
+        f"init: '' … there is: {options('init')}",
     ),
-    ("train data=fashion-mnist", "data: 'fashion-mnist' is not an option; did you mean fashion_mnist?"),
-    ("train schedule=_common", f"schedule: '_common' is not an option; there is: {options('schedule')}"),
-    ("train init=[he]", "init: takes one option, not a list; write init=he"),
+    ("train data=fashion-mnist", "data: 'fashion-mnist' … did you mean fashion_mnist?"),
+    ("train schedule=_common", f"schedule: '_common' … there is: {options('schedule')}"),
+    ("train init=[he]", "init: … write init=he"),
     (
         "train optimizer={lr:1}",
         "optimizer: {'lr': 1} is not an option; it takes the name of one; there is: " + options("optimizer"),
     ),
-    ("train regularization=[l2,dropuot]", "regularization: 'dropuot' is not an option; did you mean dropout?"),
-    ("train augmentation=[flip,crpo]", "augmentation: 'crpo' is not an option; did you mean crop?"),
-    ("train regularization=[none,l2]", "regularization: none beside others means nothing; write 'regularization=[l2]'"),
-    ("train regularization=[l2,l1,l2]", "regularization: l2 is given twice; once is enough"),
-    ("train augmentation=[]", "augmentation: an empty list chooses nothing; write augmentation=none"),
-    ("train -m init=he,hee", "init: 'hee' is not an option; did you mean he?"),
-    ("train +init=xavier", "+init=xavier: init is chosen already; write init=xavier without the plus"),
-    ("train ++init=xavier", "++init=xavier: init is chosen already; write init=xavier without the plus"),
-    ("train init@hydra.callbacks=he", "init@hydra.callbacks=he: a package cannot be set here; write init=OPTION"),
+    ("train regularization=[l2,dropuot]", "regularization: 'dropuot' … did you mean dropout?"),
+    ("train augmentation=[flip,crpo]", "augmentation: 'crpo' … did you mean crop?"),
+    ("train regularization=[none,l2]", "regularization: … write 'regularization=[l2]'"),
+    ("train regularization=[l2,l1,l2]", "regularization: l2 … once is enough"),
+    ("train augmentation=[]", "augmentation: … write augmentation=none"),
+    ("train -m init=he,hee", "init: 'hee' … did you mean he?"),
+    ("train +init=xavier", "+init=xavier: … write init=xavier without the plus"),
+    ("train ++init=xavier", "++init=xavier: … write init=xavier without the plus"),
+    ("train init@hydra.callbacks=he", "init@hydra.callbacks=he: … write init=OPTION"),
     (
         "train +recipe@hydra.callbacks=quickstart",
-        "+recipe@hydra.callbacks=quickstart: a package cannot be set here; write recipe=NAME",
+        "+recipe@hydra.callbacks=quickstart: … write recipe=NAME",
     ),
-    ("train epoch=1", "epoch: there is no such key; did you mean epochs?"),
-    ("train lr=1", "lr: there is no such key; did you mean optimizer.lr?"),
-    ("train optim.lr=1", "optim.lr: there is no such key; did you mean optimizer.lr?"),
-    ("train foo=1", "foo: there is no such key; see dltips train --help"),
-    ("train +foo=1", "foo: there is no such key; see dltips train --help"),
-    ("train ++foo.bar=1", "foo.bar: there is no such key; see dltips train --help"),
+    ("train epoch=1", "epoch: … did you mean epochs?"),
+    ("train lr=1", "lr: … did you mean optimizer.lr?"),
+    ("train optim.lr=1", "optim.lr: … did you mean optimizer.lr?"),
+    ("train foo=1", "foo: … see dltips train --help"),
+    ("train +foo=1", "foo: … see dltips train --help"),
+    ("train ++foo.bar=1", "foo.bar: … see dltips train --help"),
     ("train =he", ": there is no such key; see dltips train --help"),
-    ("train log={layer:true}", "log.layer: there is no such key; did you mean log.layers?"),
-    ("train init.scale={a:1}", "init.scale.a: init=he has no such knob; did you mean scale?"),
-    ("train log.layer=true", "log.layer: there is no such key; did you mean log.layers?"),
-    ("train init.scal=2", "init.scal: init=he has no such knob; did you mean scale?"),
-    ("train +init.scal=2", "init.scal: init=he has no such knob; did you mean scale?"),
-    ("train ++init.foo=2", "init.foo: init=he has no such knob; there is: distribution, gain, mode, scale"),
-    ("train init.name=xavier", "init.name: init=he has no such knob; there is: distribution, gain, mode, scale"),
+    ("train log={layer:true}", "log.layer: … did you mean log.layers?"),
+    ("train init.scale={a:1}", "init.scale.a: init=he … did you mean scale?"),
+    ("train log.layer=true", "log.layer: … did you mean log.layers?"),
+    ("train init.scal=2", "init.scal: init=he … did you mean scale?"),
+    ("train +init.scal=2", "init.scal: init=he … did you mean scale?"),
+    ("train ++init.foo=2", "init.foo: init=he … there is: distribution, gain, mode, scale"),
+    ("train init.name=xavier", "init.name: init=he … there is: distribution, gain, mode, scale"),
     (
         "train regularization=l2 regularization.l2.name=l1",
-        "regularization.l2.name: regularization=l2 has no such knob; there is: l2.strength",
+        "regularization.l2.name: regularization=l2 … there is: l2.strength",
     ),
-    ("train +epochs=3", "+epochs=3: epochs is set already; write epochs=3 without the plus"),
-    ("train ~epochs", "~epochs: nothing can be left out; set it to another value"),
-    ("train ~init.scale", "~init.scale: nothing can be left out; set it to another value"),
-    ("train ~init", "~init: nothing can be left out; set it to another value"),
+    ("train +epochs=3", "+epochs=3: … write epochs=3 without the plus"),
+    ("train ~epochs", "~epochs: … set it to another value"),
+    ("train ~init.scale", "~init.scale: … set it to another value"),
+    ("train ~init", "~init: … set it to another value"),
     (
         "train +hydra.callback.x=1",
         "+hydra.callback.x=1: is refused; of Hydra's own keys there are hydra/launcher=NAME and"
@@ -140,31 +141,30 @@ EXACT = [
     ("train epochs=1.5", "epochs: 1.5 is not a whole number"),
     ("train epochs=true", "epochs: True is not a whole number"),
     ("train epochs=1e400", "epochs: inf is not a whole number"),
-    ("train epochs=null", "epochs: null is not allowed; it takes a whole number"),
+    ("train epochs=null", "epochs: null … it takes a whole number"),
     ("train epochs=???", "epochs: is missing; give it a value"),
-    ("train epochs=-1", "epochs: -1 is out of range; it must be at least 0"),
-    ("train seed=-1", "seed: -1 is out of range; it must be at least 0"),
+    ("train epochs=-1", "epochs: -1 … it must be at least 0"),
+    ("train seed=-1", "seed: -1 … it must be at least 0"),
     (
         "train data.split_seed=99999999999999999999",
-        "data.split_seed: 99999999999999999999 is out of range; it must fit 64 bits",
+        "data.split_seed: 99999999999999999999 … it must fit 64 bits",
     ),
-    ("train batch_size=0", "batch_size: 0 is out of range; it must be at least 1"),
-    ("train batch_size=-64", "batch_size: -64 is out of range; it must be at least 1"),
-    ("train batch_size=1438", "batch_size: 1438 is more than the 1437 training samples; lower it"),
+    ("train batch_size=0", "batch_size: 0 … it must be at least 1"),
+    ("train batch_size=-64", "batch_size: -64 … it must be at least 1"),
+    ("train batch_size=1438", "batch_size: 1438 … lower it"),
     (
         "train data.subset=50 batch_size=51",
-        "batch_size: 51 is more than the 50 training samples; lower it",
+        "batch_size: 51 … lower it",
     ),
     (
         "train batch_size=1",
-        "batch_size: 1 with accumulate=1 leaves one sample at a time, which batch norm cannot take; raise it, or write"
-        " model.norm=none",
+        "batch_size: 1 … raise it, or write model.norm=none",
     ),
     ("train accumulate=65", "accumulate: 65 parts do not fit a batch of 64"),
     ("train optimizer.lr=fast", "optimizer.lr: 'fast' is not a number"),
-    ("train optimizer.lr=0", "optimizer.lr: 0.0 is out of range; it must be above 0"),
-    ("train optimizer.lr=nan", "optimizer.lr: nan is out of range; it must be finite"),
-    ("train optimizer.lr=1e400", "optimizer.lr: inf is out of range; it must be finite"),
+    ("train optimizer.lr=0", "optimizer.lr: 0.0 … it must be above 0"),
+    ("train optimizer.lr=nan", "optimizer.lr: nan … it must be finite"),
+    ("train optimizer.lr=1e400", "optimizer.lr: inf … it must be finite"),
     ("train optimizer.nesterov=1", "optimizer.nesterov: 1 is not true or false"),
     (
         "train optimizer.nesterov=true optimizer.momentum=0",
@@ -173,76 +173,73 @@ EXACT = [
     ("train optimizer=adam optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not two numbers below 1"),
     (
         "train optimizer=torch optimizer.cls=Nadam",
-        "optimizer.cls: 'Nadam' is not a class of torch.optim; did you mean NAdam?",
+        "optimizer.cls: 'Nadam' … did you mean NAdam?",
     ),
     (
         "train optimizer=torch optimizer.options=3",
-        "optimizer.options: 3 is not a mapping; write 'optimizer.options.NAME=VALUE'",
+        "optimizer.options: 3 … write 'optimizer.options.NAME=VALUE'",
     ),
-    ("train model.widths=12", "model.widths: 12 is not a list; write 'model.widths=[...]'"),
+    ("train model.widths=12", "model.widths: 12 … write 'model.widths=[...]'"),
     ("train model.widths=[8,a]", "model.widths[1]: 'a' is not a whole number"),
-    ("train model.widths=[8,0]", "model.widths[1]: 0 is out of range; it must be at least 1"),
+    ("train model.widths=[8,0]", "model.widths[1]: 0 … it must be at least 1"),
     (
         "train model=cnn model.kernel_size=2",
         "model.kernel_size: 2 is even; an odd size keeps the sides with zero padding",
     ),
     (
         "train model=cnn model.widths=[8,8,8,8]",
-        "model.widths: 4 stages halve 8 pixels to nothing; take fewer stages",
+        "model.widths: 4 … take fewer stages",
     ),
     ("train name=3", "name: 3 is not a text"),
     ("train log.layers=yes_please", "log.layers: 'yes_please' is not true or false"),
     (
         "train metric=val/f1",
-        "metric: 'val/f1' is not a score of an epoch; did you mean val/macro_f1?",
+        "metric: 'val/f1' … did you mean val/macro_f1?",
     ),
-    ("train device=gpu", "device: 'gpu' is not a device; there is: auto, cpu, cuda, cuda:N, mps"),
-    ("train device=", "device: '' is not a device; there is: auto, cpu, cuda, cuda:N, mps"),
-    ("train device=cuda:99", "device: 'cuda:99' is not on this machine; write device=auto, and see dltips doctor"),
-    ("train device=cpu:1", "device: 'cpu:1' is not on this machine; write device=auto, and see dltips doctor"),
-    ("train device=meta", "device: 'meta' is not on this machine; write device=auto, and see dltips doctor"),
-    ("train precision=bf16", "precision: 'bf16' is not one of auto, float32, bfloat16; did you mean bfloat16?"),
+    ("train device=gpu", "device: 'gpu' … there is: auto, cpu, cuda, cuda:N, mps"),
+    ("train device=", "device: '' … there is: auto, cpu, cuda, cuda:N, mps"),
+    ("train device=cuda:99", "device: 'cuda:99' … write device=auto, and see dltips doctor"),
+    ("train device=cpu:1", "device: 'cpu:1' … write device=auto, and see dltips doctor"),
+    ("train device=meta", "device: 'meta' … write device=auto, and see dltips doctor"),
+    ("train precision=bf16", "precision: 'bf16' … did you mean bfloat16?"),
     ("train precision=", "precision: '' is not one of auto, float32, bfloat16"),
     (
         "train regularization.dropout.p=0.3",
-        "regularization.dropout.p: dropout is not switched on; write 'regularization=[dropout]'",
+        "regularization.dropout.p: dropout … write 'regularization=[dropout]'",
     ),
     (
         "train regularization=[l2] ++regularization.dropout.p=0.3",
-        "regularization.dropout.p: dropout is not switched on; write 'regularization=[l2,dropout]'",
+        "regularization.dropout.p: dropout … write 'regularization=[l2,dropout]'",
     ),
-    ("train augmentation.flip.p=1", "augmentation.flip.p: flip is not switched on; write 'augmentation=[flip]'"),
+    ("train augmentation.flip.p=1", "augmentation.flip.p: flip … write 'augmentation=[flip]'"),
     (
         "train init=zeros init.scale=2",
-        "init.scale: 2 times 0 is 0, so that it changes nothing; take another init scheme",
+        "init.scale: 2 … take another init scheme",
     ),
     (
         "train init=zeros init.mode=fan_out",
-        "init.mode: init=zeros has no such knob; it belongs to he: write init=he",
+        "init.mode: init=zeros … it belongs to he: write init=he",
     ),
     (
         "train optimizer=adam optimizer.nesterov=true",
-        f"optimizer.nesterov: optimizer=adam has no such knob; it belongs to {owners('optimizer', 'nesterov')}: write"
-        " optimizer=OPTION",
+        f"optimizer.nesterov: optimizer=adam … it belongs to {owners('optimizer', 'nesterov')}: write optimizer=OPTION",
     ),
     (
         "train optimizer.weight_decay=1e-4",
-        "optimizer.weight_decay: weight decay is a regularization here; write regularization=weight_decay (adamw has"
-        " its own)",
+        "optimizer.weight_decay: weight … write regularization=weight_decay (adamw has its own)",
     ),
     (
         "train data.root=x",
-        f"data.root: data=digits has no such knob; it belongs to {owners('data', 'root')}: write data=OPTION",
+        f"data.root: data=digits … it belongs to {owners('data', 'root')}: write data=OPTION",
     ),
     (
         "train data.val_fraction=0.95",
-        "data.val_fraction: 0.95 of 1797 samples leaves 1707 for validation and 0 for training; both need some",
+        "data.val_fraction: 0.95 … both need some",
     ),
     ("train data.subset=9999", "data.subset: 9999 is more than the 1437 samples of the training split"),
     (
         "train regularization=dropout model.widths=[16]",
-        "regularization.dropout.min_units: 256 is reached by no hidden layer (the widest has 16 outputs); write"
-        " regularization.dropout.min_units=16, or widen the model",
+        "regularization.dropout.min_units: 256 … write regularization.dropout.min_units=16, or widen the model",
     ),
     (
         "train init=he,xavier",
@@ -256,29 +253,30 @@ EXACT = [
     ),
     (
         "train recipe=quickstart,x seed=1",
-        f"recipe: 'x' is not a recipe; there is: {RECIPES}",
+        f"recipe: 'x' … there is: {RECIPES}",
     ),
     (
         "train name=${oc.decode:3}",
-        "name: '${oc.decode:3}' is refused; only plain interpolation like ${epochs} is allowed",
+        "name: '${oc.decode:3}' … only plain interpolation like ${epochs} is allowed",
     ),
     (
         "train name=${hydra:job.name}",
-        "name: '${hydra:job.name}' is refused; only plain interpolation like ${epochs} is allowed",
+        "name: '${hydra:job.name}' … only plain interpolation like ${epochs} is allowed",
     ),
     ("train --foo", "dltips train: unrecognized arguments: --foo; see dltips train --help"),
-    ("train --config-name x", "--config-name: is not an option of dltips train; see dltips train --help"),
-    ("train --config-path=x", "--config-path=x: is not an option of dltips train; see dltips train --help"),
-    ("train --experimental-rerun x", "--experimental-rerun: is not an option of dltips train; see dltips train --help"),
-    ("train resume=nowhere", "nowhere: does not exist; give one of the folders under outputs"),
-    ("train resume=.", ".: is not a run folder: it has no config.yaml; give one of the folders under outputs"),
-    ("evaluate nowhere", "nowhere: does not exist; give one of the folders under outputs"),
+    ("train --config-name x", "--config-name: … see dltips train --help"),
+    ("train --config-path=x", "--config-path=x: … see dltips train --help"),
+    ("train --experimental-rerun x", "--experimental-rerun: … see dltips train --help"),
+    ("train resume=nowhere", "nowhere: does … give one of the folders under outputs"),
+    ("train resume=.", ".: … give one of the folders under outputs"),
+    ("evaluate nowhere", "nowhere: does … give one of the folders under outputs"),
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), EXACT, ids=[line for line, _ in EXACT])
+@pytest.mark.parametrize(("line", "message"), KEY_AND_REMEDY, ids=[line for line, _ in KEY_AND_REMEDY])
 def test_one_line_says_what_is_wrong_and_what_to_write(refused: Refused, line: str, message: str) -> None:
-    assert refused(*line.split(" ")) == message
+    pattern = ".*".join(map(re.escape, message.split("…")))
+    assert re.fullmatch(pattern, refused(*line.split(" ")))
 
 
 # What Hydra's grammar cannot read: its complaint differs between versions, ours stays.
