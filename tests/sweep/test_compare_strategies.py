@@ -6,7 +6,7 @@ import pytest
 
 from dltips.main import main
 from dltips.runs.layout import read_summary
-from dltips.sweep.compare_strategies import FOUR, StrategyOutcome, table
+from dltips.sweep.compare_strategies import STRATEGIES, StrategyOutcome, table
 
 RUN = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=100", "model=cnn", "model.widths=[4,6]"]
 
@@ -29,7 +29,7 @@ def test_all_four_run_with_autos_knobs_and_stop_at_their_budget(capsys: pytest.C
     assert main(["train", *chosen, "name=ants", "--compare=0.3"]) == 0
     printed = capsys.readouterr().out
     runs = {path.name.split("ants-")[1]: read_summary(path) for path in set(Path("outputs").iterdir()) - {first}}
-    assert set(runs) == set(FOUR)
+    assert set(runs) == set(STRATEGIES)
     for strategy, summary in runs.items():
         assert summary is not None and strategy in printed
         assert summary["status"] == "finished" and summary["stopped_early"] and summary["strategy"] == strategy
@@ -46,7 +46,7 @@ def test_one_that_is_refused_does_not_stop_the_others(capsys: pytest.CaptureFixt
     chosen = [*RUN, f"finetune.source={first}", "finetune=auto", "finetune.n=7", "augmentation=crop", "epochs=2"]
     assert main(["train", *chosen, "regularization=max_norm", "--compare=5"]) == 0
     printed = capsys.readouterr().out
-    assert [strategy for strategy in FOUR if f"\n{strategy}" in printed] == list(FOUR)
+    assert [strategy for strategy in STRATEGIES if f"\n{strategy}" in printed] == list(STRATEGIES)
     assert "earlier_stage_svm is left out: regularization.max_norm" in printed
     assert len(list(Path("outputs").iterdir())) == 4
 

@@ -27,7 +27,7 @@ def grid(*arguments: str, code: int = 0) -> Path:
 
 def test_one_process_at_a_time(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     place = grid("seed=1,2")
-    monkeypatch.setattr(places, "PATIENCE", 0.0)
+    monkeypatch.setattr(places, "LOCK_WAIT", 0.0)
     with places.alone(place):
         assert main(["train", "-m", *QUICK, "seed=1,2"]) == 2
     assert "is being run by another process" in capsys.readouterr().err

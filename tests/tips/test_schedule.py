@@ -150,7 +150,7 @@ def test_warm_up_takes_parts_of_an_epoch_and_nothing() -> None:
 def heard(chosen: Schedule, key: str, scores: list[float]) -> list[float]:
     shares = []
     for score in scores:
-        chosen.hear({key: score})
+        chosen.on_metrics({key: score})
         shares.append(chosen.factor(0))
     return shares
 
@@ -161,7 +161,7 @@ def test_plateau_divides_when_patience_is_over(warmup: float) -> None:
     scores = [0.5, 0.6, 0.6, 0.59, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7]
     shares = []
     for score in scores:
-        chosen.hear({"val/accuracy": score})
+        chosen.on_metrics({"val/accuracy": score})
         shares.append(chosen.factor(50))
     # best at epoch 2; 3 and 4 are waited for, after 5 the rate is halved and the waiting starts again
     assert shares == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]

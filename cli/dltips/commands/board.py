@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dltips.insight.board_logdir import Board, BoardLayout
 
 REFRESH = 30.0  # seconds between two scans of the runs
-PATIENCE = 10.0  # seconds that TensorBoard has to end
+END_SECONDS = 10.0  # seconds that TensorBoard has to end
 FOLDER = "dltips-board-"  # prefix of the temporary folder that TensorBoard shows
 # Starts a command that ends with this process even if it is killed; the first argument is our process id. The kernel
 # keeps the request when the process becomes the command. preexec_fn instead may deadlock beside threads.
@@ -132,7 +132,7 @@ def view(layout: BoardLayout) -> str:
     return f"?smoothing=0&pinnedCards={quote(pins, safe='')}{colour}#timeseries"
 
 
-class Said:
+class StderrReader:
     """Reads a process's stderr without blocking it; keeps the last lines."""
 
     def __init__(self, stream: Any) -> None:
@@ -168,7 +168,7 @@ def tensorboard_command(logs: Path, places: Sequence[str], host: str, port: int 
 
 
 @contextlib.contextmanager
-def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Said]]:
+def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], StderrReader]]:
     _raise_file_limit()
     if sys.platform == "linux":
         command = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *command]
@@ -178,11 +178,11 @@ def _tensorboard(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], Sa
     ) as process:
         try:
             assert process.stderr is not None
-            yield process, Said(process.stderr)
+            yield process, StderrReader(process.stderr)
         finally:
             process.terminate()
             try:
-                process.wait(PATIENCE)
+                process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 

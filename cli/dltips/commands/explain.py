@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dltips.metrics import Metric
 
-WIDEST = 100  # longer lines are hard to read
+MAX_WIDTH = 100  # longer lines are hard to read
 LABEL = 15
 NARROWEST = 24
 
@@ -293,7 +293,7 @@ def _hanging(
     console: Console, lead: str, text: str, style: str = "", styled: int | None = None, text_style: str = ""
 ) -> None:
     """Prints text filled to the right of its lead, whose first characters are styled."""
-    width = min(console.width, WIDEST)
+    width = min(console.width, MAX_WIDTH)
     lines = textwrap.wrap(text, max(NARROWEST, width - len(lead)), break_long_words=False, break_on_hyphens=False) or [
         ""
     ]

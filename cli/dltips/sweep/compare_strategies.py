@@ -28,7 +28,7 @@ from dltips.train.build import build_run
 from dltips.train.context import RunContext
 from dltips.train.run import run_once
 
-FOUR = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
+STRATEGIES = ("linear_probe", "top_layers", "most_layers", "earlier_stage_svm")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
     asked = build_run(config, datasets=store)
     chosen = asked.plan.strategy
     stages = len(stages_of(asked.training.net.module)) - 1 if asked.plan.top is None else math.inf
-    trials = {strategy: validate(_with(config, strategy, stages)) for strategy in FOUR}
+    trials = {strategy: validate(_with(config, strategy, stages)) for strategy in STRATEGIES}
     for note in (*notes, *asked.notes):
         print(_folded(note), flush=True)
     count = len(asked.splits.val)
@@ -82,7 +82,7 @@ def compare(composed: DictConfig, overrides: list[str], notes: list[str], second
             continue
         codes.append(code)
         if code == EXIT_INTERRUPTED:
-            rest = FOUR[FOUR.index(strategy) + 1 :]
+            rest = STRATEGIES[STRATEGIES.index(strategy) + 1 :]
             refused.append(f"interrupted in {strategy}: {', '.join(rest) or 'nothing'} not run")
             break
         summary = read_summary(path) or {}

@@ -20,7 +20,7 @@ from dltips.runs.layout import LOCK, SUMMARY, read_summary
 
 SWEEP = "sweep.json"
 FORMAT = 1
-PATIENCE = 5.0  # seconds to wait for the end of another command
+LOCK_WAIT = 5.0  # seconds to wait for the end of another command
 
 
 def read(place: Path) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ def command() -> str:
 def alone(place: Path) -> Iterator[None]:
     """Locks the sweep against other commands of this machine during the block. Raises ConfigError if it is locked."""
     try:
-        with locked(place / LOCK, PATIENCE):
+        with locked(place / LOCK, LOCK_WAIT):
             yield
     except Locked as error:
         raise ConfigError(

@@ -23,7 +23,7 @@ from dltips.train.resume import reopen
 from dltips.train.run import reason, run_once
 from dltips.train.summary import failed_early
 
-PATIENCE = 5.0  # seconds to wait for the end of another process
+LOCK_WAIT = 5.0  # seconds to wait for the end of another process
 ENDED = ("finished", "pruned")  # completed statuses; nothing left to run
 FAILED = ("diverged", "failed")
 
@@ -126,7 +126,7 @@ def _is_writable(place: Path) -> bool:
 def _run(config: Config, path: Path, context: RunContext) -> int:
     if (path / CONFIG).is_file():
         # the worker of a killed command may still be saving it
-        with contextlib.suppress(checkpoint.Damaged), folder.writing(path, wait=PATIENCE):
+        with contextlib.suppress(checkpoint.Damaged), folder.writing(path, wait=LOCK_WAIT):
             resumed = reopen(path, config)
             code, _ = run_once(resumed.config, resumed, replace(context, path=path, quiet=True, notes=resumed.notes))
             return code

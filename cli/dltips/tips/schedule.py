@@ -29,7 +29,7 @@ class Schedule:
 
     factor: Callable[[int], float]
     needs_length: bool = False  # a longer run would change the past
-    hear: Callable[[Mapping[str, float]], None] = lambda metrics: None
+    on_metrics: Callable[[Mapping[str, float]], None] = lambda metrics: None
     state: dict[str, float] = field(default_factory=dict)
 
 
@@ -49,7 +49,7 @@ def warm_up(chosen: Schedule, steps: Steps, *, warmup: NonNegative) -> Schedule:
     def factor(step: int) -> float:
         return min(1.0, (step + 1) / length) * chosen.factor(step)
 
-    return Schedule(factor, chosen.needs_length, chosen.hear, chosen.state)
+    return Schedule(factor, chosen.needs_length, chosen.on_metrics, chosen.state)
 
 
 @schedule
@@ -147,9 +147,9 @@ def plateau(steps: Steps, *, factor: Fraction, patience: Count, monitor: Score, 
     progress = PatienceCounter(monitor, min_delta)
     progress.state["share"] = 1.0
 
-    def hear(metrics: Mapping[str, float]) -> None:
+    def on_metrics(metrics: Mapping[str, float]) -> None:
         if progress.epochs_without(metrics) > patience:
             progress.state["share"] *= factor
             progress.state["waited"] = 0
 
-    return Schedule(lambda step: progress.state["share"], hear=hear, state=progress.state)
+    return Schedule(lambda step: progress.state["share"], on_metrics=on_metrics, state=progress.state)

@@ -75,7 +75,7 @@ class Run:
         net.flatten(self.freezing.freeze(epoch))
         self.training.use_optimizer(optimizer_for(self.config, net, self.freezing, epoch))
         for part in self.regularizations:
-            part.thaw()
+            part.on_unfreeze()
         return None if best is None else Best(best.metrics, Weights.from_named(named, net))
 
 
@@ -300,7 +300,7 @@ def _schedule_hook(schedule: Schedule) -> Callable[[Mapping[str, float]], bool]:
     """Returns a hook that passes each epoch's metrics to the schedule, for plateau, and never stops the run."""
 
     def adjust(metrics: Mapping[str, float]) -> bool:
-        schedule.hear(metrics)
+        schedule.on_metrics(metrics)
         return False
 
     return adjust

@@ -56,23 +56,23 @@ def killed_at_random(url: str, folder: Path, workers: int, kills: int) -> None:
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, __file__, url, str(folder)], stderr=subprocess.DEVNULL)
 
-    crew = [start() for _ in range(workers)]
+    executor = [start() for _ in range(workers)]
     with opened(url_of(url or None, folder), 60) as database:
         kill_at = sorted(chance.sample(range(len(open_study(database, "study").trials()) * 3 // 4), kills))
-        while any(process.poll() is None for process in crew):
+        while any(process.poll() is None for process in executor):
             time.sleep(0.05)
             with database.engine.begin() as connection:
                 claims = connection.execute(select(CLAIMS.c.status, CLAIMS.c.worker)).all()
             busy = {json.loads(claim.worker)["pid"] for claim in claims if claim.status in (RUNNING, TOLD)}
             ended = sum(claim.status == CLOSED for claim in claims)
-            victims = [process for process in crew if process.poll() is None and process.pid in busy]
+            victims = [process for process in executor if process.poll() is None and process.pid in busy]
             if kill_at and ended >= kill_at[0] and victims:
                 victim = chance.choice(victims)
                 victim.send_signal(signal.SIGKILL)
                 victim.wait()
                 kill_at.pop(0)
-                crew[crew.index(victim)] = start()
-    assert [process.returncode for process in crew] == [0] * workers
+                executor[executor.index(victim)] = start()
+    assert [process.returncode for process in executor] == [0] * workers
     assert not kill_at, "the study ended before all were killed: give it more trials"
 
 

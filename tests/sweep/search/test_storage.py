@@ -14,10 +14,10 @@ from dltips.sweep.search.storage import (
     DatabaseGone,
     is_passing,
     opened,
-    shown,
     unusable,
     url_of,
     with_retry,
+    without_password,
 )
 from dltips.sweep.search.study import join
 
@@ -124,5 +124,5 @@ def test_waiting_grows_longer_and_ends() -> None:
 
 
 def test_an_address_is_shown_without_its_password() -> None:
-    assert shown("postgresql://me:hunter2@host/db") == "postgresql://me@host/db"
-    assert shown("postgresql://me@host/db") == "postgresql://me@host/db" and shown(None) is None
+    assert without_password("postgresql://me:hunter2@host/db") == "postgresql://me@host/db"
+    assert without_password("postgresql://me@host/db") == "postgresql://me@host/db" and without_password(None) is None

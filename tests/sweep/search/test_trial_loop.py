@@ -50,7 +50,7 @@ def test_a_worker_stays_while_a_trial_waits(database: Database, monkeypatch: pyt
         return next(answers, "ask") and claim(self, *arguments)
 
     monkeypatch.setattr(Study, "claim", blind)
-    monkeypatch.setattr("dltips.sweep.search.trial_loop.POLL", (0.0, 0.0))
+    monkeypatch.setattr("dltips.sweep.search.trial_loop.POLL_SECONDS", (0.0, 0.0))
     assert stress.work(database) == "done"
     assert study.counts()[TrialState.COMPLETE] == 1
 

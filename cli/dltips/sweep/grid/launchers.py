@@ -30,7 +30,7 @@ LAUNCHERS = {
 }
 
 
-def here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
+def run_here(trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     """Runs trials in this process, one after another. Raises KeyboardInterrupt if a stopped one had finished."""
     for number, trial in enumerate(trials, 1):
         outcome = run_trial(trial, place, context)
@@ -47,7 +47,7 @@ def launcher_for(chosen: Mapping[str, Any], workers: int) -> Launcher:
     name = str(chosen["name"])
     if name == BASIC:
         if workers == 1:
-            return here
+            return run_here
         from dltips.sweep.grid.grid_workers import in_workers
 
         return partial(in_workers, workers)

@@ -28,7 +28,7 @@ from dltips.signals import STOPPING, handling, interrupt
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.grid.compose_trials import Frozen, freeze
 from dltips.sweep.grid.grid_report import report
-from dltips.sweep.grid.launchers import Launcher, here, launcher_for
+from dltips.sweep.grid.launchers import Launcher, launcher_for, run_here
 from dltips.sweep.preflight import Checker
 from dltips.sweep.trial import ENDED, FAILED, Trial, TrialOutcome, folder_name, outcome_of
 from dltips.train.context import RunContext
@@ -127,7 +127,7 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *,
     done = len(grid.trials) - len(left)
     count = "1 trial" if len(grid.trials) == 1 else f"{len(grid.trials)} trials"
     _say(f"{grid.place}: {count}" + (f", {done} of them done before" if done else ""))
-    progress = GridProgress(grid, left, live=launcher is here and sys.stderr.isatty())
+    progress = GridProgress(grid, left, live=launcher is run_here and sys.stderr.isatty())
     context.watchers = [progress.epoch] if progress.live else []
     interrupted = False
     try:

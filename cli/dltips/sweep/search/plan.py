@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dltips.config.overrides import typed_keys
-from dltips.sweep.search.search_settings import FREE, SearchSettings, direction
+from dltips.sweep.search.search_settings import MAY_DIFFER, SearchSettings, direction
 from dltips.sweep.search.space import Space
 
 
@@ -36,7 +36,7 @@ class SearchPlan:
         return [*typed_keys(list(self.fixed)), *(dimension.key for dimension in self.space.dimensions)]
 
     def to_json(self) -> dict[str, Any]:
-        kept = {key: value for key, value in asdict(self.settings).items() if key not in FREE}
+        kept = {key: value for key, value in asdict(self.settings).items() if key not in MAY_DIFFER}
         return {
             "space": self.space.to_json(),
             "settings": kept,

@@ -32,7 +32,7 @@ from dltips.sweep.search import space as spaces
 from dltips.sweep.search.plan import SearchPlan
 from dltips.sweep.search.search_report import say
 from dltips.sweep.search.search_settings import (
-    FREE,
+    MAY_DIFFER,
     MOST_TRIALS,
     SearchSettings,
     objectives,
@@ -41,7 +41,16 @@ from dltips.sweep.search.search_settings import (
     split,
 )
 from dltips.sweep.search.search_workers import Work
-from dltips.sweep.search.storage import FILE, DatabaseGone, in_one_line, name_of, opened, shown, url_of, with_retry
+from dltips.sweep.search.storage import (
+    DATABASE_FILE,
+    DatabaseGone,
+    in_one_line,
+    name_of,
+    opened,
+    url_of,
+    with_retry,
+    without_password,
+)
 from dltips.sweep.search.study import join, open_study
 from dltips.sweep.search.worker_id import this_worker
 from dltips.train.finetuning import pretrained as pretrained_nets
@@ -104,7 +113,7 @@ def make_plan(settings: SearchSettings, overrides: Sequence[str], store: Dataset
 def _identity(plan: SearchPlan) -> str:
     """Returns the hash of everything that two commands of one study share."""
     content = plan.to_json()
-    base = {key: value for key, value in plan.space.base.items() if key not in spaces.IGNORED}
+    base = {key: value for key, value in plan.space.base.items() if key not in spaces.WITHOUT_EFFECT}
     content = {key: content[key] for key in ("settings", "objectives")} | {"base": base, "name": plan.settings.name}
     text = json.dumps([content, plan.space.to_json()["dimensions"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -134,11 +143,11 @@ def _reopened(
 ) -> tuple[Path, SearchPlan]:
     """Returns a folder's search, with the permitted changes of the command line. Raises ConfigError."""
     keys = typed_keys(list(own))
-    fixed = [key for key in keys if key not in FREE or key == "name"]
+    fixed = [key for key in keys if key not in MAY_DIFFER or key == "name"]
     if overrides or fixed:
         raise ConfigError(
             f"resume: {(fixed or typed_keys(list(overrides)))[0]} is as the search has it; what may differ:"
-            f" {', '.join(key for key in FREE if key not in ('name', 'resume'))}"
+            f" {', '.join(key for key in MAY_DIFFER if key not in ('name', 'resume'))}"
         )
     assert settings.resume is not None
     place = _last() if settings.resume == "last" else Path(settings.resume).expanduser()
@@ -156,14 +165,16 @@ def _reopened(
 def _refuse_another_storage(theirs: Any, given: str | None, place: Path) -> None:
     """Raises ConfigError if a search's study is not in the given storage."""
     if theirs is None and given is not None:
-        raise ConfigError(f"storage: the study of {place} is its {FILE}, not in a server; leave storage out")
+        raise ConfigError(f"storage: the study of {place} is its {DATABASE_FILE}, not in a server; leave storage out")
     if theirs is None:
         return
     if given is None:
         raise ConfigError(f"resume: the study of {place} lies in {theirs}; give its storage=ADDRESS")
     one, other = (url_of(str(address), place) for address in (theirs, given))
     if (one.host, one.query.get("host"), one.database) != (other.host, other.query.get("host"), other.database):
-        raise ConfigError(f"storage: the study of {place} lies in {theirs}, not in {shown(given)}; give that address")
+        raise ConfigError(
+            f"storage: the study of {place} lies in {theirs}, not in {without_password(given)}; give that address"
+        )
 
 
 def _last() -> Path:
@@ -280,7 +291,7 @@ def _content(plan: SearchPlan, place: Path | None) -> dict[str, Any]:
         "identity": _identity(plan),
         "trials": [],
         "folder": made,
-        "storage": shown(settings.storage),
+        "storage": without_password(settings.storage),
         KIND: plan.to_json(),
     }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HISTORY, SLICES, IMPORTANCE, FRONT = (f"search-{name}.png" for name in ("history", "slices", "importance", "front"))
 PRUNED = "0.7"  # gray
 COLUMNS = 4  # panels in a row
-LONGEST = 18  # characters of a choice below its column
+LABEL_CHARACTERS = 18  # characters of a choice below its column
 
 
 def draw(plan: SearchPlan, trials: Sequence[FrozenTrial], place: Path) -> None:
@@ -158,7 +158,7 @@ def _scale(axes: Axes, dimension: Dimension) -> None:
 
     if dimension.kind == "choice":
         names = [override_text(name) for name in dimension.labels]
-        short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+        short = [name if len(name) <= LABEL_CHARACTERS else f"{name[: LABEL_CHARACTERS - 1]}…" for name in names]
         upright = sum(map(len, short)) > 30
         axes.set_xticks(range(len(short)), short, rotation=30 if upright else 0, ha="right" if upright else "center")
         axes.set_xlim(-0.5, len(short) - 0.5)

@@ -46,10 +46,10 @@ class SearchSettings:
 
 
 # Settings in which two commands of one study may differ
-FREE = ("trials", "timeout", "workers", "storage", "name", "resume", "patience", "grace")
+MAY_DIFFER = ("trials", "timeout", "workers", "storage", "name", "resume", "patience", "grace")
 FLAGS = ("workers",)  # may also be written as --workers 4
 # Hydra's keys for the output folders and the draws of a grid, with a search's own
-OF_A_GRID = {
+GRID_KEYS = {
     "launcher": "the workers of a search are --workers N, or the same command elsewhere with storage=ADDRESS",
     "sweeper": "a search has its own: sampler=tpe, trials=20",
 }
@@ -83,7 +83,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _instead(key: str) -> str | None:
     """Returns a search's counterpart of hydra/launcher, hydra.launcher.KNOB and similar keys."""
     head, name, *_ = [*re.split(r"[./]", key), ""]
-    return OF_A_GRID.get(name) if head == "hydra" else None
+    return GRID_KEYS.get(name) if head == "hydra" else None
 
 
 def _without_flags(arguments: Sequence[str]) -> list[str]:

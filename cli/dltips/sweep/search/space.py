@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 # Keys that a search must not vary, and the reasons
-NEVER = {
+NOT_SEARCHABLE = {
     "seed": "seeds are not searched over, or the luckiest wins; write seeds={count} to average over as many",
     "data": "scores on different data cannot be compared; write data=ONE and search apart",
     "metric": "the objective is one for all trials; write objective=METRIC",
@@ -39,11 +39,11 @@ NEVER = {
     "log": "it does not change the result",
     "checkpoint": "it does not change the result",
 }
-IGNORED = ("name", "resume", "device", "devices", "log", "checkpoint")  # may differ within a study
+WITHOUT_EFFECT = ("name", "resume", "device", "devices", "log", "checkpoint")  # may differ within a study
 DECADES = 2  # a linear interval over so many powers of ten draws a hundredth of its trials from the lowest one
 
 # Other tools' names of distributions, mistyped here as NAME(low, high)
-OTHERS = re.compile(
+FOREIGN_DISTRIBUTION = re.compile(
     r"(?P<key>[^=]+)=(?P<name>log|loguniform|log_uniform|uniform|logint|tag\(\s*log\s*,)\(?"
     r"(?P<ends>\s*[-+.\deE]+\s*,\s*[-+.\deE]+\s*)\)+"
 )
@@ -184,15 +184,12 @@ class Space:
     def differences(self, other: Space) -> list[str]:
         """Returns the differences of two spaces: ["optimizer.lr=interval(0,1) (not interval(0,2))", ...]."""
         found = []
-        mine, theirs = ({d.key: d.typed for d in space.dimensions} for space in (self, other))
-        for key in sorted({*mine, *theirs}):
-            if mine.get(key) != theirs.get(key):
-                found.append(f"{key}={mine.get(key, 'as it is')} (not {theirs.get(key, 'as it is')})")
-        ours, others = (
-            {key: value for key, value in flat(space.plain(space.first())).items() if key.split(".")[0] not in IGNORED}
-            for space in (self, other)
-        )
-        swept = {part for key in (*mine, *theirs) for part in (key, *_of_family(key, (*ours, *others)))}
+        varied, others_varied = ({d.key: d.typed for d in space.dimensions} for space in (self, other))
+        for key in sorted({*varied, *others_varied}):
+            if varied.get(key) != others_varied.get(key):
+                found.append(f"{key}={varied.get(key, 'as it is')} (not {others_varied.get(key, 'as it is')})")
+        ours, others = (_with_effect(space.plain(space.first())) for space in (self, other))
+        swept = {part for key in (*varied, *others_varied) for part in (key, *_of_family(key, (*ours, *others)))}
         found += [
             f"{key}={ours.get(key)} (not {others.get(key)})"
             for key in sorted({*ours, *others} - swept)
@@ -209,7 +206,7 @@ def _of_family(key: str, keys: Sequence[str]) -> list[str]:
 
 def _core(space: Space) -> str:
     stored = space.to_json()
-    stored["base"] = {key: value for key, value in stored["base"].items() if key not in IGNORED}
+    stored["base"] = {key: value for key, value in stored["base"].items() if key not in WITHOUT_EFFECT}
     return json.dumps(stored, sort_keys=True)
 
 
@@ -225,7 +222,7 @@ def from_json(stored: Mapping[str, Any]) -> Space:
 def refuse_foreign(overrides: Sequence[str]) -> None:
     """Raises ConfigError for another tool's distribution: log(1e-4,1)."""
     for typed in overrides:
-        match = OTHERS.fullmatch(typed.lstrip("+"))
+        match = FOREIGN_DISTRIBUTION.fullmatch(typed.lstrip("+"))
         if match is None:
             continue
         key, name, ends = match["key"], match["name"], "".join(match["ends"].split())
@@ -315,8 +312,13 @@ def _dimension(override: Override) -> Dimension:
     return Dimension(key, "choice", typed, labels=tuple(labels), values=tuple(values))
 
 
+def _with_effect(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat(plain).items() if key.split(".")[0] not in WITHOUT_EFFECT}
+
+
 def _refuse_key(key: str, override: Override) -> None:
-    reason = NEVER.get(key) or (NEVER.get(key.split(".")[0]) if key.split(".")[0] in IGNORED else None)
+    top = key.split(".")[0]
+    reason = NOT_SEARCHABLE.get(key) or (NOT_SEARCHABLE.get(top) if top in WITHOUT_EFFECT else None)
     if key.startswith("hydra"):
         reason = "Hydra's own settings do not change the result"
     if reason is not None:

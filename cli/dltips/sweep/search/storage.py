@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-FILE = "study.db"
-LOCK = 0x646C7469  # PostgreSQL's advisory lock: one worker at a time makes tables, studies and trials
+DATABASE_FILE = "study.db"
+ADVISORY_LOCK = 0x646C7469  # PostgreSQL's advisory lock: one worker at a time makes tables, studies and trials
 SQLITE_WAIT = 10  # seconds that SQLite itself waits for another transaction, which takes milliseconds
 
 
@@ -39,7 +39,7 @@ def url_of(storage: str | None, folder: Path) -> URL:
     from sqlalchemy.exc import ArgumentError
 
     if storage is None:
-        return URL.create("sqlite", database=str(folder.absolute() / FILE))
+        return URL.create("sqlite", database=str(folder.absolute() / DATABASE_FILE))
     remedy = "it takes postgresql://USER@HOST/DATABASE, or nothing: a file in the sweep's folder"
     try:
         url = make_url(storage)
@@ -52,7 +52,7 @@ def url_of(storage: str | None, folder: Path) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def shown(storage: str | None) -> str | None:
+def without_password(storage: str | None) -> str | None:
     """Returns the address without its password."""
     return None if storage is None else redact(re.sub(r"(?<=://)([^/\s:@]*):[^@]*(?=@)", r"\1", storage))
 
@@ -146,11 +146,11 @@ def _locked(url: URL, engine: Engine) -> Iterator[None]:
 
     if url.drivername == "sqlite":
         assert url.database is not None
-        with locked(Path(url.database).with_name(f".{FILE}.lock"), wait=-1):
+        with locked(Path(url.database).with_name(f".{DATABASE_FILE}.lock"), wait=-1):
             yield
         return
     with engine.begin() as connection:
-        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
         yield
 
 

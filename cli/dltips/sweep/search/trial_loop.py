@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Ending = Literal["done", "timeout", "interrupted"]
 
-BEAT = 10.0  # seconds between two heartbeats
-POLL = (0.2, 5.0)  # first and longest pause in seconds between two looks for a trial, while others run the last ones
+HEARTBEAT_SECONDS = 10.0  # between two heartbeats
+POLL_SECONDS = (0.2, 5.0)  # first and longest pause between two looks for a trial, while others run the last ones
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Loop:
 
     def run(self, objective: Objective) -> Ending:
         """Runs until all trials are reported, the time is over, or a stop comes. Raises DatabaseGone, ConfigError."""
-        pause = POLL[0]
+        pause = POLL_SECONDS[0]
         while not self.is_over():
             self.requeue()
             token = uuid.uuid4().hex
@@ -96,9 +96,9 @@ class Loop:
                     return "done"
                 # if the last workers die, their trials are ours
                 time.sleep(pause)
-                pause = min(2 * pause, POLL[1])
+                pause = min(2 * pause, POLL_SECONDS[1])
                 continue
-            pause = POLL[0]
+            pause = POLL_SECONDS[0]
             if self.stopped():
                 self.ask(lambda claim=claim: self.study.release(claim))  # type: ignore[misc]
                 return "interrupted"
@@ -188,7 +188,7 @@ class Loop:
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(BEAT):
+            while not ended.wait(HEARTBEAT_SECONDS):
                 try:
                     if not self.study.beat(claim):
                         self.lost = True
@@ -202,7 +202,7 @@ class Loop:
             yield
         finally:
             ended.set()
-            thread.join(timeout=BEAT)
+            thread.join(timeout=HEARTBEAT_SECONDS)
 
 
 class _Trial:

@@ -95,8 +95,8 @@ def most_layers(net: PretrainedNet, *, freeze_first: Size, rate: Positive) -> Fi
     recommends="one stage per epoch",
     costs="less than full: frozen stages have no backward pass; the optimizer's state begins anew in each phase",
     avoid={
-        "schedule=one_cycle": "the rate has fallen when the first stages thaw; take schedule=constant",
-        "schedule=cosine": "the rate has fallen when the first stages thaw; take schedule=constant",
+        "schedule=one_cycle": "the rate has fallen when the first stages are unfrozen; take schedule=constant",
+        "schedule=cosine": "the rate has fallen when the first stages are unfrozen; take schedule=constant",
     },
     try_with=("finetune.source=RUN", "finetune.every=1"),
 )

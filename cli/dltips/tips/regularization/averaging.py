@@ -31,7 +31,7 @@ class Average(Regularization):
             for name, buffer in self._buffers(net):
                 _exchange(self.state[name], buffer)
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         for name in [name for name, value in self.state.items() if isinstance(value, Tensor)]:
             del self.state[name]
 
@@ -107,8 +107,8 @@ class StochasticWeightAveraging(Average):
                 f" regularization.swa.start={max(1, epochs * 3 // 4)}"
             )
 
-    def thaw(self) -> None:
-        super().thaw()
+    def on_unfreeze(self) -> None:
+        super().on_unfreeze()
         self.state["start"] = max(self.state.get("start", self.start), self.state.get("epochs", 0) + 1)
 
     def end_epoch(self, net: FlatModel) -> None:

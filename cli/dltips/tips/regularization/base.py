@@ -23,7 +23,7 @@ class Regularization:
     def __init__(self) -> None:
         self.state = {}
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         """Resets the state kept per parameter: other parameters train from now on."""
 
 

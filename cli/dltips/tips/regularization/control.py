@@ -62,7 +62,7 @@ class EarlyStopping(Regularization):
         self.progress = PatienceCounter(monitor, min_delta)
         self.state = self.progress.state
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.state["waited"] = 0  # newly trained parameters get the full patience
 
     def after_epoch(self, metrics: Mapping[str, float]) -> bool:

@@ -29,7 +29,7 @@ class Lookahead(Regularization):
         if not self.state:  # before the first update: the initial weights
             self.state |= {"slow": net.parameters.clone(), "count": 0}
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.state.clear()
 
     def after_step(self, net: FlatModel) -> None:

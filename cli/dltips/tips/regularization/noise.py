@@ -60,7 +60,7 @@ class GradientNoise(Regularization):
         self.mask: Tensor | None = None
         self.generator: torch.Generator | None = None
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.mask = None
 
     def on_gradient(self, net: FlatModel) -> None:

@@ -20,7 +20,7 @@ class Penalty(Regularization):
         self.strength = strength
         self.mask: Tensor | None = None
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.mask = None
 
     def slope(self, parameters: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class WeightDecay(Regularization):
         self.spare = spare
         self.mask: Tensor | None = None
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.mask = None
 
     def on_gradient(self, net: FlatModel) -> None:
@@ -169,7 +169,7 @@ class MaxNorm(Regularization):
         if not any(parameter.dim() >= 2 and parameter.requires_grad for parameter in model.parameters()):
             raise _nothing_to_bind()
 
-    def thaw(self) -> None:
+    def on_unfreeze(self) -> None:
         self.views = None
 
     def after_step(self, net: FlatModel) -> None:

@@ -58,40 +58,40 @@ class Told:
 def test_a_death_costs_one_trial_and_a_note_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = trials("seed=0,1,2")
     note = JobResult(outcome(first), ["mind the gap"])
-    crew = Told(
+    executor = Told(
         [
             (first, note),
             (second, JobLost("lost with its machine")),
             (third, JobResult(outcome(third), ["mind the gap"])),
         ]
     )
-    ended = list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
+    ended = list(collect(executor, Path("place"), RunContext()))  # type: ignore[arg-type]
     assert [one.status for one in ended] == ["finished", "interrupted", "finished"]
     assert ended[1].error == "its job was lost with its machine; the same command goes on with it"
     assert [one.path for one in ended] == [Path("place") / trial.folder for trial in (first, second, third)]
-    assert capsys.readouterr().err == "mind the gap\n" and crew.calls == ["close"]
+    assert capsys.readouterr().err == "mind the gap\n" and executor.calls == ["close"]
 
 
 def test_a_machine_without_the_folder_ends_the_grid() -> None:
     (trial,) = trials("seed=0")
-    crew = Told([(trial, JobResult(None, refused="outputs: it is not there"))])
+    executor = Told([(trial, JobResult(None, refused="outputs: it is not there"))])
     with pytest.raises(ConfigError, match="outputs: it is not there"):
-        list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
-    assert crew.calls == ["close"]
+        list(collect(executor, Path("place"), RunContext()))  # type: ignore[arg-type]
+    assert executor.calls == ["close"]
 
 
 def test_the_first_ctrl_c_is_passed_on_once_and_the_second_ends_all() -> None:
     first, second, third, fourth = trials("seed=range(4)")
     (Path("place") / second.folder).mkdir(parents=True)
     lost = JobLost("stopped")
-    crew = Told([(first, JobResult(outcome(first))), (second, lost), (third, lost), (fourth, lost)], strike=3)
-    ended = list(collect(crew, Path("place"), RunContext()))  # type: ignore[arg-type]
+    executor = Told([(first, JobResult(outcome(first))), (second, lost), (third, lost), (fourth, lost)], strike=3)
+    ended = list(collect(executor, Path("place"), RunContext()))  # type: ignore[arg-type]
     # who was stopped has no excuse, which tells a person's stop from a death; who never began is no outcome
     assert [(one.number, one.status, one.error) for one in ended] == [(0, "finished", None), (1, "interrupted", None)]
-    assert crew.calls == ["stop", "close"]
+    assert executor.calls == ["stop", "close"]
 
-    crew = Told([(first, JobResult(outcome(first))), (second, lost)])
+    executor = Told([(first, JobResult(outcome(first))), (second, lost)])
     with pytest.raises(KeyboardInterrupt):
-        for _ in collect(crew, Path("place"), RunContext()):  # type: ignore[arg-type]
+        for _ in collect(executor, Path("place"), RunContext()):  # type: ignore[arg-type]
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ from dltips.sweep.grid.launch.remote_trial import JobResult
 from dltips.sweep.trial import Trial, TrialOutcome
 from dltips.train.context import RunContext
 
-POLL = 0.2  # maximum delay in seconds until a signal is handled
+POLL_SECONDS = 0.2  # maximum delay in seconds until a signal is handled
 
 
 class JobLost(str):
@@ -40,18 +40,18 @@ class Executor(Protocol):
         """Ends all remaining trials at once."""
 
 
-def collect(crew: Executor, place: Path, context: RunContext) -> Iterator[TrialOutcome]:
+def collect(executor: Executor, place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     """Yields outcomes as they come. Raises ConfigError if a machine cannot run trials.
 
     A trial whose job dies counts as cut off, and the others go on. A second ctrl-C raises KeyboardInterrupt.
     """
     told = False
-    with contextlib.closing(crew), SignalFlag() as ears:
-        while crew.busy:
+    with contextlib.closing(executor), SignalFlag() as ears:
+        while executor.busy:
             if ears.stop and not told:
-                crew.stop()
+                executor.stop()
                 told = True
-            for trial, reply in crew.wait(POLL):
+            for trial, reply in executor.wait(POLL_SECONDS):
                 if ears.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
                     continue  # it never started
                 yield _outcome(trial, reply, place, context, asked=ears.stop)

@@ -63,10 +63,10 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunCont
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
         wanted = {"CPU": knobs.num_cpus, "GPU": gpus}
         check_room(wanted, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        crew = RayExecutor(
+        executor = RayExecutor(
             ray, jobs_of(trials, place, context.typed, max(1, int(knobs.num_cpus))), wanted, knobs.max_retries
         )
-        yield from collect(crew, place, context)
+        yield from collect(executor, place, context)
 
 
 @contextlib.contextmanager

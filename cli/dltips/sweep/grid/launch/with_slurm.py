@@ -61,9 +61,9 @@ def launcher(knobs: Knobs) -> Any:
 
 def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunContext) -> Iterator[TrialOutcome]:
     refuse_secrets(trials)
-    executor = executor_for(knobs, place)
-    crew = SlurmExecutor(executor, jobs_of(trials, place, context.typed, knobs.cpus_per_task))
-    return collect(crew, place, context)
+    submits = executor_for(knobs, place)
+    executor = SlurmExecutor(submits, jobs_of(trials, place, context.typed, knobs.cpus_per_task))
+    return collect(executor, place, context)
 
 
 def executor_for(knobs: Knobs, place: Path) -> Any:

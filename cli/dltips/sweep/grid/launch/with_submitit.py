@@ -55,10 +55,10 @@ def _launch(knobs: Knobs, trials: Sequence[Trial], place: Path, context: RunCont
     refuse_secrets(trials)
     at_once = min(knobs.array_parallelism, len(trials))
     cores = knobs.cpus_per_task or max(1, (os.cpu_count() or 1) // at_once)
-    executor = submitit.LocalExecutor(fresh(place), max_num_timeout=knobs.max_num_timeout)
-    executor.update_parameters(timeout_min=knobs.timeout_min, signal_delay_s=knobs.signal_delay_s)
-    crew = LocalExecutor(executor, jobs_of(trials, place, context.typed, cores), at_once, knobs.gpus_per_node)
-    return collect(crew, place, context)
+    submits = submitit.LocalExecutor(fresh(place), max_num_timeout=knobs.max_num_timeout)
+    submits.update_parameters(timeout_min=knobs.timeout_min, signal_delay_s=knobs.signal_delay_s)
+    executor = LocalExecutor(submits, jobs_of(trials, place, context.typed, cores), at_once, knobs.gpus_per_node)
+    return collect(executor, place, context)
 
 
 def fresh(place: Path) -> Path:
