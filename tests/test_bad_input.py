@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.commands.verbs import VERBS
 from dltips.config import recipes
 from dltips.main import main
@@ -47,12 +47,12 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def options(family: str) -> str:
-    return ", ".join(sorted(descriptions.options(family)))
+    return ", ".join(sorted(source_reader.options(family)))
 
 
 def owners(family: str, knob: str) -> str:
     return ", ".join(
-        name for name in descriptions.options(family) if f"\n{knob}:" in descriptions.yaml_of(family, name)
+        name for name in source_reader.options(family) if f"\n{knob}:" in source_reader.yaml_of(family, name)
     )
 
 

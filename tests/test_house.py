@@ -11,7 +11,7 @@ from dltips import paths
 # Each stands on those behind it, and on none before it.
 ROOMS = (
     *("main", "commands", "use", "sweep", "insight", "train", "weights", "feed", "tips", "nets", "plots", "runs"),
-    *("config", "catalog", "files", "signals", "memory", "formatting", "metrics", "paths", "exit_codes", "errors"),
+    *("config", "catalog", "files", "signals", "free_memory", "formatting", "metrics", "paths", "exit_codes", "errors"),
 )
 # What a room leaves alone although it lies behind it.
 NEVER = {

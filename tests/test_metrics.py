@@ -16,7 +16,7 @@ from dltips.feed.splits import split
 from dltips.main import main
 from dltips.metrics import PatienceCounter, is_better
 from dltips.runs import checkpoint
-from dltips.use import inference
+from dltips.use import trained_net
 
 
 def test_the_direction_is_that_of_the_table() -> None:
@@ -117,8 +117,8 @@ def test_what_a_run_logs_are_scikit_learn_s_scores_of_the_same_predictions(
     assert main(["train", *quick, "optimizer.lr=0.01"]) == 0
     (path,) = Path("outputs").iterdir()
     (record,) = (json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines())
-    config, payload = inference.read(path, checkpoint.LAST)
-    model, preprocess = inference.load_net(config, payload)
+    config, payload = trained_net.read(path, checkpoint.LAST)
+    model, preprocess = trained_net.load_net(config, payload)
     val = split(config.tip("data")(), config.common["data"]()).val.taken()
     with torch.no_grad():
         outputs = model.eval()(preprocess(val.inputs.float() / 255))

@@ -18,7 +18,7 @@ from dltips import metrics
 from dltips.feed.splits import split
 from dltips.main import main
 from dltips.runs import checkpoint, past_runs
-from dltips.use import inference
+from dltips.use import trained_net
 
 Output = pytest.CaptureFixture[str]
 QUICK = ("log.tensorboard=false", "log.pictures=none", "log.layers=false", "data.subset=300")
@@ -89,8 +89,8 @@ def refused(capsys: Output, *arguments: str) -> str:
 
 def test_it_is_recorded_and_what_decides_by_its_direction(own: Path) -> None:
     path, records, summary = trained("epochs=6", "metric=val/worst_class", "optimizer.lr=0.3", "log.tensorboard=true")
-    config, payload = inference.read(path, checkpoint.LAST)
-    model, preprocess = inference.load_net(config, payload)
+    config, payload = trained_net.read(path, checkpoint.LAST)
+    model, preprocess = trained_net.load_net(config, payload)
     val = split(config.tip("data")(), config.common["data"]()).val.taken()
     with torch.no_grad():
         predicted = model.eval()(preprocess(val.inputs.float() / 255)).argmax(1)

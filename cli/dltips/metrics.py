@@ -1,4 +1,4 @@
-"""The table of metrics: a name, the source it is computed from, which way is better, and one line of description.
+"""The table of metrics, and goals such as epochs_to: a name, its source, which way is better, a line of description.
 
 The loop, evaluate, compare, search, HParams and the lists read this table. A user adds a metric as he adds a tip, in a
 file named by DLTIPS_IMPORT:

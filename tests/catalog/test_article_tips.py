@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dltips import paths
-from dltips.catalog import article_tips, articles, descriptions
+from dltips.catalog import article_tips, articles, source_reader
 from dltips.catalog.article_tips import ROWS
 from dltips.catalog.articles import SOURCES, ArticleTip
 from dltips.catalog.registry import FAMILIES
@@ -49,7 +49,7 @@ def test_every_switch_that_is_available_is_a_valid_run(row: ArticleTip) -> None:
         for override in run:
             family, _, option = override.partition("=")
             if family in FAMILIES:
-                assert set(re.findall(r"\w+", option)) <= set(descriptions.options(family)), override
+                assert set(re.findall(r"\w+", option)) <= set(source_reader.options(family)), override
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.later], ids=lambda row: row.id)
@@ -80,7 +80,7 @@ def test_names_are_unique_and_every_row_says_something() -> None:
 def test_cards_cite_the_articles_of_the_tips_that_they_are(row: ArticleTip) -> None:
     """A row may switch several options on: between them they cite all of its articles."""
     options = [switch.split("=") for switch in row.switch.split(", ") if re.fullmatch(r"\w+=\w+", switch)]
-    cards = [descriptions.entry(family, option).card for family, option in options if family in FAMILIES]
+    cards = [source_reader.entry(family, option).card for family, option in options if family in FAMILIES]
     cited = {letter for card in cards if card is not None for letter in articles.cited(card.source)}
     assert not cards or set(row.letters) <= cited
 
@@ -126,7 +126,7 @@ def not_yet(row: ArticleTip, switch: str) -> bool:
     chosen = [option for override in row.overrides for name, _, option in [override.partition("=")] if name == family]
     if not chosen or not re.fullmatch(r"\w+\.\w+", key):
         return False
-    return key not in {knob.key for option in [*chosen, "_common"] for knob in descriptions.knobs(family, option)}
+    return key not in {knob.key for option in [*chosen, "_common"] for knob in source_reader.knobs(family, option)}
 
 
 with_the_list = pytest.mark.skipif(not TABLE.is_file(), reason=f"{TABLE.name} is not here")

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import ListConfig, OmegaConf
 
 from dltips import paths
-from dltips.catalog import articles, descriptions, registry
+from dltips.catalog import articles, registry, source_reader
 from dltips.catalog.cards import card_of
 from dltips.catalog.registry import (
     FAMILIES,
@@ -227,7 +227,7 @@ def test_every_tip_says_in_one_sentence_what_it_does(family: str, name: str) -> 
     assert len(first) > 10
     assert first.endswith(".")
     # what `dltips ls` shows without importing anything
-    assert descriptions.options(family)[name] == first
+    assert source_reader.options(family)[name] == first
 
 
 @pytest.mark.parametrize(("family", "name"), OPTIONS)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dltips import __version__
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import FAMILIES
 from dltips.commands import doctor
 from dltips.main import main
@@ -40,7 +40,7 @@ def test_json_holds_what_the_machine_has(tmp_path: Path, capsys: Output) -> None
     assert found["devices"]["device=auto"].startswith("cuda" if torch.cuda.is_available() else ("cpu", "mps"))
     assert found["folders"]["outputs"].startswith(f"{tmp_path / 'outputs'} (not made yet, writable, ")
     assert {family: found["tips"][family] for family in FAMILIES} == {
-        family: len(descriptions.options(family)) for family in FAMILIES
+        family: len(source_reader.options(family)) for family in FAMILIES
     }
 
 

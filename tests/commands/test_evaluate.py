@@ -15,8 +15,8 @@ from dltips.config.validation import validate
 from dltips.feed.splits import split
 from dltips.main import main
 from dltips.runs import checkpoint, folder
-from dltips.runs.layout import read_summary
-from dltips.use.inference import load_net
+from dltips.runs.file_names import read_summary
+from dltips.use.trained_net import load_net
 
 Output = pytest.CaptureFixture[str]
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from dltips import paths
-from dltips.catalog import article_tips, articles, descriptions, registry
+from dltips.catalog import article_tips, articles, registry, source_reader
 from dltips.catalog.cards import card_of
 from dltips.catalog.registry import FAMILIES
 from dltips.config.composition import compose
 from dltips.main import main
 
 Output = pytest.CaptureFixture[str]
-OPTIONS = [(family, name) for family in FAMILIES for name in descriptions.options(family)]
+OPTIONS = [(family, name) for family in FAMILIES for name in source_reader.options(family)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_what_is_shown_is_what_the_function_has(family: str, name: str, capsys: 
     assert card is not None
     for said in (card.when, card.formula, card.source, card.costs, card.recommends, *card.avoid.values()):
         assert words(said) in text
-    for knob in descriptions.knobs(family, name):
+    for knob in source_reader.knobs(family, name):
         assert f"{knob.key}={knob.written.replace(', ', ',')}" in text and words(knob.comment) in text
     found = as_json(capsys, f"{family}={name}")
     assert (found["when"], found["formula"], found["costs"]) == (card.when, card.formula, card.costs)
@@ -90,7 +90,7 @@ def test_a_terminal_gets_colours(capsys: Output, monkeypatch: pytest.MonkeyPatch
     assert "\x1b[" in coloured and re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
 
 
-@pytest.mark.parametrize(("family", "name"), [option for option in OPTIONS if descriptions.entry(*option).at_home])
+@pytest.mark.parametrize(("family", "name"), [option for option in OPTIONS if source_reader.entry(*option).at_home])
 def test_the_command_to_try_is_one(family: str, name: str, capsys: Output) -> None:
     typed = shlex.split(as_json(capsys, f"{family}={name}")["try"])
     assert typed[:3] == ["dltips", "train", "+recipe=quickstart"]
@@ -108,7 +108,7 @@ def test_a_warning_is_shown_on_both_sides(capsys: Output, tmp_path: Path, monkey
 def test_the_articles_behind_the_letters_are_named_and_claims_can_be_settled(capsys: Output) -> None:
     text = words(explained(capsys, "flip"))
     assert f"S: {articles.SOURCES['S']}" in text and "K: " not in text
-    claims = as_json(capsys, "lstm" if "lstm" in descriptions.options("model") else "cnn")["claims"]
+    claims = as_json(capsys, "lstm" if "lstm" in source_reader.options("model") else "cnn")["claims"]
     assert all(command.startswith("dltips train -m +recipe=quickstart ") for command in claims.values())
     row = article_tips.row("init_decides")
     assert row is not None
@@ -118,10 +118,10 @@ def test_the_articles_behind_the_letters_are_named_and_claims_can_be_settled(cap
 
 def test_a_family_shows_its_options_and_what_they_share(capsys: Output) -> None:
     text = words(explained(capsys, "optimizer"))
-    for name, line in descriptions.options("optimizer").items():
+    for name, line in source_reader.options("optimizer").items():
         assert f"{name} {words(line)}" in text
     assert "optimizer.reduction=mean" in text
-    assert list(as_json(capsys, "init")["options"]) == list(descriptions.options("init"))
+    assert list(as_json(capsys, "init")["options"]) == list(source_reader.options("init"))
 
 
 def test_what_the_articles_call_by_a_name_of_its_own_is_found(capsys: Output) -> None:

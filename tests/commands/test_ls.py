@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import FAMILIES
 from dltips.main import main
 
@@ -23,14 +23,14 @@ def test_everything_is_listed_with_one_line_each(capsys: Output) -> None:
     assert [block.splitlines()[0] for block in blocks] == [*(f"{family}=" for family in FAMILIES), "recipes", "metrics"]
     for family, block in zip(FAMILIES, blocks, strict=False):
         listed = dict(line.split(maxsplit=1) for line in block.splitlines()[1:])
-        assert listed == descriptions.options(family)
+        assert listed == source_reader.options(family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_family(family: str, capsys: Output) -> None:
     assert main(["ls", family]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(descriptions.options(family))
+    assert [line.split()[0] for line in lines] == list(source_reader.options(family))
     assert all(len(line.split()) > 2 for line in lines)
 
 
@@ -38,7 +38,7 @@ def test_json_holds_the_same(capsys: Output) -> None:
     assert main(["ls", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     assert list(listing) == [*FAMILIES, "recipes", "metrics"]
-    assert all(listing[family] == descriptions.options(family) for family in FAMILIES)
+    assert all(listing[family] == source_reader.options(family) for family in FAMILIES)
     assert main(["ls", "init", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"init": listing["init"]}
 
@@ -46,9 +46,9 @@ def test_json_holds_the_same(capsys: Output) -> None:
 def test_tips_are_the_options_of_all_families_a_line_each(capsys: Output) -> None:
     assert main(["ls", "tips"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert dict(line.split(maxsplit=1) for line in lines) == descriptions.tips()
+    assert dict(line.split(maxsplit=1) for line in lines) == source_reader.tips()
     assert main(["ls", "tips", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"tips": descriptions.tips()}
+    assert json.loads(capsys.readouterr().out) == {"tips": source_reader.tips()}
 
 
 def test_recipes_are_listed_with_the_first_line_of_their_header(capsys: Output) -> None:

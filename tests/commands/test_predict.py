@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dltips.feed.splits import Split, split
 from dltips.main import main
-from dltips.use import inference
+from dltips.use import trained_net
 
 Output = pytest.CaptureFixture[str]
 QUICK = ["log.tensorboard=false", "log.pictures=none", "log.layers=false"]
@@ -49,7 +49,7 @@ def run(trained_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def splits(run: str) -> tuple[Split, Split]:
     """The validation and the test split of the run."""
-    config, _ = inference.read(Path(run), "last.pt")
+    config, _ = trained_net.read(Path(run), "last.pt")
     parts = split(config.tip("data")(), config.common["data"]())
     return parts.val.taken(), parts.test.taken()
 

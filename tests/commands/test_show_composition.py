@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dltips import paths
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import FAMILIES
 from dltips.commands.show_composition import config_of, help_of, info_of
 from dltips.config.composition import compose
@@ -95,5 +95,5 @@ def test_config_is_all_of_it() -> None:
 def test_help_lists_every_option_and_the_config_after_the_overrides() -> None:
     text = help_of(["epochs=77"])
     for family in FAMILIES:
-        assert f"\n{family}: {', '.join(sorted(descriptions.options(family)))}\n" in text
+        assert f"\n{family}: {', '.join(sorted(source_reader.options(family)))}\n" in text
     assert "\nepochs: 77\n" in text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dltips.feed.batches import Resident, Streaming
-from dltips.feed.placement import free_memory, place_split
+from dltips.feed.placement import free_bytes, place_split
 from dltips.feed.splits import Split
 
 CPU = torch.device("cpu")
@@ -39,11 +39,11 @@ def chosen(part: Split) -> Split:
 def test_data_lie_on_the_device_if_asked_or_if_they_fill_half_of_what_is_free(
     placement: str, free: int, kind: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dltips.feed.placement.free_memory", lambda device: free)
+    monkeypatch.setattr("dltips.feed.placement.free_bytes", lambda device: free)
     assert isinstance(place_split(images(), placement, CPU), kind)
     assert isinstance(place_split(chosen(images()), placement, CPU), kind)
 
 
 def test_on_a_cpu_what_is_free_is_the_machine_s_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dltips.memory.available", lambda: 12345)
-    assert free_memory(CPU) == 12345
+    monkeypatch.setattr("dltips.free_memory.available", lambda: 12345)
+    assert free_bytes(CPU) == 12345

@@ -273,7 +273,7 @@ def test_what_would_not_fit_into_memory_is_refused(
 ) -> None:
     large = getattr(split(pictures(form=Form(3, (20_000, 30_000))), common(**knobs)), part)
     needed = len(large) * 20_000 * 30_000 / 1e9  # gray, and repeated without a copy
-    monkeypatch.setattr("dltips.memory.available", lambda: 4 * 10**9)
+    monkeypatch.setattr("dltips.free_memory.available", lambda: 4 * 10**9)
     with pytest.raises(ConfigError, match=rf"^data\.{key}: .*{needed:,.1f} GB.* 4\.0 GB .*lower it"):
         large.taken()
 

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import Tip
 from dltips.config.composition import compose
 from dltips.config.validation import validate
@@ -36,7 +36,7 @@ SHAPES = {
 }
 
 
-OURS = [*(name for name in descriptions.options("model") if name != "timm"), *(name for name in SHAPES if " " in name)]
+OURS = [*(name for name in source_reader.options("model") if name != "timm"), *(name for name in SHAPES if " " in name)]
 
 
 # architecture -> pixels a side
@@ -68,7 +68,7 @@ NETS = [*OURS, *(f"timm:{name}" for name in TIMM), *(f"torchvision:{name}" for n
 
 @functools.cache
 def tips(name: str) -> tuple[Tip, Tip]:
-    entry = descriptions.entry("model", name.split()[0])
+    entry = source_reader.entry("model", name.split()[0])
     typed = [*(override for override in entry.at_home if override.startswith("model.")), *name.split()[1:]]
     config = validate(compose([f"model={name.split()[0]}", *dict.fromkeys(typed)])[0])
     return config.tip("model"), config.tip("activation")

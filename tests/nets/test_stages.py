@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import Tip
 from dltips.config.composition import compose
 from dltips.config.validation import validate
@@ -35,7 +35,7 @@ SHAPES = {
     "squeezenet model.stem=imagenet": (3, 64, 64),
     "mobilenet_v2 model.stem=imagenet": (3, 64, 64),
 }
-OURS = [*(name for name in descriptions.options("model") if name != "timm"), *(name for name in SHAPES if " " in name)]
+OURS = [*(name for name in source_reader.options("model") if name != "timm"), *(name for name in SHAPES if " " in name)]
 # architecture -> pixels a side
 TIMM = {
     "resnet18": 64,
@@ -62,7 +62,7 @@ UNCUT = {"timm:deit_tiny_distilled_patch16_224"}
 
 @functools.cache
 def tips(name: str) -> tuple[Tip, Tip]:
-    entry = descriptions.entry("model", name.split()[0])
+    entry = source_reader.entry("model", name.split()[0])
     typed = [*(override for override in entry.at_home if override.startswith("model.")), *name.split()[1:]]
     config = validate(compose([f"model={name.split()[0]}", *dict.fromkeys(typed)])[0])
     return config.tip("model"), config.tip("activation")

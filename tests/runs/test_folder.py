@@ -13,7 +13,7 @@ from dltips.config.validation import validate
 from dltips.errors import ConfigError
 from dltips.files import write_json
 from dltips.runs import folder
-from dltips.runs.layout import CONFIG, METRICS, SUMMARY
+from dltips.runs.file_names import CONFIG, METRICS, SUMMARY
 
 TEXTS = ["1e3", "1_000", "1_e3", ".5", "inf", ".inf", "nan", "0x1f", "1:30", "y", "No", "null", "~", "", " a", "a: b"]
 TEXTS += ["# a", "${seed}", "[a]", "{a}", "*a", "&a", "!a", "it's", '"', "ä\u2028", "a\nb", "2026-11-21", "-"]

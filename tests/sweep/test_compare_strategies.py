@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dltips.main import main
-from dltips.runs.layout import read_summary
+from dltips.runs.file_names import read_summary
 from dltips.sweep.compare_strategies import STRATEGIES, StrategyOutcome, table
 
 RUN = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=100", "model=cnn", "model.widths=[4,6]"]

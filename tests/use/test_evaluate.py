@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dltips.errors import ConfigError
-from dltips.runs.layout import read_summary
+from dltips.runs.file_names import read_summary
 from dltips.use.evaluate import evaluate, scores
 
 

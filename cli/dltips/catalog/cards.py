@@ -1,4 +1,4 @@
-"""Defines a tip's card: the record above its function, next to the docstring; `dltips explain` prints both."""
+"""Defines a tip's card: the record above its function, next to the docstring; source_reader.py reads both."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_OK, fail
 from dltips.files import Locked, locked
-from dltips.runs.layout import LOCK
+from dltips.runs.file_names import LOCK
 from dltips.signals import handling, interrupt, present
 
 if TYPE_CHECKING:

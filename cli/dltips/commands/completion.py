@@ -104,18 +104,18 @@ def _recipes() -> list[str]:
 
 def _metrics(key: str) -> list[str]:
     """Returns the metrics that `metric=`, `objective=` or `--metric` takes, except names with a part to fill in."""
-    from dltips.catalog import descriptions
+    from dltips.catalog import source_reader
 
-    known = {name: entry.source for name, entry in descriptions.metrics().items() if entry.source != "layer"}
+    known = {name: entry.source for name, entry in source_reader.metrics().items() if entry.source != "layer"}
     return [name for name, source in known.items() if source != "goal" and (source != "run" or key != "metric")]
 
 
 def _explained() -> list[str]:
     """Returns options with and without their family, families, and the names of the articles' tips."""
-    from dltips.catalog import article_tips, descriptions
+    from dltips.catalog import article_tips, source_reader
     from dltips.catalog.registry import FAMILIES
 
-    switches = list(descriptions.tips())
+    switches = list(source_reader.tips())
     return list(
         {
             *switches,

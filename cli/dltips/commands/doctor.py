@@ -84,9 +84,9 @@ def device_memory(name: str) -> float:
     """Returns the free memory in GB."""
     import torch
 
-    from dltips.feed.placement import free_memory
+    from dltips.feed.placement import free_bytes
 
-    return free_memory(torch.device(name)) / 1e9
+    return free_bytes(torch.device(name)) / 1e9
 
 
 def _folders() -> dict[str, Any]:
@@ -107,11 +107,11 @@ def _folder(path: Path) -> str:
 
 
 def _tips() -> dict[str, Any]:
-    from dltips.catalog import descriptions
+    from dltips.catalog import source_reader
     from dltips.catalog.registry import FAMILIES
     from dltips.config import recipes
 
-    found: dict[str, Any] = {family: len(descriptions.options(family)) for family in FAMILIES}
+    found: dict[str, Any] = {family: len(source_reader.options(family)) for family in FAMILIES}
     found["recipes"] = len(recipes.names())
     for module in paths.user_modules():
         file = paths.module_file(module)

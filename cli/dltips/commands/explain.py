@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from dltips import paths
-from dltips.catalog import article_tips, articles, descriptions
+from dltips.catalog import article_tips, articles, source_reader
 from dltips.catalog.registry import FAMILIES, user_file
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError, suggest
@@ -52,7 +52,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
         return about_family(name), _show_family
     if name.partition(".")[0] in FAMILIES and "." in name:
         return about_knob(name.partition("=")[0]), _show_knob
-    options = {family: descriptions.options(family) for family in FAMILIES}
+    options = {family: source_reader.options(family) for family in FAMILIES}
     family, separator, option = re.sub(r"[\[\]'\"]", "", name).replace("/", "=", 1).rpartition("=")
     if separator and family in FAMILIES:
         if option not in options[family]:
@@ -69,7 +69,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
     row = article_tips.row(name)
     if row is not None:
         return about_row(row), _show_row
-    metrics = descriptions.metrics()
+    metrics = source_reader.metrics()
     if (typed := name.removeprefix("metric=")) in metrics:
         return about_metric(typed, metrics[typed]), _show_metric
     listed = (option for family in options.values() for option in family)
@@ -84,7 +84,7 @@ def _found(name: str) -> tuple[dict[str, Any], Any]:
 
 def about_tip(family: str, option: str) -> dict[str, Any]:
     """Returns a tip's card and what goes with it, as plain data."""
-    entry = descriptions.entry(family, option)
+    entry = source_reader.entry(family, option)
     card = entry.card
     found: dict[str, Any] = {"tip": entry.switch, "family": family, "what": entry.docstring}
     if card is not None:
@@ -93,7 +93,7 @@ def about_tip(family: str, option: str) -> dict[str, Any]:
     found["avoided_by"] = {
         f"{other}={name}": record.avoid[entry.switch]
         for other in FAMILIES
-        for name, record in descriptions.cards(other).items()
+        for name, record in source_reader.cards(other).items()
         if record is not None and entry.switch in record.avoid
     }
     found["knobs"] = _knobs(family, option)
@@ -107,7 +107,7 @@ def about_tip(family: str, option: str) -> dict[str, Any]:
     return found
 
 
-def _names(row: articles.ArticleTip, entry: descriptions.Entry) -> bool:
+def _names(row: articles.ArticleTip, entry: source_reader.Entry) -> bool:
     """Returns whether one arm of a comparison has this option."""
     choices = dict(override.split("=", 1) for override in row.overrides)
     return entry.name in re.findall(r"\w+", choices.get(entry.family, "")) and "," in choices[entry.family]
@@ -116,8 +116,8 @@ def _names(row: articles.ArticleTip, entry: descriptions.Entry) -> bool:
 def about_family(family: str) -> dict[str, Any]:
     return {
         "family": family,
-        "what": descriptions.module_docstring(family),
-        "options": descriptions.options(family),
+        "what": source_reader.module_docstring(family),
+        "options": source_reader.options(family),
         "shared_knobs": _knobs(family, "_common"),
     }
 
@@ -125,7 +125,7 @@ def about_family(family: str) -> dict[str, Any]:
 def about_knob(key: str) -> dict[str, Any]:
     """Returns the knob in each option that has it. Raises ConfigError."""
     family = key.partition(".")[0]
-    knobs = {option: _knobs(family, option) for option in [*descriptions.options(family), "_common"]}
+    knobs = {option: _knobs(family, option) for option in [*source_reader.options(family), "_common"]}
     found = {option: knob for option, listed in knobs.items() for knob in listed if knob["key"] == key}
     if not found:
         known = {knob["key"] for listed in knobs.values() for knob in listed}
@@ -166,7 +166,7 @@ def _knobs(family: str, option: str) -> list[dict[str, Any]]:
             "override": f"{knob.key}={knob.written.replace(', ', ',')}",
             "comment": knob.comment,
         }
-        for knob in descriptions.knobs(family, option)
+        for knob in source_reader.knobs(family, option)
     ]
 
 

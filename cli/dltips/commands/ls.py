@@ -6,7 +6,7 @@ import argparse
 import json
 
 from dltips import paths
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import FAMILIES, user_file
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError, suggest
@@ -61,10 +61,10 @@ def run(arguments: list[str]) -> int:
 
 def _listed(name: str) -> dict[str, str]:
     if name == "tips":
-        return descriptions.tips()
+        return source_reader.tips()
     if name == "metrics":
-        return {name: entry.line for name, entry in descriptions.metrics().items()}
-    return _recipes() if name == "recipes" else descriptions.options(name)
+        return {name: entry.line for name, entry in source_reader.metrics().items()}
+    return _recipes() if name == "recipes" else source_reader.options(name)
 
 
 def _seed(as_json: bool) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dltips import paths
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import user_file
 from dltips.commands.arguments import Parser
 from dltips.errors import ConfigError, suggest
@@ -108,7 +108,7 @@ def about(model: str, overrides: Sequence[str]) -> dict[str, Any]:
 def _choice(model: str) -> list[str]:
     """Returns the overrides that choose the model. Raises ConfigError with the nearest name."""
     name = model.removeprefix("model=")
-    options = descriptions.options("model")
+    options = source_reader.options("model")
     if name in options:
         return [f"model={name}"]
     timm = _timm()

@@ -1,4 +1,4 @@
-"""Turns configs into plain data: mappings, their leaves by full key, settings by name."""
+"""Turns configs into plain data, interpolations unresolved: mappings, leaves by full key, settings by name."""
 
 from __future__ import annotations
 

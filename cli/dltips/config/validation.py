@@ -1,4 +1,4 @@
-"""Validates the configuration of one run over all families, before any data are read."""
+"""Makes a run's checked Config, with its hash: validates all families before any data are read."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from dltips import memory
+from dltips import free_memory
 from dltips.errors import ConfigError
 from dltips.feed.batches import Augment, to_float
 from dltips.feed.splits import Split
@@ -24,7 +24,7 @@ def expanded(
     """
     if not augmentations:
         raise ConfigError("data.expand: needs augmentations to make copies with; write 'augmentation=[flip,crop]'")
-    memory.require_memory("data.expand", copies * len(split) * split.inputs[:1].nbytes)
+    free_memory.require_memory("data.expand", copies * len(split) * split.inputs[:1].nbytes)
     inputs = torch.empty((copies * len(split), *split.inputs.shape[1:]), dtype=split.inputs.dtype)
     for copy in range(copies):
         generators = [generator_for(copy, number) for number in range(len(augmentations))]

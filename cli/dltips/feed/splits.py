@@ -1,4 +1,4 @@
-"""Splits into train, validation and test, by data.split_seed alone, so that runs over seeds share the splits."""
+"""Splits by data.split_seed alone; applies subset, per_class and label_noise to the training split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dltips import memory
+from dltips import free_memory
 from dltips.errors import ConfigError
 from dltips.tips.data import DataKnobs, Source
 from dltips.tips.data.pictures import Form
@@ -52,7 +52,7 @@ class Formed(Split):
 
     @cached_property
     def inputs(self) -> Tensor:
-        memory.require_memory(self.key, len(self) * self.form.bytes_from(self.raw.inputs.shape[1]))
+        free_memory.require_memory(self.key, len(self) * self.form.bytes_from(self.raw.inputs.shape[1]))
         return self.form(self.raw.taken().inputs)
 
     def taken(self) -> Split:

@@ -17,7 +17,7 @@ from dltips.insight.groups import ALL, IGNORED, IGNORED_SECTIONS, RunGroup, diff
 from dltips.insight.mean_curves import Point, common_epochs, mean_curve
 from dltips.metrics import is_score
 from dltips.runs.events import EventFile, Setting, trial_name
-from dltips.runs.layout import CONFIG, METRICS, SWEEP
+from dltips.runs.file_names import CONFIG, METRICS, SWEEP
 from dltips.runs.past_runs import PastRun, is_number, runs_in
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")

@@ -10,7 +10,7 @@ from typing import Any
 from dltips.formatting import rounded, setting_text
 from dltips.insight.groups import family_order
 from dltips.metrics import FIGURES
-from dltips.runs.layout import ENVIRONMENT
+from dltips.runs.file_names import ENVIRONMENT
 from dltips.runs.past_runs import PastRun
 
 ABSENT = "(absent)"

@@ -20,7 +20,7 @@ from dltips.config.validation import completed
 from dltips.errors import ConfigError, OutputError
 from dltips.files import Locked, locked, write_text
 from dltips.runs import past_runs
-from dltips.runs.layout import CONFIG, LOCK, METRICS, SWEEP, read_metrics, read_summary
+from dltips.runs.file_names import CONFIG, LOCK, METRICS, SWEEP, read_metrics, read_summary
 
 UNFINISHED = ("interrupted", "failed")
 

@@ -12,7 +12,7 @@ from typing import Any
 from dltips import metrics, paths
 from dltips.errors import ConfigError
 from dltips.files import read_json
-from dltips.runs.layout import CONFIG, SUMMARY, SWEEP, read_metrics
+from dltips.runs.file_names import CONFIG, SUMMARY, SWEEP, read_metrics
 
 USED = "finished"  # the only runs that are averaged
 MAX_DEPTH = 4  # levels below the given folder: outputs/SWEEP/RUN takes two

@@ -23,7 +23,7 @@ from dltips.feed.dataset_cache import DatasetCache
 from dltips.metrics import is_better
 from dltips.nets.stages import stages_of
 from dltips.runs import folder
-from dltips.runs.layout import read_summary
+from dltips.runs.file_names import read_summary
 from dltips.train.build import build_run
 from dltips.train.context import RunContext
 from dltips.train.run import run_once

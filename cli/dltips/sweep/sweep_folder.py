@@ -16,7 +16,7 @@ from dltips.config.redaction import redact, redacted
 from dltips.errors import ConfigError, OutputError
 from dltips.files import Locked, locked, write_json
 from dltips.runs import folder
-from dltips.runs.layout import LOCK, SUMMARY, read_summary
+from dltips.runs.file_names import LOCK, SUMMARY, read_summary
 
 SWEEP = "sweep.json"
 FORMAT = 1

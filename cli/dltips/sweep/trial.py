@@ -17,7 +17,7 @@ from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED
 from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
-from dltips.runs.layout import CONFIG, LOG, SUMMARY, read_summary
+from dltips.runs.file_names import CONFIG, LOG, SUMMARY, read_summary
 from dltips.train.context import RunContext
 from dltips.train.resume import reopen
 from dltips.train.run import reason, run_once

@@ -100,7 +100,7 @@ def _fit(
         except Interrupted:
             return Result("interrupted", records, snapshot)
         except NotFinite:
-            from dltips.train.divergence import locate
+            from dltips.train.locate_divergence import locate
 
             return Result("diverged", records, snapshot, diverged_at=locate(run, snapshot, epoch))
         records.append(record)

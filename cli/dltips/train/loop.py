@@ -1,4 +1,4 @@
-"""The loop: a training step, an epoch and a validation. Its caller has made all decisions."""
+"""The loop: a training step, an epoch, a validation; between steps, checks for NaN losses and requests to stop."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dltips.metrics import is_score, score_names
 from dltips.runs import checkpoint
+from dltips.runs.file_names import METRICS
 from dltips.runs.hparams import hyperparameters
-from dltips.runs.layout import METRICS
 from dltips.tips.preprocessing import save
 from dltips.train.build import Run
 from dltips.train.display import Display

@@ -16,7 +16,7 @@ from dltips.config.validation import RESUMABLE, Config, validate
 from dltips.errors import ConfigError
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import versions
-from dltips.runs.layout import ENVIRONMENT, SUMMARY, read_summary
+from dltips.runs.file_names import ENVIRONMENT, SUMMARY, read_summary
 from dltips.train.build import Run
 from dltips.train.device import Threads
 from dltips.train.fit import Record

@@ -24,7 +24,7 @@ from dltips.exit_codes import EXIT_DIVERGED, EXIT_INTERNAL, EXIT_INTERRUPTED, EX
 from dltips.files import write_json
 from dltips.runs import checkpoint, folder
 from dltips.runs.code_version import code_hash
-from dltips.runs.layout import ENVIRONMENT, LOG, SUMMARY, read_metrics
+from dltips.runs.file_names import ENVIRONMENT, LOG, SUMMARY, read_metrics
 from dltips.signals import handling
 from dltips.train import device as devices
 from dltips.train.build import Run, build_run

@@ -16,8 +16,8 @@ from dltips.files import write_json
 from dltips.formatting import few
 from dltips.metrics import of_confusion
 from dltips.runs import checkpoint, folder
-from dltips.runs.layout import SUMMARY, read_summary
-from dltips.use import inference
+from dltips.runs.file_names import SUMMARY, read_summary
+from dltips.use import trained_net
 
 
 def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def evaluate(run: str, which: str, device_name: str) -> dict[str, Any]:
     summary = read_summary(path)
     if summary is None:
         raise ConfigError(f"{path}: has no summary.json, so it is not finished; go on with dltips train resume={path}")
-    config, payload = inference.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
-    net = inference.load(config, payload, device_name)
+    config, payload = trained_net.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
+    net = trained_net.load(config, payload, device_name)
     common = config.common["data"]()
     needed_inputs = None
     if config.tip("finetune").name != "none":  # the weights may decide the inputs' form

@@ -13,7 +13,7 @@ from dltips.errors import ConfigError
 from dltips.feed.splits import Split
 from dltips.runs import checkpoint, folder
 from dltips.tips.data.reading import read_samples
-from dltips.use import inference
+from dltips.use import trained_net
 
 DEFAULT_TOP = 3  # the default number of classes
 
@@ -25,12 +25,12 @@ def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_
         if not file.exists():
             raise ConfigError(f"predict: {file} does not exist; give a file or a folder")
     path = folder.find(run)
-    config, payload = inference.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
+    config, payload = trained_net.read(path, checkpoint.BEST if which == "best" else checkpoint.LAST)
     classes = [str(name) for name in payload["classes"]]
     if top is not None and not 1 <= top <= len(classes):
         raise ConfigError(f"--top: {top} is not from 1 to {len(classes)}, the number of the classes")
     reader = _reader(payload, path)
-    net = inference.load(config, payload, device_name)
+    net = trained_net.load(config, payload, device_name)
     parts = [read_samples(reader, net.input_shape, file) for file in files]
     names = [name for _, part_names in parts for name in part_names]
     if not names:

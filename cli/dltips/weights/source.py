@@ -15,7 +15,7 @@ from dltips.config.validation import Config
 from dltips.errors import ConfigError
 from dltips.nets.key_maps import KeyMap, key_maps_of
 from dltips.runs import checkpoint, folder
-from dltips.runs.layout import CONFIG
+from dltips.runs.file_names import CONFIG
 from dltips.tips.finetune.base import FinetuneKnobs
 from dltips.tips.preprocessing import Affine, restore
 from dltips.weights import files, timm_hub

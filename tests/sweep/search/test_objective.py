@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from dltips.main import main
-from dltips.runs.layout import read_metrics, read_summary
+from dltips.runs.file_names import read_metrics, read_summary
 from dltips.sweep.search.objective import Runs
 from dltips.sweep.search.plan import SearchPlan
 from dltips.sweep.search.search_settings import SearchSettings

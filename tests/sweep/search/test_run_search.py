@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from dltips.exit_codes import EXIT_INTERRUPTED, EXIT_PARTLY
 from dltips.main import main
-from dltips.runs.layout import read_metrics, read_summary
+from dltips.runs.file_names import read_metrics, read_summary
 from dltips.sweep.search import ranking
 from dltips.sweep.search.plan import SearchPlan
 from dltips.sweep.search.samplers import from_unit

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, create_trial
 from dltips.config.composition import compose
 from dltips.config.plain import to_plain
 from dltips.main import main
-from dltips.runs.layout import read_summary
+from dltips.runs.file_names import read_summary
 from dltips.sweep.search import search_report
 from dltips.sweep.search.plan import SearchPlan
 from dltips.sweep.search.samplers import from_unit

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dltips.runs.layout import read_summary
+from dltips.runs.file_names import read_summary
 from dltips.sweep.search.plan import SearchPlan
 from dltips.sweep.search.search_settings import SearchSettings
 from dltips.sweep.search.search_workers import Work

@@ -139,6 +139,6 @@ def test_waves_have_noise_of_a_normal_s_spread_and_shape() -> None:
 
 def test_as_many_bytes_are_asked_for_as_the_samples_take_as_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr("dltips.memory.require_memory", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("dltips.free_memory.require_memory", lambda *arguments: asked.append(arguments))
     values = {kind: make(kind=kind).inputs.numel() for kind in KINDS}
     assert asked == [("data.samples", 8 * values[kind]) for kind in KINDS]

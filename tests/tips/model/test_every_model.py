@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dltips.catalog import registry
-from dltips.catalog.descriptions import knobs
+from dltips.catalog.source_reader import knobs
 from dltips.tips import model
 
 CLASSES = 4

@@ -14,7 +14,7 @@ from dltips.config.validation import validate
 from dltips.main import main
 from dltips.train.build import Run, build_run
 from dltips.train.fit import fit
-from dltips.use import inference
+from dltips.use import trained_net
 
 QUIET = ["device=cpu", "log.tensorboard=false", "log.pictures=none", "data.subset=120", "batch_size=20"]
 
@@ -124,8 +124,8 @@ def test_resumed_equals_uninterrupted_and_needs_the_source_no_more(
 def test_the_run_folder_alone_gives_the_net_back(source: Path, strategy: str) -> None:
     """evaluate and predict: the same validation accuracy, from the checkpoint, with nothing of the source."""
     folder = train(*TARGET, f"finetune.source={source}", f"finetune={strategy}")
-    config, payload = inference.read(folder, "best.pt")
-    net = inference.load(config, payload, "cpu")
+    config, payload = trained_net.read(folder, "best.pt")
+    net = trained_net.load(config, payload, "cpu")
     run = ready(source, f"finetune={strategy}")
     outputs, targets = net.outputs(run.splits.val)
     accuracy = float((outputs.argmax(1) == targets).double().mean())

@@ -21,8 +21,8 @@ from dltips.config.validation import validate
 from dltips.main import main
 from dltips.nets.flat import FlatModel
 from dltips.train.build import build_run
-from dltips.train.divergence import locate
 from dltips.train.fit import fit
+from dltips.train.locate_divergence import locate
 from dltips.train.loop import Interrupted, Meter, NotFinite, Training
 from dltips.train.loop import validate as validation
 from dltips.train.parallel import sharing

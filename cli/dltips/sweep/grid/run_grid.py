@@ -23,7 +23,7 @@ from dltips.formatting import label
 from dltips.metrics import is_better
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
-from dltips.runs.layout import SUMMARY, read_metrics
+from dltips.runs.file_names import SUMMARY, read_metrics
 from dltips.signals import STOPPING, handling, interrupt
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.grid.compose_trials import Frozen, freeze

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dltips.metrics import FIGURES
-from dltips.runs.layout import read_metrics, read_summary
+from dltips.runs.file_names import read_metrics, read_summary
 from dltips.sweep.search.seed_racing import is_clearly_worse
 from dltips.sweep.search.space import Space
 from dltips.sweep.search.trial_loop import TrialHandle, TrialResult

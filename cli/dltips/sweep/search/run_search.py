@@ -24,7 +24,7 @@ from dltips.files import locked
 from dltips.metrics import is_score
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
-from dltips.runs.layout import CONFIG
+from dltips.runs.file_names import CONFIG
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.preflight import Checker
 from dltips.sweep.search import ranking, samplers, search_report, search_workers

@@ -16,7 +16,7 @@ from dltips.config.overrides import with_plus
 from dltips.config.redaction import redact
 from dltips.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTLY
 from dltips.formatting import columns, label, override_text
-from dltips.runs.layout import read_metrics
+from dltips.runs.file_names import read_metrics
 from dltips.sweep.search.objective import FOLDERS, RACED, SCORES, SECONDS
 from dltips.sweep.search.ranking import pareto, ranked
 from dltips.sweep.search.study import ERROR, WORKER, ClaimedTrial

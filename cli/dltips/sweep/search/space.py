@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
-from dltips.catalog import descriptions
+from dltips.catalog import source_reader
 from dltips.catalog.registry import FAMILIES
 from dltips.config.composition import compose
 from dltips.config.overrides import parse, value_of
@@ -298,7 +298,7 @@ def _dimension(override: Override) -> Dimension:
     if isinstance(value, Glob):
         if key not in FAMILIES:
             raise ConfigError(f"{key}: glob is for the options of a family; write the values")
-        labels = value.filter(sorted(descriptions.options(key)))
+        labels = value.filter(sorted(source_reader.options(key)))
         values: list[Any] = list(labels)
     else:
         assert isinstance(value, ChoiceSweep)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy
 
-from dltips import memory
+from dltips import free_memory
 from dltips.catalog.cards import card
 from dltips.catalog.registry import Size
 from dltips.errors import ConfigError
@@ -166,7 +166,7 @@ def _acquire(
     readable_headers = [each for each in headers if isinstance(each, Header)]
     size = _size(readable_headers, samples, image_size, base)
     gray = all(each.gray for each in readable_headers)
-    memory.require_memory("data.image_size", len(samples) * (1 if gray else 3) * size[0] * size[1])
+    free_memory.require_memory("data.image_size", len(samples) * (1 if gray else 3) * size[0] * size[1])
     inputs = numpy.empty((len(samples), 1 if gray else 3, *size), numpy.uint8)
     rows_of = {sample.file: row for row, sample in enumerate(samples)}
 

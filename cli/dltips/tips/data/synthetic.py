@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy
 
-from dltips import memory
+from dltips import free_memory
 from dltips.catalog.cards import card
 from dltips.catalog.registry import Bounds, Count, NonNegative, Size
 from dltips.errors import ConfigError
@@ -49,7 +49,7 @@ def synthetic(
     if kind != "waveform" and size < classes:
         raise ConfigError(f"data.size: {size} has no room for {classes} classes; raise it to at least {classes}")
     lines = {"vector": 1, "image": 3 * size, "sequence": 2 * size, "waveform": 64}[kind]
-    memory.require_memory("data.samples", samples * size * lines * 8)  # drawn as doubles
+    free_memory.require_memory("data.samples", samples * size * lines * 8)  # drawn as doubles
     counts = class_sizes(samples, classes, imbalance)
     random = numpy.random.default_rng(seed)
     targets = random.permutation(numpy.repeat(numpy.arange(classes), counts))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dltips import memory
+from dltips import free_memory
 from dltips.config.validation import Config
 from dltips.errors import ConfigError
 from dltips.feed.batches import Feed, Resident
@@ -95,7 +95,7 @@ def keep_features(
                     outputs = body(inputs).float()
                 if kept is None:
                     if outputs.device.type == "cpu":
-                        memory.require_memory("finetune.views", views * feed.count * outputs[0].nbytes)
+                        free_memory.require_memory("finetune.views", views * feed.count * outputs[0].nbytes)
                     kept = outputs.new_empty((views * feed.count, *outputs.shape[1:]))
                 kept[start : start + len(outputs)] = outputs
                 start += len(outputs)

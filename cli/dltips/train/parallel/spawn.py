@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from dltips.config.overrides import typed_keys
 from dltips.errors import ConfigError
 from dltips.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, fail
-from dltips.runs.layout import LOG
+from dltips.runs.file_names import LOG
 from dltips.signals import handling, present
 from dltips.train.parallel.world import (
     LOST_CODE,

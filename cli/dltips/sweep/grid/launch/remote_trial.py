@@ -14,7 +14,7 @@ from typing import Any
 
 from dltips.errors import ConfigError
 from dltips.files import Locked, locked, write_text
-from dltips.runs.layout import SUMMARY
+from dltips.runs.file_names import SUMMARY
 from dltips.sweep.trial import Trial, TrialOutcome, run_trial
 from dltips.train.context import RunContext
 

@@ -15,7 +15,7 @@ from dltips.tips.data.reading import read_samples
 from dltips.train import device
 from dltips.train.build import build_run
 from dltips.train.loop import predictions
-from dltips.use import inference
+from dltips.use import trained_net
 
 
 def save_images(images: Tensor, into: Path) -> Path:
@@ -26,11 +26,11 @@ def save_images(images: Tensor, into: Path) -> Path:
 
 
 def test_pictures_of_the_validation_samples_get_the_bits_that_validation_saw(run: str) -> None:
-    config, payload = inference.read(Path(run), checkpoint.LAST)
+    config, payload = trained_net.read(Path(run), checkpoint.LAST)
     val = split(config.tip("data")(), config.common["data"]()).val.taken()
     samples, names = read_samples(json.loads(payload["reader"]), (1, 8, 8), save_images(val.inputs, Path("images")))
     assert torch.equal(samples, val.inputs) and len(names) == len(val) == 180
-    outputs, _ = inference.load(config, payload, "cpu").outputs(Split(samples, torch.zeros(180, dtype=torch.int64)))
+    outputs, _ = trained_net.load(config, payload, "cpu").outputs(Split(samples, torch.zeros(180, dtype=torch.int64)))
 
     again = build_run(config)
     training = again.training
@@ -48,16 +48,16 @@ def test_pictures_of_the_validation_samples_get_the_bits_that_validation_saw(run
 def test_the_other_checkpoint_is_the_remedy_where_it_is_there(run: str) -> None:
     (Path(run) / "best.pt").unlink()
     with pytest.raises(ConfigError, match=r"best\.pt: .*; try --checkpoint last$"):
-        inference.read(Path(run), checkpoint.BEST)
+        trained_net.read(Path(run), checkpoint.BEST)
     (Path(run) / "last.pt").unlink()
     with pytest.raises(ConfigError, match=r"best\.pt: ") as error:
-        inference.read(Path(run), checkpoint.BEST)
+        trained_net.read(Path(run), checkpoint.BEST)
     assert "--checkpoint" not in str(error.value)
 
 
 def test_a_checkpoint_of_another_net_is_refused(run: str) -> None:
     file = Path(run) / "config.yaml"
     file.write_text(file.read_text().replace("  - 8\n", "  - 9\n"))
-    config, payload = inference.read(Path(run), checkpoint.LAST)
+    config, payload = trained_net.read(Path(run), checkpoint.LAST)
     with pytest.raises(ConfigError, match="checkpoint's net"):
-        inference.load_net(config, payload)
+        trained_net.load_net(config, payload)

@@ -9,15 +9,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from dltips import paths
-from dltips.catalog import descriptions, registry
+from dltips.catalog import registry, source_reader
 from dltips.catalog.cards import Card, card_of
-from dltips.catalog.descriptions import Knob
 from dltips.catalog.registry import FAMILIES, STACKABLE
+from dltips.catalog.source_reader import Knob
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_option_has_a_yaml_file_a_tip_and_one_line(family: str) -> None:
-    options = descriptions.options(family)
+    options = source_reader.options(family)
     assert set(options) == set(registry.load()[family].tips)
     files = (paths.shipped("configs") / family).glob("*.yaml")
     assert set(options) == {file.stem for file in files if file.stem != "_common"}
@@ -27,26 +27,26 @@ def test_every_option_has_a_yaml_file_a_tip_and_one_line(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_line_is_the_docstring_s_first(family: str) -> None:
-    for name, line in descriptions.options(family).items():
+    for name, line in source_reader.options(family).items():
         assert (registry.load()[family].tips[name].__doc__ or "").splitlines()[0] == line
 
 
 def test_ten_families_with_a_line_each() -> None:
     assert len(FAMILIES) == 10
-    assert list(descriptions.families()) == list(FAMILIES) and all(descriptions.families().values())
+    assert list(source_reader.families()) == list(FAMILIES) and all(source_reader.families().values())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_cards_are_those_that_the_functions_have(family: str) -> None:
     """Read from the sources and attached on import: the same, also where a card is continued over several lines."""
     functions = registry.load()[family].tips
-    assert descriptions.cards(family) == {name: card_of(functions[name]) for name in descriptions.options(family)}
+    assert source_reader.cards(family) == {name: card_of(functions[name]) for name in source_reader.options(family)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_entry_is_what_the_function_and_its_yaml_have(family: str) -> None:
-    for name in descriptions.options(family):
-        entry, function = descriptions.entry(family, name), registry.load()[family].tips[name]
+    for name in source_reader.options(family):
+        entry, function = source_reader.entry(family, name), registry.load()[family].tips[name]
         assert (entry.switch, entry.docstring) == (f"{family}={name}", inspect.getdoc(function))
         assert entry.card == card_of(function)
         section: Any = OmegaConf.to_container(OmegaConf.load(paths.shipped("configs") / family / f"{name}.yaml"))
@@ -61,9 +61,9 @@ def test_an_entry_is_what_the_function_and_its_yaml_have(family: str) -> None:
 
 
 def test_all_tips_of_all_families() -> None:
-    tips = descriptions.tips()
-    assert tips["init=he"] == descriptions.options("init")["he"]
-    assert len(tips) == sum(len(descriptions.options(family)) for family in FAMILIES)
+    tips = source_reader.tips()
+    assert tips["init=he"] == source_reader.options("init")["he"]
+    assert len(tips) == sum(len(source_reader.options(family)) for family in FAMILIES)
 
 
 YAML = """\
@@ -85,15 +85,16 @@ def test_knobs_have_their_comments_and_are_shown_as_they_are_written(
     (tmp_path / "configs" / "regularization" / "decay.yaml").write_text(YAML)
     (tmp_path / "own.py").write_text("")
     monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
-    assert descriptions.knobs("regularization", "decay") == (
+    assert source_reader.knobs("regularization", "decay") == (
         Knob("regularization.decay.rate", 0.001, "1e-3", "per step, not per epoch"),
         Knob("regularization.decay.kind", "a b", '"a b"', ""),
         Knob("regularization.decay.widths", [1, 2], "[1, 2]", "one each"),
         Knob("regularization.decay.block", [1], "[1]", ""),
     )
-    assert descriptions.yaml_of("regularization", "decay") == YAML
+    assert source_reader.yaml_of("regularization", "decay") == YAML
     assert (
-        descriptions.yaml_of("regularization", "nosuch") == "" and descriptions.knobs("regularization", "nosuch") == ()
+        source_reader.yaml_of("regularization", "nosuch") == ""
+        and source_reader.knobs("regularization", "nosuch") == ()
     )
 
 
@@ -126,18 +127,18 @@ def test_the_sources_are_read_and_nothing_is_imported(tmp_path: Path, monkeypatc
         (tmp_path / "configs" / "init" / f"{name}.yaml").write_text(f"name: {name}\n")
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
-    options = descriptions.options("init")
+    options = source_reader.options("init")
     assert options["exploding"] == "Weights that explode." and options["silent"] == ""
-    assert descriptions.entry("init", "exploding").docstring == "Weights that explode.\n\nSoon."
-    assert descriptions.cards("init")["exploding"] == Card(
+    assert source_reader.entry("init", "exploding").docstring == "Weights that explode.\n\nSoon."
+    assert source_reader.cards("init")["exploding"] == Card(
         when="now and then", formula="x", source="-", costs="much", avoid={"model=mlp": "it explodes"}
     )
     # without a card, or with one that cannot be read without running it, a tip of the user's is listed all the same
-    assert [descriptions.cards("init")[name] for name in ("silent", "computed", "wrong")] == [None, None, None]
+    assert [source_reader.cards("init")[name] for name in ("silent", "computed", "wrong")] == [None, None, None]
     assert "he" in options and "dltips_user_own" not in sys.modules
 
 
 def test_a_user_s_file_that_cannot_be_read_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text("def (")
     monkeypatch.setenv("DLTIPS_IMPORT", str(tmp_path / "own.py"))
-    assert "he" in descriptions.options("init")
+    assert "he" in source_reader.options("init")

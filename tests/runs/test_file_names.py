@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dltips.runs.layout import METRICS, SUMMARY, read_metrics, read_summary
+from dltips.runs.file_names import METRICS, SUMMARY, read_metrics, read_summary
 
 
 def test_metrics_end_where_a_line_is_none_of_ours(tmp_path: Path) -> None:
