@@ -108,6 +108,8 @@ def test_all_digits_are_there_where_they_are_asked_for() -> None:
         (seconds_text, 12.34, "12.3"),
         (seconds_text, 1234.5, "1,234.5"),
         (megabytes, 0.12345, "0.123"),
+        (megabytes, 999.9, "1e+03"),
+        (megabytes, 1000, "1,000"),
         (megabytes, 1234.4, "1,234"),
         (p_value, 0.01234, "0.0123"),
         (p_value, 0.00009, "<0.0001"),

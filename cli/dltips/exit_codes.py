@@ -1,4 +1,4 @@
-"""Exit codes, and the one line on stderr with which a command fails."""
+"""Exit codes, and the one line on stderr with which a command fails; verbs.py decides which."""
 
 from __future__ import annotations
 

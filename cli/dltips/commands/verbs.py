@@ -1,4 +1,4 @@
-"""The verbs of `dltips`, each imported when it is called, and the end of a command after an error. Imports no torch."""
+"""The verbs of `dltips`, imported when called; their end after an error, ctrl-C or a closed pipe. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Reads the YAML files of configs/ and of the user's own folders: a family's options and their knobs.
 
-The checks read them with a fast loader, once per version of a file; Hydra reads them again to compose a run.
+The checks read them with a fast loader, once per version of a file; Hydra reads them again to compose a run, common
+knobs (`_common.yaml`) by the defaults list of config.yaml.
 """
 
 from __future__ import annotations

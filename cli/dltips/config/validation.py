@@ -185,7 +185,7 @@ def _bind_one(registry: Registry, section: dict[str, Any], prefix: str) -> Tip:
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's config with the keys that are newer than the run at their defaults."""
-    primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
+    primary = plain_yaml(paths.shipped("configs") / "config.yaml")
     full = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")} | dict(stored)
     for name in SECTIONS:
         if isinstance(full.get(name), Mapping):
@@ -203,7 +203,7 @@ def _completed_section(family: str, section: Mapping[str, Any]) -> dict[str, Any
     def defaults(name: Any) -> dict[str, Any]:
         safe = isinstance(name, str) and name.isidentifier()  # a path could leave the folder
         files = [folder / family / f"{name}.yaml" for folder in paths.configs()] if safe else []
-        return next((_plain_yaml(file) for file in files if file.is_file()), {})
+        return next((plain_yaml(file) for file in files if file.is_file()), {})
 
     if family in STACKABLE:
         return {
@@ -213,5 +213,5 @@ def _completed_section(family: str, section: Mapping[str, Any]) -> dict[str, Any
     return {**defaults("_common"), **defaults(section.get("name")), **section}
 
 
-def _plain_yaml(file: Path) -> dict[str, Any]:
+def plain_yaml(file: Path) -> dict[str, Any]:
     return to_plain(OmegaConf.load(file))

@@ -1,4 +1,4 @@
-"""One group of a comparison: its seeds, their spread, and its difference to the reference."""
+"""Records of one group of a comparison, which comparison.py computes: seeds, spread, difference to the reference."""
 
 from __future__ import annotations
 

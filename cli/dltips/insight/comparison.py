@@ -1,4 +1,4 @@
-"""Compares groups of runs: a row each, the best first, with its paired difference to a reference.
+"""Compares groups of runs, paired by seed: a row each, the best first, with its difference to a reference.
 
 A group with diverged or failed runs has the mean of the surviving ones, which is too good: it stands below the
 complete groups, and is the reference only if there is no complete one, or if it was named.

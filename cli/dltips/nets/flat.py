@@ -1,4 +1,4 @@
-"""Lays out a model's parameters and gradients in flat buffers, for optimizers and regularization."""
+"""Lays out a model's parameters and gradients in flat buffers; marks which parameters may decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes run folders, each once, under a name that cannot collide; finds, locks and reads them."""
+"""Makes run folders, each once, under a name that cannot collide; locks and reads them; finds the one to resume."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dltips import paths
 from dltips.catalog.registry import FAMILIES
 from dltips.config.plain import leaves
 from dltips.config.redaction import redacted
-from dltips.config.validation import Config, _plain_yaml
+from dltips.config.validation import Config, plain_yaml
 
 Scalar = bool | float | str
 
@@ -34,13 +34,13 @@ def hyperparameters(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar
 @functools.cache  # reading more than a hundred YAMLs takes 0.1 s, and the runs of a sweep share them
 def _columns(folders: tuple[Path, ...]) -> Mapping[str, Scalar]:
     """Returns every possible key of a run, with a value of its type: a number, a boolean, or else text."""
-    primary = _plain_yaml(paths.shipped("configs") / "config.yaml")
+    primary = plain_yaml(paths.shipped("configs") / "config.yaml")
     columns = dict(leaves({key: value for key, value in primary.items() if key not in ("defaults", "hydra", "resume")}))
     for family in FAMILIES:
         columns[family] = ""
         for folder in folders:
             for file in sorted((folder / family).glob("*.yaml")):
-                settings = leaves(_plain_yaml(file), f"{family}.")
+                settings = leaves(plain_yaml(file), f"{family}.")
                 for key, value in settings:
                     if not key.endswith(".name"):
                         # a key may be a number in one option and text in another: then it is text

@@ -1,4 +1,4 @@
-"""Finds runs in folders and reads them from summary.json, without torch. Writes and executes nothing."""
+"""Finds runs, the newest or the best, and reads them from summary.json, without torch. Writes and executes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses the device, the precision, and the number of threads: by rules, never by timing."""
+"""Chooses the device, the precision (autocast), and the number of threads: by rules, never by timing."""
 
 from __future__ import annotations
 

@@ -57,3 +57,9 @@ def test_a_dry_run_knows_what_is_done_and_what_would_fail(monkeypatch: pytest.Mo
     assert [line.split()[3] for line in out.splitlines()[1:3]] == ["done", "fails"]
     assert "2 trials, 1 of them done before" in out and "fails: out of memory; lower batch_size" in out
     assert {name: time for name, time in kept.items() if name[:3] == "000"} == times(place)
+
+
+@pytest.mark.parametrize(("workers", "shown"), [(1, False), (2, True)])
+def test_memory_is_that_of_each_worker(workers: int, shown: bool, capsys: Output) -> None:
+    assert main(["train", "-m", *QUICK, "seed=1,2", "--dry-run", f"--workers={workers}"]) == 0
+    assert (f" MB in each of {workers} workers, which share the cores" in capsys.readouterr().out) is shown

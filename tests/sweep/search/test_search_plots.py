@@ -64,3 +64,18 @@ def told(plan: SearchPlan, values: list[float], **attributes: Any) -> list[Froze
 )
 def test_the_labels_of_a_short_log_axis_are_few(low: float, high: float, ticks: list[float]) -> None:
     assert log_ticks(low, high) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("typed", "low", "high"),
+    [
+        ("optimizer.lr=tag(log,interval(1e-3,1))", 10**-3.09, 10**0.09),
+        ("optimizer.momentum=interval(0.5,0.9)", 0.488, 0.912),
+        ("init=he,xavier,zeros", -0.5, 2.5),
+    ],
+)
+def test_an_axis_spans_the_dimension_with_a_margin(typed: str, low: float, high: float, tmp_path: Path) -> None:
+    plan = planned(typed)
+    # two trials inside: the axis is the dimension's, not the values'
+    axes = search_plots.draw_slices(plan, told(plan, [0.5, 0.7]), [], 0).axes[0]
+    assert axes.get_xlim() == pytest.approx((low, high), rel=1e-6)

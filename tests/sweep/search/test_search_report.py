@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dltips.config.composition import compose
 from dltips.config.plain import to_plain
@@ -148,3 +148,29 @@ def test_the_best_run_may_lie_elsewhere(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_run_of_the_best_value_is_finite() -> None:
     assert main(["sweep", *QUICK, "epochs=1", LR, "trials=1", "objective=seconds", "log.pictures=none"]) == 0
     assert math.isfinite(summaries()[0]["seconds"])
+
+
+@pytest.mark.parametrize(("storage", "end"), [(None, ""), ("postgresql://me@host/db", " storage=ADDRESS")])
+@pytest.mark.parametrize(
+    ("interrupted", "code", "why"), [(True, 130, "interrupted"), (False, 0, "not all trials are done")]
+)
+def test_what_is_left_is_counted_with_the_command_that_goes_on(
+    storage: str | None, end: str, interrupted: bool, code: int, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(LR, storage=storage)
+    trials = told(plan, [0.5, 0.6, 0.7])
+    trials[1].state = TrialState.RUNNING
+    assert search_report.report(plan, Path("a b"), trials, interrupted=interrupted) == code
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{why}: 1 of 3 trials are left; go on with: dltips sweep resume='a b'{end}"
+
+
+def test_three_reasons_are_printed_and_the_exit_code_tells_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(LR)
+    trials = told(plan, [0.5] * 6)
+    for trial in trials[1:]:
+        trial.state = TrialState.FAIL
+        trial.set_user_attr("error", "no memory")
+    assert search_report.report(plan, Path(), trials, interrupted=False) == 5
+    out = capsys.readouterr().out
+    assert out.count("failed: no memory") == 3 and "... and 2 more\n" in out

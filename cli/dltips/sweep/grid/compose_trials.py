@@ -1,4 +1,4 @@
-"""Composes and freezes a grid's trials before the first one starts."""
+"""Expands lists, ranges and globs into a grid's trials; composes and freezes them before the first one starts."""
 
 from __future__ import annotations
 

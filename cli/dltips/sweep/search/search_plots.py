@@ -44,7 +44,7 @@ def draw(plan: SearchPlan, trials: Sequence[FrozenTrial], place: Path) -> None:
         shares = importances(plan, trials)
         if shares is not None:
             _save(_importance(shares), place / IMPORTANCE)
-    _save(_slices(plan, whole, pruned, failed), place / SLICES)
+    _save(draw_slices(plan, whole, pruned, failed), place / SLICES)
 
 
 def draw_history(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
@@ -82,10 +82,10 @@ def draw_history(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequenc
     return figure
 
 
-def _slices(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
+def draw_slices(plan: SearchPlan, whole: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], failed: int) -> Figure:
+    """Draws the first objective over each parameter; later trials are darker."""
     from matplotlib.ticker import MaxNLocator
 
-    """The first objective over each parameter; later trials are darker."""
     dimensions = plan.space.dimensions
     columns = min(COLUMNS, len(dimensions))
     rows = math.ceil(len(dimensions) / columns)

@@ -1,4 +1,4 @@
-"""Reads picture files as arrays: any format, mode and orientation that Pillow reads, cropped and resized."""
+"""Reads picture files of any format, mode and orientation as arrays; crops, resizes, turns gray into RGB or back."""
 
 from __future__ import annotations
 

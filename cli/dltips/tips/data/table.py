@@ -1,4 +1,4 @@
-"""Reads tables: numbers unchanged, categories as one feature per level."""
+"""Reads tables: numbers unchanged (missing ones are NaN), categories as one feature per level."""
 
 from __future__ import annotations
 

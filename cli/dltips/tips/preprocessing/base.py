@@ -1,4 +1,4 @@
-"""The steps of a preprocessing, which a checkpoint can hold."""
+"""The steps of a preprocessing, which a checkpoint can hold, and Fill, the step for missing values."""
 
 from __future__ import annotations
 

@@ -47,3 +47,9 @@ def test_a_secret_is_not_written_to_a_jobs_file(monkeypatch: pytest.MonkeyPatch)
         "name: holds a secret, and a job's files would show it; write 'name=${oc.env:NAME}', and set NAME in the"
         " environment"
     )
+
+
+def test_a_secret_in_the_jobs_own_settings_is_refused() -> None:
+    refuse_secrets([], {"setup": "source ~/env"})
+    with pytest.raises(ConfigError, match=r"^setup: .*oc\.env:NAME"):
+        refuse_secrets([], {"setup": "export X=ghp_0123456789012345678901234567"})
