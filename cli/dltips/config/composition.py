@@ -1,4 +1,4 @@
-"""Composes a run's config: Hydra composes the chosen options; the recipes' values, then the typed ones, go on top.
+"""Composes a run's config: Hydra composes the options; recipes' values, then typed ones (the last wins), go on top.
 
 Everything is parsed and checked here first, against our own YAML files. Hydra, through its public API alone, gets the
 names of existing options and nothing else. Values never pass through a text on their way into the config.

@@ -1,4 +1,4 @@
-"""Makes run folders, each once, under a name that cannot collide; locks and reads them; finds the one to resume."""
+"""Makes run folders, each once, under a unique name; locks, reads and cuts them; finds the one to resume."""
 
 from __future__ import annotations
 

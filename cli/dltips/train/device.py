@@ -39,7 +39,10 @@ def choose(name: str) -> torch.device:
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    """Returns the context of each forward pass. Raises ConfigError if the device lacks the precision."""
+    """Returns the context of each forward pass. Raises ConfigError if the device lacks the precision.
+
+    There is no float16, hence no loss scaling.
+    """
     has_bfloat16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
     if precision == "bfloat16" and not has_bfloat16:
         raise ConfigError(f"precision: bfloat16 is not supported on {device}; write precision=float32")

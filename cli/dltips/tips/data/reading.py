@@ -1,4 +1,4 @@
-"""Reads new files as samples, as a trained run's source read its own."""
+"""Reads new files as samples for predict, as a trained run's source read its own; errors name the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups the processes of one run: a single one, or several, each with a device, a rank and a share of each batch."""
+"""Groups the processes of one run: collectives over one process or several, each with a device and a rank."""
 
 from __future__ import annotations
 
