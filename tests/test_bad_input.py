@@ -243,13 +243,11 @@ KEY_AND_REMEDY = [
     ),
     (
         "train init=he,xavier",
-        "init=he,xavier: several values are a grid of runs, which -m asks for: dltips train -m 'init=he,xavier'"
-        " (a comma inside one value wants quotes)",
+        "init=he,xavier: several values need -m: dltips train -m 'init=he,xavier'; quote a value that contains a comma",
     ),
     (
         "train seed=range(5)",
-        "seed=range(5): several values are a grid of runs, which -m asks for: dltips train -m 'seed=range(5)'"
-        " (a comma inside one value wants quotes)",
+        "seed=range(5): several values need -m: dltips train -m 'seed=range(5)'; quote a value that contains a comma",
     ),
     (
         "train recipe=quickstart,x seed=1",

@@ -1,6 +1,7 @@
 """The house: which room stands on which, no circles, nothing of Hydra's inside; imports within functions count, too."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +23,25 @@ NEVER = {
 PUBLIC = ("__init__", "registry", "card")  # what a user's own tips import: they gather names from other rooms
 
 
-def imports_of(source: str, modules: set[str]) -> Iterator[str]:
-    """The modules of dltips that a source imports, anywhere in it: `config.recipes`."""
+# Starts a process that begins at the top again: `python -m dltips.commands.worker_main`
+STARTED = {("train.parallel.spawn", "commands.worker_main")}
+
+
+def imports_of(source: str, modules: set[str], module: str = "") -> Iterator[str]:
+    """The modules of dltips that a source imports, anywhere in it, or names in a text of its own: `config.recipes`."""
+    above = ["dltips", *module.split(".")]
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            base = [*(above[: -node.level] if node.level else []), *([node.module] if node.module else [])]
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and re.fullmatch(r"dltips(\.\w+)+", text):
+            names = [text]  # import_module("dltips.train.run")
         for name in names:
             parts = name.removeprefix("dltips.").split(".") if name.startswith("dltips.") else []
+            if (module, ".".join(parts)) in STARTED:
+                continue
             while parts and ".".join(parts) not in modules:
                 parts.pop()
             if parts:
@@ -39,7 +51,7 @@ def imports_of(source: str, modules: set[str]) -> Iterator[str]:
 def arrows(package: Path) -> dict[str, set[str]]:
     files = {".".join(file.relative_to(package).with_suffix("").parts): file for file in package.rglob("*.py")}
     sources = {name.removesuffix(".__init__"): file.read_text(encoding="utf-8") for name, file in files.items()}
-    return {name: set(imports_of(text, set(sources))) - {name} for name, text in sources.items()}
+    return {name: set(imports_of(text, set(sources), name)) - {name} for name, text in sources.items()}
 
 
 def against_the_order(found: dict[str, set[str]]) -> list[str]:
@@ -95,16 +107,37 @@ def test_no_module_is_reached_from_itself() -> None:
         ("tips.schedule", "from dltips.config.validation import Config", ["tips.schedule -> config.validation"]),
         ("train.loop", "from dltips.main import main", ["train.loop -> main"]),
         ("train.loop", "from dltips.runs import folder", []),
+        ("runs.hparams", "def late():\n    from ..train import run", ["runs.hparams -> train.run"]),
+        ("runs.hparams", "def late():\n    import_module('dltips.train.run')", ["runs.hparams -> train.run"]),
+        ("runs.hparams", "from . import folder", []),
     ],
 )
 def test_a_planted_import_is_found(module: str, planted: str, wrong: list[str]) -> None:
-    assert against_the_order({**FOUND, module: set(imports_of(planted, set(FOUND)))}) == wrong
+    assert against_the_order({**FOUND, module: set(imports_of(planted, set(FOUND), module))}) == wrong
 
 
 def test_a_planted_circle_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]
 
 
+def insides_of_hydra(source: str) -> list[str]:
+    """What a source names of a library's `_internal`, in an import or in a text."""
+    found = re.findall(r"hydra\._internal[\w.]*", source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("hydra", "omegaconf"):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            found += [name for name in names if name.startswith("_")]
+    return found
+
+
 def test_nothing_of_hydras_inside_is_imported() -> None:
     for file in paths.PACKAGE.rglob("*.py"):
-        assert "hydra._internal" not in file.read_text(encoding="utf-8"), file
+        assert insides_of_hydra(file.read_text(encoding="utf-8")) == [], file
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["from hydra import _internal", "import hydra._internal.hydra", "import_module('hydra._internal')"],
+)
+def test_a_planted_inside_of_hydra_is_found(planted: str) -> None:
+    assert insides_of_hydra(f"def late():\n    {planted}") != []

@@ -50,7 +50,7 @@ def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
 
 
 def setting_text(value: Any, digits: int | None = SETTING_DIGITS) -> str:
-    """Returns a setting as typed, 1 and 1.0 alike; None are all the digits that distinguish a number from any other.
+    """Returns a setting as typed, 1 and 1.0 alike; digits=None: the shortest text that reads back as the same number.
 
     Control characters, which a terminal obeys, are dropped.
     """

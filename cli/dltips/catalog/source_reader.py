@@ -84,7 +84,7 @@ def metrics() -> dict[str, table.Metric]:
 
 @functools.cache
 def _metrics_of(file: Path, modified: int) -> dict[str, table.Metric]:
-    """Yields the metrics that a file defines by @metric(better=...) or @dltips.metric(better=...)."""
+    """Returns the metrics that a file defines by @metric(better=...) or @dltips.metric(better=...)."""
     found: dict[str, table.Metric] = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
@@ -176,7 +176,7 @@ def _own_sources(family: str) -> list[Path]:
 
 
 def _registered(family: str) -> Iterator[tuple[str, str, Card | None]]:
-    """Returns each option with its docstring and its card; the user's come last."""
+    """Yields each option with its docstring and its card; the user's come last."""
     for file in _own_sources(family):
         yield from _read(file, file.stat().st_mtime_ns).get(family, ())
     for file in _user_files():

@@ -213,7 +213,7 @@ def _remove_left_folders(place: Path) -> None:
 
 
 def _raise_file_limit() -> None:
-    """TensorBoard's data server keeps a file open per event file, and 1024 is the usual limit."""
+    """Raises the limit of open files: TensorBoard holds one per event file (default 1024)."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -1,4 +1,4 @@
-"""dltips ls: families, the options of a family, recipes, the stages of a net."""
+"""dltips ls: families, a family's options, all tips, recipes, metrics, the stages of a net."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _listed(name: str) -> dict[str, str]:
 
 
 def _seed(as_json: bool) -> int:
-    """Returns every tip and claim of the articles by name, with its switch and whether that exists yet."""
+    """Prints the articles' tips and claims, each with its switch; returns the exit code."""
     from dltips.catalog import article_tips
 
     if as_json:
@@ -95,7 +95,7 @@ def _seed(as_json: bool) -> int:
 
 
 def _recipes() -> dict[str, str]:
-    """Prints each recipe with the first line of its header."""
+    """Returns recipe -> the first line of its header."""
     from dltips.config import recipes
 
     found = {}

@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _table(predictions: list[dict[str, Any]]) -> str:
-    """Prints a line for each sample: its name, then the classes in columns, likeliest first."""
+    """Returns the table as text: a line for each sample, its name, then the classes, likeliest first."""
     rows = [
         [_plain(entry["name"]), *(text for one in entry["top"] for text in (_plain(one["class"]), _percent(one)))]
         for entry in predictions

@@ -71,7 +71,7 @@ def info_of(overrides: Sequence[str], kind: str) -> str:
 
 
 def _searchpath() -> Iterator[tuple[str, ...]]:
-    """Returns the folders of options, then of recipes; the first that has a file wins."""
+    """Yields the folders of options, then of recipes; the first that has a file wins."""
     ours, *users = paths.configs()
     yield "main", f"file://{ours}"
     for folder in users:

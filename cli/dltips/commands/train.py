@@ -43,6 +43,9 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
     if chosen.cfg is None and (chosen.package is not None or chosen.resolve):
         raise ConfigError(f"--{'resolve' if chosen.resolve else 'package'}: goes with --cfg; write --cfg job as well")
+    if chosen.multirun and (chosen.cfg or chosen.info):
+        shown = "--cfg" if chosen.cfg else "--info"
+        raise ConfigError(f"{shown}: is for one run, not for a grid; leave out -m, and give each key one value")
     if chosen.help or chosen.cfg or chosen.info:
         return _show(chosen)
     if chosen.multirun:

@@ -45,7 +45,7 @@ class Request:
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """Returns the config of one run, and one text for each recipe value left out. Raises ConfigError."""
+    """Returns the config of one run, and one text per family whose knobs were ignored. Raises ConfigError."""
     parsed = parse(overrides)
     hydra_keys.refuse_launcher(parsed)
     asked = request(parsed)
@@ -94,12 +94,6 @@ def request(parsed: Sequence[Override], *, one_run: bool = True) -> Request:
     fitted = [recipes.fit_to(part, primary, choices, common) for part in parts]
     left_out = [text for part in fitted for text in part.left_out]
     return Request(choices, parts, [part.values for part in fitted], typed, left_out)
-
-
-def _sets_a_value(override: Override) -> bool:
-    """Returns whether the override sets one value: not an option, a recipe, a key of Hydra's, or a list of values."""
-    key = override.key_or_group
-    return key not in (*FAMILIES, GROUP) and not is_hydras(key) and not override.is_sweep_override()
 
 
 def _final_choices(

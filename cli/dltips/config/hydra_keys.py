@@ -47,6 +47,8 @@ def refuse_launcher(overrides: Sequence[Override]) -> None:
         key, line = override.key_or_group, str(override.input_line)
         if is_hydras(key):
             _check(override)
+            if key == LAUNCHER:
+                _name(override.value())
             raise ConfigError(f"{line}: is for a grid of runs; write dltips train -m {line} ...")
 
 

@@ -62,7 +62,7 @@ def contains(tree: Mapping[str, Any], path: list[str]) -> bool:
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Returns the full keys of a tree's values: log.layers."""
+    """Yields the full keys of a tree's values: log.layers."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from dotted(value, f"{prefix}{key}.")

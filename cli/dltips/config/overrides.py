@@ -78,8 +78,7 @@ def refuse_sweeps(overrides: Iterable[Override]) -> None:
         if override.is_sweep_override():
             line = str(override.input_line).lstrip("+")
             raise ConfigError(
-                f"{line}: several values are a grid of runs, which -m asks for: dltips train -m '{line}'"
-                " (a comma inside one value wants quotes)"
+                f"{line}: several values need -m: dltips train -m '{line}'; quote a value that contains a comma"
             )
 
 

@@ -182,7 +182,7 @@ def written_for(name: str, primary: Mapping[str, Choice]) -> dict[str, Choice]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe's values that fit the final choices, and one text for each value left out."""
+    """A recipe's values that fit the final choices, and one text per family whose knobs were ignored."""
 
     values: Mapping[str, Any]
     left_out: tuple[str, ...]

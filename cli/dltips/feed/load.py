@@ -48,7 +48,7 @@ def load(tip: Any, common: DataKnobs, wanted: RequiredInputs | None = None) -> S
 def _acquired(tip: Any, common: DataKnobs, wanted: RequiredInputs) -> Source:
     """Loads the source; pictures resized while they are read (image_folder) get the net's size at once.
 
-    They are cut to a square, so this is for square sides; others are resized afterwards.
+    Only for square sides, because reading crops to a square; others are resized afterwards.
     """
     if (
         wanted.sides is None

@@ -47,7 +47,7 @@ def result_changes(first: PastRun, second: PastRun) -> list[Change]:
 
 
 def provenance_changes(first: PastRun, second: PastRun) -> list[Change]:
-    """Returns the status, and the differing versions, data and machine."""
+    """Returns the changes of status, versions, data and machine."""
     changes = _changes(_provenance(first), _provenance(second))
     return sorted(changes, key=lambda change: [*PROVENANCE, change.key].index(change.key))
 

@@ -33,7 +33,7 @@ class RunGroup:
     runs: Sequence[PastRun]
 
     def seeds(self) -> dict[int | str, list[PastRun]]:
-        """Returns the runs by seed. A run of unknown seed is listed under its folder's name."""
+        """Returns the runs by seed. A run of unknown seed is listed under its path."""
         runs_by_seed: dict[int | str, list[PastRun]] = defaultdict(list)
         for run in self.runs:
             runs_by_seed[str(run.path) if run.seed is None else run.seed].append(run)

@@ -325,7 +325,7 @@ def _watch(
     later: Sequence[Stage],
     see: Callable[[str, Any], None],
 ) -> None:
-    """Runs the net until these stages are done; passes each module's outputs to `show`, of which the last counts.
+    """Runs the net until these stages are done; passes each module's outputs to `see`, of which the last counts.
 
     Raises ConfigError if the net skips one of the stages, or calls it after a dropped one.
     """

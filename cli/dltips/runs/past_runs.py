@@ -151,7 +151,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Returns whether a folder is a run's: config.yaml is a run's first file."""
+    """Returns whether a folder is a run's: it has config.yaml, a run's first file, or summary.json."""
     return any(os.path.isfile(f"{folder}/{name}") for name in (CONFIG, SUMMARY))
 
 

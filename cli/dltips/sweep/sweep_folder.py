@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -14,22 +13,17 @@ from typing import Any
 from dltips import paths
 from dltips.config.redaction import redact, redacted
 from dltips.errors import ConfigError, OutputError
-from dltips.files import Locked, locked, write_json
+from dltips.files import Locked, locked, read_json, write_json
 from dltips.runs import folder
-from dltips.runs.file_names import LOCK, SUMMARY, read_summary
+from dltips.runs.file_names import LOCK, SUMMARY, SWEEP, read_summary
 
-SWEEP = "sweep.json"
 FORMAT = 1
 LOCK_WAIT = 5.0  # seconds to wait for the end of another command
 
 
 def read(place: Path) -> dict[str, Any] | None:
     """Returns sweep.json; None if it cannot be read."""
-    try:
-        content = json.loads((place / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_json(place / SWEEP)
 
 
 def find(identity: str) -> Path | None:

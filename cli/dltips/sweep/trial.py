@@ -115,7 +115,7 @@ def run_trial(trial: Trial, place: Path, context: RunContext) -> TrialOutcome:
 
 
 def _is_writable(place: Path) -> bool:
-    """Returns whether the error affects only one trial's folder."""
+    """Returns whether files can be made in the sweep's folder."""
     try:
         with tempfile.TemporaryFile(dir=place):
             return True

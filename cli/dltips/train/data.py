@@ -88,7 +88,7 @@ def fit_preprocessing(tip: Tip, train_inputs: Tensor, missing: bool) -> nn.Modul
 
 
 def epoch_order(common: DataKnobs, seed: int, train_split: Split, classes: int) -> Callable[[int], Tensor]:
-    """Returns the order of an epoch's samples."""
+    """Returns a function from an epoch to the order of its samples."""
     count, targets = len(train_split), train_split.targets
     if common.balance == "sampling":
         return lambda epoch: balance.balanced_order(targets, classes, seeds.generator(seed, "order", epoch=epoch))

@@ -52,7 +52,7 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
 
 
 def threads(flops_per_step: float) -> int:
-    """Returns 1 for tiny nets, else OMP_NUM_THREADS or all cores, divided among the processes."""
+    """Returns 1 for tiny nets, else OMP_NUM_THREADS or all cores; several processes divide all cores."""
     processes = current_group()
     if flops_per_step / processes.size < SINGLE_THREAD_FLOPS:
         return 1

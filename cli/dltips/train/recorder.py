@@ -115,7 +115,7 @@ class FolderRecorder:
             self.events.histograms(self.run.training.progress.step // self.run.training.steps_per_epoch, weights)
 
     def finish(self, status: str) -> None:
-        """Draws the pictures and ends the TensorBoard session after the last epoch, outside the training time."""
+        """Writes waiting epochs and augmented samples to TensorBoard, and ends its session, after the training time."""
         if self.run.config.log.tensorboard:
             self.write_events()
             assert self.events is not None

@@ -26,7 +26,10 @@ from dltips.train.snapshot import Snapshot
 
 
 def restore(resumed: Resumed, run: Run) -> tuple[Snapshot | None, list[Record]]:
-    """Returns the snapshot, and the metrics up to it; later ones are cut. Raises ConfigError."""
+    """Returns the snapshot, and the metrics up to it. Raises ConfigError.
+
+    Cuts later metrics and events, and removes summary.json.
+    """
     if resumed.data_hash is not None and resumed.data_hash != run.splits.hash:
         raise ConfigError(f"resume: the data are not those of {resumed.path} any more; start a new run")
     snapshot = Snapshot.from_payload(resumed.payload, run.training) if resumed.payload is not None else None
@@ -67,7 +70,7 @@ def resumed_from(path: Path, composed: DictConfig, overrides: list[str]) -> Resu
 
 
 def reopen(path: Path, config: Config) -> Resumed:
-    """Returns a run folder's last checkpoint under the run's config. Raises checkpoint.Damaged."""
+    """Returns what a folder's newest readable checkpoint and environment hold. Raises checkpoint.Damaged."""
     payload, problems = checkpoint.read_latest(path)
     recorded = _environment(path)
     test_reads = folder.test_reads(read_summary(path) or {})

@@ -133,7 +133,7 @@ class Snapshot:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any], training: Training) -> Snapshot:
-        """Raises ConfigError if the checkpoint belongs to another net or another version's format."""
+        """Returns the snapshot. Raises ConfigError if it belongs to another net or another version's format."""
         if payload.get("format") != FORMAT:
             raise ConfigError(
                 f"resume: the checkpoint has format {payload.get('format')!r}, this dltips reads {FORMAT}"

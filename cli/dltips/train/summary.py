@@ -1,4 +1,4 @@
-"""Writes environment.json and summary.json, and formats the report at a run's end."""
+"""Computes the contents of environment.json and summary.json, and formats the report at a run's end."""
 
 from __future__ import annotations
 

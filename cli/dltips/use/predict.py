@@ -59,7 +59,7 @@ def predict(run: str, paths: Sequence[str], top: int | None, which: str, device_
 
 
 def _reader(payload: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """Returns the function by which the run's data source reads a new file, from its checkpoint. Raises ConfigError."""
+    """Returns how the run's data source reads new files, as its checkpoint says. Raises ConfigError."""
     try:
         reader = json.loads(payload["reader"])
     except (KeyError, TypeError, ValueError):

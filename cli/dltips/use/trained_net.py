@@ -64,7 +64,7 @@ def read(path: Path, name: str) -> tuple[Config, dict[str, Any]]:
     remedy = f"; try --checkpoint {other.removesuffix('.pt')}"
     if not file.exists():
         instead = remedy if (path / other).exists() else ""
-        raise ConfigError(f"{file}: is not there; the run has not come that far{instead}")
+        raise ConfigError(f"{file}: does not exist; the run has not saved it yet{instead}")
     try:
         return config, checkpoint.read(file)
     except checkpoint.Damaged as error:

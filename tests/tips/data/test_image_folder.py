@@ -222,11 +222,11 @@ def test_a_broken_picture_is_refused_by_name(root: Path, broken: Path) -> None:
     [
         (b"", "it is empty"),
         (b" \n", "it is empty"),
-        (b"no picture at all", "no picture"),
-        (bytes(5000), "no picture"),
-        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, no picture"),
-        (b"<HTML><body>Sign in</body></HTML>", "a web page, no picture"),
-        (b"\x89PNG\r\n\x1a\n", "no picture"),
+        (b"no picture at all", "not a picture"),
+        (bytes(5000), "not a picture"),
+        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, not a picture"),
+        (b"<HTML><body>Sign in</body></HTML>", "a web page, not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "not a picture"),
     ],
 )
 def test_a_file_that_is_no_picture_is_refused_by_name(root: Path, broken: Path, content: bytes, reason: str) -> None:
@@ -374,7 +374,7 @@ def test_a_class_that_only_val_has_is_refused(root: Path) -> None:
 def test_a_file_that_would_start_another_program_is_no_picture(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(content)
-    with pytest.raises(UnreadableError, match=r"^no picture$"):
+    with pytest.raises(UnreadableError, match=r"^not a picture$"):
         read_pixels(file, False, None)
 
 

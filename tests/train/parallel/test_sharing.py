@@ -35,7 +35,7 @@ from dltips.train.snapshot import Snapshot
 
 # One process of several, which train one config after the other: importing torch once is what takes the time.
 DRIVER = """
-import json, sys
+import json, os, sys
 import torch
 from torch import distributed
 from dltips.config.composition import compose
@@ -56,7 +56,8 @@ for number, overrides in enumerate(configs):
          "status": result.status, "diverged_at": result.diverged_at, "epoch": result.snapshot.epoch},
         f"{number}-{rank}.pt",
     )
-distributed.destroy_process_group()
+distributed.barrier()
+os._exit(0)  # as dltips ends: torch 2.6 may wait in a teardown for the process that went first
 """
 
 

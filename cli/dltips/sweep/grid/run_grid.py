@@ -114,7 +114,7 @@ def _laid_out(frozen: Frozen, checker: Checker) -> Grid:
 
 
 def _checked(checker: Checker, config: Config, varied: Mapping[str, Any]) -> str:
-    """Raises ConfigError, prefixed with the trial."""
+    """Returns the trial's content hash. Raises ConfigError with the trial at the message's end."""
     try:
         return checker.content_hash(config)
     except ConfigError as error:
@@ -128,7 +128,7 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *,
     count = "1 trial" if len(grid.trials) == 1 else f"{len(grid.trials)} trials"
     _say(f"{grid.place}: {count}" + (f", {done} of them done before" if done else ""))
     progress = GridProgress(grid, left, live=launcher is run_here and sys.stderr.isatty())
-    context.watchers = [progress.epoch] if progress.live else []
+    context = replace(context, watchers=[progress.epoch] if progress.live else [])
     interrupted = False
     try:
         with handling(interrupt, STOPPING[1:]):  # a running trial handles them itself
@@ -151,7 +151,10 @@ def _run(grid: Grid, frozen: Frozen, launcher: Launcher, context: RunContext, *,
 
 
 def _left_to_run(grid: Grid, *, retry: bool) -> list[Trial]:
-    """Returns the unfinished trials: new ones, those cut off and, with --retry, the failed ones."""
+    """Returns the unfinished trials: new ones, those cut off and, with --retry, the failed ones.
+
+    Records the outcomes of the others; with --retry deletes failed trials' summaries and diverged trials' folders.
+    """
     finished = places.finished_elsewhere()
     left: list[Trial] = []
     trials: list[Trial] = []

@@ -127,7 +127,7 @@ class Origin:
         self._found: set[str] = set()
 
     def look(self, config: Config) -> None:
-        """Checks one config. Raises ConfigError."""
+        """Adds a config's data and initial weights to the hash. Raises ConfigError."""
         pretrained = pretrained_nets.find(config)
         wanted = pretrained_nets.wanted(config, pretrained, None)
         _, splits, _ = self._store.samples(config, config.common["data"](), wanted)

@@ -65,7 +65,7 @@ def number(value: float) -> str:
 
 
 def report(plan: SearchPlan, place: Path, trials: Sequence[FrozenTrial], *, interrupted: bool) -> int:
-    """Prints the report, certain facts first; returns the exit code."""
+    """Prints the results, first those that cannot fail; returns the exit code."""
     order = ranked(plan, trials)
     failed = [trial for trial in trials if trial.state is TrialState.FAIL]
     left = [trial for trial in trials if not trial.state.is_finished()]

@@ -124,7 +124,7 @@ def read(own: Sequence[str]) -> SearchSettings:
     assert MISSING not in values.values()
     settings = SearchSettings(**values)
     if settings.trials == 0:
-        raise ConfigError("trials: 0 is no search; write trials=20")
+        raise ConfigError("trials: 0 is too few; write trials=20")
     if settings.trials > MOST_TRIALS:
         raise ConfigError(f"trials: {settings.trials} is too many; there are at most {MOST_TRIALS:,} in a study")
     if settings.reduction < 2:

@@ -104,7 +104,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
     """
     # a process with CUDA cannot be forked; a spawned one loads the data itself
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
-    executor: dict[int, Any] = {}
+    processes: dict[int, Any] = {}
     codes: list[int] = []
     told: set[int] = set()
     replaced, stopping = 0, False
@@ -113,7 +113,7 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
         process: Any = context.Process(target=_serve, args=(work, slot, count, os.getpid()))  # type: ignore[attr-defined]
         with signals_blocked():
             process.start()
-            executor[slot] = process
+            processes[slot] = process
         if stopping:  # another thread may have received the signal while this one blocked it
             end(process, again=False)
 
@@ -126,20 +126,20 @@ def run(count: int, work: Callable[[int], int], say: Callable[[str], None]) -> i
     def stop(number: int, frame: object) -> None:
         nonlocal stopping
         stopping = True
-        for process in list(executor.values()):
+        for process in list(processes.values()):
             end(process)
 
     with handling(stop):
         for slot in range(count):
             if not stopping:
                 start(slot)
-        while executor:
-            ready = wait([process.sentinel for process in executor.values()])
-            for slot, process in list(executor.items()):
+        while processes:
+            ready = wait([process.sentinel for process in processes.values()])
+            for slot, process in list(processes.items()):
                 if process.sentinel not in ready:
                     continue
                 process.join()
-                del executor[slot]
+                del processes[slot]
                 code = process.exitcode
                 if code >= 0:
                     codes.append(code)

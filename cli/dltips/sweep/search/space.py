@@ -232,9 +232,10 @@ def refuse_foreign(overrides: Sequence[str]) -> None:
 
 
 def resolve(overrides: Sequence[str]) -> Space:
-    """Returns the space of the overrides, composed by Hydra once. Raises ConfigError, in one line.
+    """Returns the space of the overrides. Raises ConfigError, in one line.
 
-    Choices and ends are not validated yet: `check` does that, and imports torch.
+    Hydra composes once, and once more per option of a searched family. Choices and ends are not validated yet: `check`
+    does that, and imports torch.
     """
     refuse_foreign(overrides)
     parsed = parse(list(overrides))

@@ -233,7 +233,7 @@ def _acquire(
                 inputs[len(targets), 0] = _waveform(file, clip)
             except UnreadableError as error:
                 if on_error != "skip":
-                    remedy = "mend or delete it" + (", or write data.on_error=skip" if on_error else "")
+                    remedy = "fix or delete it" + (", or write data.on_error=skip" if on_error else "")
                     raise ConfigError(f"data.root: {file} cannot be read ({error}); {remedy}") from error
                 broken.append(f"{file.relative_to(base)} ({error})")
             else:

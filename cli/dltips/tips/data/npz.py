@@ -58,7 +58,7 @@ def read_arrays(path: Path, where: str) -> dict[str, numpy.ndarray]:
     try:
         with path.open("rb") as stream:
             if stream.read(2) != b"PK":
-                raise ConfigError(f"{where}: {path} is no .npz archive; write it with numpy.savez")
+                raise ConfigError(f"{where}: {path} is not an .npz archive; write it with numpy.savez")
             stream.seek(0)
             archive = numpy.load(stream, allow_pickle=False)
             return {name: archive[name] for name in archive.files}

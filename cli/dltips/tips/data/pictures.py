@@ -218,10 +218,12 @@ def _kind_of_non_picture(file: Path) -> str | None:
         return None
     if not start:
         return "it is empty"
-    return "a web page, no picture" if start.startswith((b"<!doctype html", b"<html")) else None
+    return "a web page, not a picture" if start.startswith((b"<!doctype html", b"<html")) else None
 
 
 def _reason(error: Exception) -> str:
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "no picture"  # Pillow's text repeats the path
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture"  # Pillow's text repeats the path
     return (getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__).rstrip(".")

@@ -134,7 +134,7 @@ def _rows(path: Path, text: str, delimiter: str, where: str) -> Iterator[tuple[i
 
 
 def _number(cell: str) -> float | None:
-    """Returns None for a cell without a finite number, or too large for float32."""
+    """Returns the cell's number; None if it is not finite, or too large for float32."""
     if "_" in cell:  # Python reads 1_000
         return None
     try:

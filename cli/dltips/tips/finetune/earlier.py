@@ -194,7 +194,10 @@ def _candidate(
 
 
 def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """Returns one linear machine per class against the rest: |w|^2 / 2 + C * (sum of squared hinge losses), b free."""
+    """Fits `machine`, a linear SVM per class, in place; returns whether it converged.
+
+    Each minimizes |w|^2 / 2 + C * (sum of squared hinge losses) against the rest, with b free.
+    """
     count, width = samples.shape
     if count <= 4 * width:
         # 1000 samples of 1280 features, ten classes, five values of C: 1 s, with liblinear 26 s
@@ -214,7 +217,10 @@ def _linear_svm(samples: Tensor, targets: Tensor, C: float, machine: KernelMachi
 
 
 def _svm_by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, Tensor, Tensor]:
-    """Returns the same by libsvm on the samples' products: 1 / (2 C) on each square makes hard margins that loss."""
+    """Returns the classes present, their weights and intercepts, fitted by libsvm on the samples' products.
+
+    Adding 1 / (2 C) to each square turns hard margins into the squared hinge loss.
+    """
     from sklearn.svm import SVC
 
     products = (samples @ samples.T + torch.eye(len(samples)).to(samples) / (2 * C)).numpy()
@@ -228,7 +234,10 @@ def _svm_by_products(samples: Tensor, targets: Tensor, C: float) -> tuple[Any, T
 
 
 def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """Fits multinomial logistic regression: the softmax of the machine's values is scikit-learn's probability."""
+    """Fits `machine` by multinomial logistic regression, in place; returns whether it converged.
+
+    The softmax of the machine's values is scikit-learn's probability.
+    """
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=C, max_iter=MAX_STEPS)
@@ -241,7 +250,7 @@ def _logistic(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine
 
 
 def _support_vectors(samples: Tensor, targets: Tensor, C: float, machine: KernelMachine) -> bool:
-    """Returns one rbf machine per class against the rest; libsvm iterates until convergence."""
+    """Fits `machine`, an rbf machine per class against the rest, in place; returns True: libsvm converges."""
     machine.fit_against_the_rest(samples, targets, C, "scale")
     return True
 

@@ -1,4 +1,4 @@
-"""Init schemes: `(model, generator_for, inputs, *, knobs) -> None`, once, before step 0. Biases 0.
+"""Init schemes: `(model, generator_for, inputs, *, knobs) -> None`, once, before step 0. Biases 0, save init=default.
 
 `generator_for(name)` is a stream per parameter; `inputs` is one preprocessed batch, for schemes that look at data.
 What is set is each weight matrix and filter bank; norms and learned slopes keep the start that they have.

@@ -19,7 +19,7 @@ WHITENED = 2  # side of the patches that the first layer whitens
 class Whitening(nn.Module):
     """A 2x2 convolution with fixed filters: the principal components of patches, whitened, and their negatives.
 
-    (N, C, H, W) -> (N, 8 C, H - 1, W - 1); its bias is trained. `look` sets the filters.
+    (N, C, H, W) -> (N, 8 C, H - 1, W - 1); its bias is trained. `init_from_data` sets the filters.
     """
 
     weight: Tensor

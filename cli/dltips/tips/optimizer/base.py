@@ -112,7 +112,7 @@ def check_nesterov(nesterov: bool, momentum: float) -> None:
 
 
 def two_below_one(key: str, values: tuple[float, ...]) -> tuple[float, float]:
-    """Raises ConfigError unless both numbers are below 1."""
+    """Returns the two numbers. Raises ConfigError unless both are below 1."""
     if len(values) != 2 or max(values) >= 1:
         raise ConfigError(f"{key}: {list(values)} is not two numbers below 1")
     return values[0], values[1]

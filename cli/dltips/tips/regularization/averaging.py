@@ -98,7 +98,7 @@ class StochasticWeightAveraging(Average):
         self.is_given = start is not None
 
     def plan(self, epochs: int) -> None:
-        """Raises ConfigError for a start after the last epoch."""
+        """Sets the default start. Raises ConfigError for a start after the last epoch."""
         if not self.is_given:
             self.start = max(1, epochs * 3 // 4)
         if 0 < epochs < self.start:

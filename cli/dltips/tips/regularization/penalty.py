@@ -165,7 +165,7 @@ class MaxNorm(Regularization):
         self.views: list[Tensor] | None = None
 
     def prepare(self, model: nn.Module) -> None:
-        """Collects the weights. Raises ConfigError without any."""
+        """Raises ConfigError if the model has no trainable weight matrix."""
         if not any(parameter.dim() >= 2 and parameter.requires_grad for parameter in model.parameters()):
             raise _nothing_to_bind()
 

@@ -56,7 +56,7 @@ class FreezeSchedule:
         return [name for name, stage in self.stage_of.items() if phase and stage in coming - set(phase.rates)]
 
     def freeze(self, epoch: int) -> list[nn.Module]:
-        """Sets requires_grad for this epoch's stages only; returns the frozen parameters."""
+        """Sets requires_grad for this epoch's stages only; returns the frozen modules."""
         phase = self._phase(epoch)
         if phase is None:
             return []

@@ -235,7 +235,10 @@ def connected(world: World, device: str) -> Iterator[int | None]:
     local_pids = _local_pids()
     threading.Thread(target=_watch, args=(list(local_pids.values()),), daemon=True).start()
     yield local_pids.get(0)
-    distributed.destroy_process_group()  # not after an error: it would wait for lost processes
+    # not after an error: it would wait for lost processes. And not gloo's, for which torch 2.6 may wait for ever once
+    # another process has ended: the process ends without a teardown anyway (verbs.leave)
+    if gpu is not None:
+        distributed.destroy_process_group()
 
 
 def gpu_of(world: World, device: str) -> int | None:

@@ -186,7 +186,7 @@ def _end_all(messages: Path) -> None:
 
 
 def _conclude(messages: Path, devices: int, failed: tuple[int, int] | None, *, stopped: bool) -> int:
-    """Returns the exit code, and the report that no process could write."""
+    """Returns the exit code; prints the reason if process 0 could not."""
     codes = {rank: read_message(messages / f"code-{rank}") for rank in range(devices)}
     if codes[0].isdigit():  # it has reported the reason
         return int(codes[0])
@@ -233,9 +233,7 @@ def _run_as_process(world: World, composed: DictConfig, overrides: list[str], on
     if world.rank:
         _silence(world.rank)
     if "devices" in typed_keys(overrides) and composed.devices != world.size:
-        raise ConfigError(
-            f"devices: {composed.devices} are wanted, and {world.size} processes were started; leave devices out"
-        )
+        raise ConfigError(f"devices: {composed.devices}, but {world.size} processes were started; leave devices out")
     composed.devices = world.size
     from dltips.train.parallel.group import ProcessLost, connected
 

@@ -33,7 +33,7 @@ def outcome(trial: Trial, status: str = "finished") -> TrialOutcome:
     return TrialOutcome(trial.number, status, Path("elsewhere"))
 
 
-class Told:
+class ScriptedExecutor:
     """A crew of which each trial ends as its script says."""
 
     def __init__(self, script: list[tuple[Trial, JobResult | JobLost]], strike: int | None = None) -> None:
@@ -58,7 +58,7 @@ class Told:
 def test_a_death_costs_one_trial_and_a_note_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = trials("seed=0,1,2")
     note = JobResult(outcome(first), ["mind the gap"])
-    executor = Told(
+    executor = ScriptedExecutor(
         [
             (first, note),
             (second, JobLost("lost with its machine")),
@@ -74,7 +74,7 @@ def test_a_death_costs_one_trial_and_a_note_is_said_once(capsys: pytest.CaptureF
 
 def test_a_machine_without_the_folder_ends_the_grid() -> None:
     (trial,) = trials("seed=0")
-    executor = Told([(trial, JobResult(None, refused="outputs: it is not there"))])
+    executor = ScriptedExecutor([(trial, JobResult(None, refused="outputs: it is not there"))])
     with pytest.raises(ConfigError, match="outputs: it is not there"):
         list(collect(executor, Path("place"), RunContext()))  # type: ignore[arg-type]
     assert executor.calls == ["close"]
@@ -84,13 +84,15 @@ def test_the_first_ctrl_c_is_passed_on_once_and_the_second_ends_all() -> None:
     first, second, third, fourth = trials("seed=range(4)")
     (Path("place") / second.folder).mkdir(parents=True)
     lost = JobLost("stopped")
-    executor = Told([(first, JobResult(outcome(first))), (second, lost), (third, lost), (fourth, lost)], strike=3)
+    executor = ScriptedExecutor(
+        [(first, JobResult(outcome(first))), (second, lost), (third, lost), (fourth, lost)], strike=3
+    )
     ended = list(collect(executor, Path("place"), RunContext()))  # type: ignore[arg-type]
     # who was stopped has no excuse, which tells a person's stop from a death; who never began is no outcome
     assert [(one.number, one.status, one.error) for one in ended] == [(0, "finished", None), (1, "interrupted", None)]
     assert executor.calls == ["stop", "close"]
 
-    executor = Told([(first, JobResult(outcome(first))), (second, lost)])
+    executor = ScriptedExecutor([(first, JobResult(outcome(first))), (second, lost)])
     with pytest.raises(KeyboardInterrupt):
         for _ in collect(executor, Path("place"), RunContext()):  # type: ignore[arg-type]
             signal.raise_signal(signal.SIGINT)

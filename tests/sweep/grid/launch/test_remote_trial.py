@@ -36,17 +36,17 @@ def test_a_trial_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_job_is_carried_out_where_the_command_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (trial,) = trials("seed=3")
     Path("place").mkdir()
-    (errand,) = jobs_of([trial], Path("place"), ["seed"], cores=1)
+    (remote_job,) = jobs_of([trial], Path("place"), ["seed"], cores=1)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.chdir("/")
-    reply = run_job(errand)
+    reply = run_job(remote_job)
     assert os.environ["OMP_NUM_THREADS"] == "1" and Path.cwd() == tmp_path
     assert reply.outcome is not None and reply.outcome.status == "finished" and reply.outcome.path.is_dir()
     assert reply.outcome.path == tmp_path / "place" / trial.folder
     assert not list((tmp_path / "place" / RUNNING).glob("*.holder"))
     with claimed(tmp_path / "place" / RUNNING / trial.folder):
-        taken = run_job(errand).outcome
+        taken = run_job(remote_job).outcome
     assert taken is not None and taken.status == "interrupted" and "still runs it" in str(taken.error)
     Path("place").rename("moved")
-    assert f"outputs: {tmp_path / 'place'} is not there on " in str(run_job(errand).refused)
+    assert f"outputs: {tmp_path / 'place'} is not there on " in str(run_job(remote_job).refused)
     assert not Path("place").exists()

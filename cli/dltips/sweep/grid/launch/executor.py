@@ -46,15 +46,15 @@ def collect(executor: Executor, place: Path, context: RunContext) -> Iterator[Tr
     A trial whose job dies counts as cut off, and the others go on. A second ctrl-C raises KeyboardInterrupt.
     """
     told = False
-    with contextlib.closing(executor), SignalFlag() as ears:
+    with contextlib.closing(executor), SignalFlag() as stop_flag:
         while executor.busy:
-            if ears.stop and not told:
+            if stop_flag.stop and not told:
                 executor.stop()
                 told = True
             for trial, reply in executor.wait(POLL_SECONDS):
-                if ears.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
+                if stop_flag.stop and isinstance(reply, JobLost) and not (place / trial.folder).exists():
                     continue  # it never started
-                yield _outcome(trial, reply, place, context, asked=ears.stop)
+                yield _outcome(trial, reply, place, context, asked=stop_flag.stop)
 
 
 def _outcome(

@@ -42,19 +42,19 @@ class JobResult:
     refused: str | None = None
 
 
-class Heard(set[str]):
+class CollectedNotes(set[str]):
     """Collects notes, which go only to run.log here; the command's process prints each of them once."""
 
     def __contains__(self, note: object) -> bool:
         return True
 
 
-def run_job(errand: Job) -> JobResult:
-    """Runs or resumes the trial in this process. A failure is its outcome; nothing is raised."""
-    os.environ.update(errand.environment)
-    if errand.cores is not None:
-        os.environ["OMP_NUM_THREADS"] = str(errand.cores)
-    trial, place = errand.trial, Path(errand.place)
+def run_job(remote_job: Job) -> JobResult:
+    """Runs or resumes the trial in this process. The run's failure is its outcome."""
+    os.environ.update(remote_job.environment)
+    if remote_job.cores is not None:
+        os.environ["OMP_NUM_THREADS"] = str(remote_job.cores)
+    trial, place = remote_job.trial, Path(remote_job.place)
     path = place / trial.folder
     if not place.is_dir():
         return JobResult(
@@ -62,14 +62,14 @@ def run_job(errand: Job) -> JobResult:
             refused=f"outputs: {place} is not there on {socket.gethostname()}; give the command in a folder that"
             " all machines share",
         )
-    os.chdir(errand.folder)
-    notes = Heard()
+    os.chdir(remote_job.folder)
+    notes = CollectedNotes()
     try:
         with claimed(place / RUNNING / trial.folder) as other:
             if other is not None:
                 error = f"{other} still runs it; the same command goes on when that has ended"
                 return JobResult(TrialOutcome(trial.number, "interrupted", path, error))
-            outcome = run_trial(trial, place, replace(_shared(), typed=errand.typed, reported=notes))
+            outcome = run_trial(trial, place, replace(_shared(), typed=remote_job.typed, reported=notes))
     except ConfigError as error:
         return JobResult(None, tuple(notes), str(error))
     except KeyboardInterrupt:  # before the first step, or the second ctrl-C: the trial was cut off and can be resumed

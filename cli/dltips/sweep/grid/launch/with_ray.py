@@ -160,7 +160,7 @@ class RayExecutor:
     def __init__(self, ray: Any, waiting: Sequence[Job], wanted: dict[str, float], retries: int) -> None:
         self._ray = ray
         far_end = ray.remote(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"], max_retries=retries)(run_job)
-        self._out = {far_end.remote(errand): errand.trial for errand in waiting}
+        self._out = {far_end.remote(remote_job): remote_job.trial for remote_job in waiting}
         self._stopped = False
 
     @property

@@ -105,8 +105,8 @@ class SlurmExecutor:
         self._stopped: float | None = None
         try:
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
-                jobs = [executor.submit(RemoteCall(), errand) for errand in waiting]
-            self._out = [SubmittedJob(job, errand.trial) for job, errand in zip(jobs, waiting, strict=True)]
+                jobs = [executor.submit(RemoteCall(), remote_job) for remote_job in waiting]
+            self._out = [SubmittedJob(job, remote_job.trial) for job, remote_job in zip(jobs, waiting, strict=True)]
         except Exception as error:
             lines = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines() or ["?"]
             raise ConfigError(f"hydra/launcher=submitit_slurm: SLURM takes no jobs ({lines[-1].strip()})") from error

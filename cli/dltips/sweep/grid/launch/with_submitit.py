@@ -88,7 +88,7 @@ def refuse_secrets(trials: Sequence[Trial], texts: Mapping[str, str] | None = No
 class RemoteCall:
     """The call that submitit runs; submitit passes its own signal handlers first."""
 
-    def __call__(self, errand: Job) -> JobResult:
+    def __call__(self, remote_job: Job) -> JobResult:
         """Runs a trial. When the time is up, it saves a checkpoint, and the job is requeued and resumes from it."""
         from submitit.core.job_environment import JobEnvironment
 
@@ -109,22 +109,22 @@ class RemoteCall:
 
         install(stop, (signal.SIGTERM,))
         install(save_and_queue, (time_is_up,))
-        reply = run_job(errand)
+        reply = run_job(remote_job)
         with contextlib.suppress(KeyboardInterrupt):  # it is told to stop, which it is about to do
             stopped = reply.outcome is not None and reply.outcome.status == "interrupted" and not reply.outcome.error
             if stopped and heard:
                 queue_again(heard[0], None)  # and exits
-            if stopped and on_slurm and not (Path(errand.place) / FOLDER / STOP).exists():
+            if stopped and on_slurm and not (Path(remote_job.place) / FOLDER / STOP).exists():
                 # SLURM requeues a preempted job only if it is killed, not if it exits within the grace period
                 time.sleep(KILLED_WITHIN)
                 raise SystemExit(128 + signal.SIGTERM)
         return reply
 
-    def checkpoint(self, errand: Job) -> Any:
+    def checkpoint(self, remote_job: Job) -> Any:
         """Returns the call of a requeued job: the same, which resumes from the trial's checkpoint."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, errand)
+        return DelayedSubmission(self, remote_job)
 
 
 @dataclass
@@ -196,11 +196,11 @@ class LocalExecutor:
     def _give(self, slot: int) -> None:
         if not self._waiting:
             return
-        errand = self._waiting.popleft()
+        remote_job = self._waiting.popleft()
         gpus = gpus_of(slot, self._gpus)
         self._executor.update_parameters(gpus_per_node=len(gpus), visible_gpus=gpus)
         with ignore_sigint():
-            self._out.append(SubmittedJob(self._executor.submit(RemoteCall(), errand), errand.trial, slot))
+            self._out.append(SubmittedJob(self._executor.submit(RemoteCall(), remote_job), remote_job.trial, slot))
 
 
 def gpus_of(slot: int, each: int) -> list[int]:
