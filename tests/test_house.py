@@ -23,8 +23,12 @@ NEVER = {
 PUBLIC = ("__init__", "registry", "card")  # what a user's own tips import: they gather names from other rooms
 
 
-# Starts a process that begins at the top again: `python -m dltips.commands.worker_main`
-STARTED = {("train.parallel.spawn", "commands.worker_main")}
+# Texts that name a module and import nothing: a process to start, the entry points' group, a class's home
+NAMED = {
+    ("train.parallel.spawn", "commands.worker_main"),
+    ("paths", "tips"),
+    ("nets.size", "tips.activation"),
+}
 
 
 def imports_of(source: str, modules: set[str], module: str = "") -> Iterator[str]:
@@ -40,7 +44,7 @@ def imports_of(source: str, modules: set[str], module: str = "") -> Iterator[str
             names = [text]  # import_module("dltips.train.run")
         for name in names:
             parts = name.removeprefix("dltips.").split(".") if name.startswith("dltips.") else []
-            if (module, ".".join(parts)) in STARTED:
+            if (module, ".".join(parts)) in NAMED:
                 continue
             while parts and ".".join(parts) not in modules:
                 parts.pop()

@@ -150,7 +150,9 @@ def test_a_damaged_checkpoint_is_one_line(which: str, damage: str, run: str, cap
     assert main(["evaluate", run, "--checkpoint", which]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"dltips: {file}: ") and err.count("\n") == 1 and "Traceback" not in err
-    assert "is not there" in err if damage == "missing" else "; try --checkpoint " in err
+    assert (
+        "does not exist; the run has not saved it yet" in err if damage == "missing" else "; try --checkpoint " in err
+    )
     assert summary(run)["test_reads"] == 0
 
 

@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"{asked[0].split('=')[0]}: is for a grid of runs; write dltips train -m ...")
     if chosen.cfg is None and (chosen.package is not None or chosen.resolve):
         raise ConfigError(f"--{'resolve' if chosen.resolve else 'package'}: goes with --cfg; write --cfg job as well")
-    if chosen.multirun and (chosen.cfg or chosen.info):
+    if chosen.multirun and (chosen.cfg or chosen.info) and _has_several_values(chosen.overrides):
         shown = "--cfg" if chosen.cfg else "--info"
         raise ConfigError(f"{shown}: is for one run, not for a grid; leave out -m, and give each key one value")
     if chosen.help or chosen.cfg or chosen.info:
@@ -64,6 +64,12 @@ def _parser() -> Parser:
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "searchpath"])
     return parser
+
+
+def _has_several_values(overrides: list[str]) -> bool:
+    from dltips.config.overrides import parse
+
+    return any(override.is_sweep_override() for override in parse(overrides))
 
 
 def _show(chosen: Namespace) -> int:

@@ -39,7 +39,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (("trials=0", LR), "trials: 0 is no search; write trials=20"),
+        (("trials=0", LR), "trials: 0 is too few; write trials=20"),
         (("trials=-1", LR), "trials: -1 is out of range; it must be at least 0"),
         (("trials=100001", LR), "trials: 100001 is too many; there are at most 100,000 in a study"),
         (("trials=many", LR), "trials: 'many' is not a whole number"),

@@ -24,7 +24,7 @@ from dltips.files import locked
 from dltips.metrics import is_score
 from dltips.runs import folder
 from dltips.runs.code_version import code_hash
-from dltips.runs.file_names import CONFIG
+from dltips.runs.file_names import CONFIG, SWEEP
 from dltips.sweep import sweep_folder as places
 from dltips.sweep.preflight import Checker
 from dltips.sweep.search import ranking, samplers, search_report, search_workers
@@ -178,7 +178,7 @@ def _refuse_another_storage(theirs: Any, given: str | None, place: Path) -> None
 
 
 def _last() -> Path:
-    found = [file.parent for file in sorted(paths.OUTPUTS.glob(f"*/{places.SWEEP}"))]
+    found = [file.parent for file in sorted(paths.OUTPUTS.glob(f"*/{SWEEP}"))]
     searches = [place for place in found if (places.read(place) or {}).get("kind") == KIND]
     if not searches:
         raise ConfigError(f"resume: last finds no search under {paths.OUTPUTS.absolute()}")
@@ -302,7 +302,7 @@ def _found(plan: SearchPlan) -> Path | None:
     if name is None:
         place = places.find(_identity(plan))
         return place if place is not None and (places.read(place) or {}).get("storage") is None else None
-    for file in sorted(paths.OUTPUTS.glob(f"*/{places.SWEEP}"), reverse=True):
+    for file in sorted(paths.OUTPUTS.glob(f"*/{SWEEP}"), reverse=True):
         content = places.read(file.parent) or {}
         if content.get("kind") == KIND and content.get("name") == name and content.get("storage") is None:
             return file.parent
